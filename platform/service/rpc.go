@@ -1,0 +1,158 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/stats"
+
+	"skein.dev"
+	"skein.dev/platform/fault"
+)
+
+// maxMessage bounds a gRPC message. It is gRPC's own default, so that clients need no setting; payloads are held below it
+// by skein.MaxPayload.
+const maxMessage = 4 << 20
+
+var _ [maxMessage - skein.MaxPayload - 32<<10]byte // room for the envelope
+
+// standing names streams that live as long as their process: a span around one would never end. What travels on them
+// carries its own trace context.
+func standing(info *stats.RPCTagInfo) bool {
+	return info.FullMethodName == "/skein.planner.v1.DispatchService/Attach" ||
+		info.FullMethodName == "/grpc.health.v1.Health/Check" || info.FullMethodName == "/grpc.health.v1.Health/Watch"
+}
+
+func traced(info *stats.RPCTagInfo) bool { return !standing(info) }
+
+func serverOptions(log *slog.Logger) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithFilter(traced))),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxSendMsgSize(maxMessage),
+		grpc.MaxConcurrentStreams(10_000),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+			defer finish(ctx, log, info.FullMethod, time.Now(), &err)
+			return handler(ctx, req)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+			defer finish(ss.Context(), log, info.FullMethod, time.Now(), &err)
+			return handler(srv, ss)
+		}),
+	}
+}
+
+// finish is the end of every RPC: a panic becomes an error, an error becomes its status, and one line is logged. It must
+// be deferred itself.
+func finish(ctx context.Context, log *slog.Logger, method string, began time.Time, err *error) {
+	if p := recover(); p != nil {
+		log.ErrorContext(ctx, "panic", "method", method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		*err = fault.Internal.New("PANIC", "internal error")
+	}
+	if *err == nil {
+		log.DebugContext(ctx, "rpc", "method", method, "took", time.Since(began))
+		return
+	}
+	*err = report(ctx, log, method, began, *err)
+}
+
+// report logs an error and gives what goes over the wire.
+func report(ctx context.Context, log *slog.Logger, what string, began time.Time, err error) error {
+	e := fault.From(err)
+	level := slog.LevelDebug // an error of the caller's is not news
+	switch e.Kind {
+	case fault.Internal, fault.DataLoss:
+		level = slog.LevelError
+	case fault.Unavailable:
+		level = slog.LevelWarn
+	}
+	log.LogAttrs(ctx, level, "rpc", slog.String("method", what), slog.Duration("took", time.Since(began)),
+		slog.String("reason", e.Reason), slog.String("error", err.Error()))
+	return e.GRPCStatus().Err()
+}
+
+// retryReads lets gRPC repeat what changes nothing when a service is away for a moment.
+const retryReads = `{
+  "loadBalancingConfig": [{"round_robin": {}}],
+  "methodConfig": [{
+    "name": [
+      {"service": "skein.state.v1.StateService", "method": "GetValue"},
+      {"service": "skein.state.v1.StateService", "method": "StatValue"},
+      {"service": "skein.state.v1.StateService", "method": "ListValues"},
+      {"service": "skein.fs.v1.FsService", "method": "GetFile"},
+      {"service": "skein.fs.v1.FsService", "method": "StatFile"},
+      {"service": "skein.fs.v1.FsService", "method": "ListFiles"},
+      {"service": "skein.upload.v1.UploadService", "method": "GetFunction"},
+      {"service": "skein.upload.v1.UploadService", "method": "ListFunctions"},
+      {"service": "skein.upload.v1.UploadService", "method": "ListVersions"}
+    ],
+    "retryPolicy": {
+      "maxAttempts": 4, "initialBackoff": "0.05s", "maxBackoff": "1s", "backoffMultiplier": 3,
+      "retryableStatusCodes": ["UNAVAILABLE"]
+    }
+  }]
+}`
+
+// Connect opens a client connection to another service. It dials when first used. Errors come back as *fault.Error.
+func Connect(addr string, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
+	opts := append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithFilter(traced))),
+		grpc.WithDefaultServiceConfig(retryReads),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			return fromWire(invoke(ctx, method, req, reply, cc, opts...))
+		}),
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			cs, err := streamer(ctx, desc, cc, method, opts...)
+			if err != nil {
+				return nil, fromWire(err)
+			}
+			return clientStream{cs}, nil
+		}),
+	}, extra...)
+	conn, err := grpc.NewClient(addr, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %q: %w", addr, err)
+	}
+	return conn, nil
+}
+
+// Dial is Connect with one shared connection per address, closed with the process.
+func (s *Server) Dial(addr string) (*grpc.ClientConn, error) {
+	s.dialsMu.Lock()
+	defer s.dialsMu.Unlock()
+	if c := s.dials[addr]; c != nil {
+		return c, nil
+	}
+	c, err := Connect(addr)
+	if err == nil {
+		s.dials[addr] = c
+	}
+	return c, err
+}
+
+// clientStream gives the errors of a stream their kinds back.
+type clientStream struct{ grpc.ClientStream }
+
+func (c clientStream) RecvMsg(m any) error { return fromWire(c.ClientStream.RecvMsg(m)) }
+func (c clientStream) SendMsg(m any) error { return fromWire(c.ClientStream.SendMsg(m)) }
+
+func fromWire(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	return fault.From(err)
+}

@@ -1,0 +1,129 @@
+package service
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// splitter hands each connection to gRPC or to the web server by its first bytes: HTTP/2 with prior knowledge opens with
+// a fixed preface, and only gRPC clients do that here. Both servers keep their own, native transport: gRPC through
+// net/http's costs about twice the CPU per call.
+type splitter struct {
+	lis      net.Listener
+	rpc, web *half
+}
+
+func newSplitter(lis net.Listener) *splitter {
+	return &splitter{lis, newHalf(lis.Addr()), newHalf(lis.Addr())}
+}
+
+var preface = []byte("PRI * HTTP/2.0")
+
+// sniffTime bounds how long a connection may be silent at its start.
+const sniffTime = 10 * time.Second
+
+func (s *splitter) serve() error {
+	for {
+		conn, err := s.lis.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			var temporary net.Error
+			if errors.As(err, &temporary) { // out of descriptors, most likely: give others time to close some
+				time.Sleep(50 * time.Millisecond)
+				continue
+			}
+			return err
+		}
+		go s.sniff(conn)
+	}
+}
+
+func (s *splitter) sniff(conn net.Conn) {
+	var head [14]byte
+	_ = conn.SetReadDeadline(time.Now().Add(sniffTime))
+	n := 0
+	for n < len(head) && bytes.HasPrefix(preface, head[:n]) {
+		m, err := conn.Read(head[n:])
+		if n += m; err != nil {
+			_ = conn.Close()
+			return
+		}
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	to := s.web
+	if bytes.Equal(head[:n], preface) {
+		to = s.rpc
+	}
+	to.give(&sniffed{Conn: conn, head: head[:n]})
+}
+
+func (s *splitter) close() {
+	_ = s.lis.Close()
+	_ = s.rpc.Close()
+	_ = s.web.Close()
+}
+
+// sniffed is a connection whose first bytes were read already.
+type sniffed struct {
+	net.Conn
+	head []byte
+}
+
+func (c *sniffed) Read(p []byte) (int, error) {
+	if len(c.head) > 0 {
+		n := copy(p, c.head)
+		c.head = c.head[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+// ReadFrom keeps the kernel's fast path for file bodies.
+func (c *sniffed) ReadFrom(r io.Reader) (int64, error) {
+	if rf, ok := c.Conn.(io.ReaderFrom); ok {
+		return rf.ReadFrom(r)
+	}
+	return io.Copy(struct{ io.Writer }{c.Conn}, r)
+}
+
+// half is a listener that is fed.
+type half struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newHalf(addr net.Addr) *half {
+	return &half{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (h *half) give(c net.Conn) {
+	select {
+	case h.conns <- c:
+	case <-h.done:
+		_ = c.Close()
+	}
+}
+
+func (h *half) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *half) Close() error {
+	h.once.Do(func() { close(h.done) })
+	return nil
+}
+
+func (h *half) Addr() net.Addr { return h.addr }

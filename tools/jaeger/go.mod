@@ -1,0 +1,3 @@
+module skein.dev/tools/jaeger
+
+go 1.26
