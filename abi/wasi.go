@@ -1,0 +1,105 @@
+package abi
+
+import "slices"
+
+const (
+	noteReadOnly = "read-only until local-write files land: EROFS or ENOSYS"
+	noteNetwork  = "no network is granted: EBADF for what is not a socket, else ENOTSUP"
+)
+
+var (
+	wasiBuilt    = Func{Module: WASI, Mission: "WASI", Support: Built}
+	wasiReadOnly = Func{Module: WASI, Mission: "WASI", Support: Partial, Note: noteReadOnly}
+	wasiNetwork  = Func{Module: WASI, Mission: "WASI", Support: Partial, Note: noteNetwork}
+)
+
+var roomWASI = Room{
+	Name: "wasi",
+	Doc: "WASI preview 1, all of it: what C, Go, Rust and other standard libraries are built on. Results are 0 or an errno, " +
+		"positive; values come back through pointers. A pointer outside memory is EFAULT, a descriptor that is not open EBADF.",
+	Funcs: slices.Concat(wasiProcess, wasiFD, wasiPath, wasiSock),
+}
+
+var wasiProcess = append(each(
+	wasiBuilt,
+	[2]string{"int args_get(uint8_t **argv, uint8_t *argv_buf)", "Stores the arguments, NUL-terminated, at argv_buf and their addresses at argv; args_sizes_get tells how much room both need. The first is the function's name."},
+	[2]string{"int args_sizes_get(size_t *argc, size_t *argv_buf_size)", "Stores the number of arguments and the bytes they need."},
+	[2]string{"int environ_get(uint8_t **environ, uint8_t *environ_buf)", "Stores the environment's NAME=VALUE strings, NUL-terminated, at environ_buf and their addresses at environ."},
+	[2]string{"int environ_sizes_get(size_t *environ_count, size_t *environ_buf_size)", "Stores the number of environment strings and the bytes they need."},
+	[2]string{"int clock_res_get(uint32_t id, uint64_t *resolution)", "Stores the resolution of clock id in nanoseconds. EINVAL for an unknown clock."},
+	[2]string{"int clock_time_get(uint32_t id, uint64_t precision, uint64_t *time)", "Stores the time of clock id in nanoseconds; precision is the tolerable lag and is ignored. EINVAL for an unknown clock."},
+	[2]string{"int poll_oneoff(const void *in, void *out, size_t n, size_t *nevents)", "Waits until one of the n subscriptions at in (48 bytes each) has happened, stores the events (32 bytes each) at out and their number at nevents. Also how a guest sleeps. EINVAL if n is 0."},
+	[2]string{"void proc_exit(uint32_t code)", "Ends the call with the exit code, of which the low eight bits count; doesn't return."},
+	[2]string{"int sched_yield(void)", "Lets other calls run and returns 0."},
+	[2]string{"int random_get(void *buf, size_t len)", "Fills len bytes with random bytes fit for keys."},
+), Func{
+	Module: WASI, Mission: "WASI", Support: Partial, Note: "answers ENOSYS: signals are planned with the completion of preview 1",
+	Decl: "int proc_raise(uint32_t signal)",
+	Doc:  "Sends the signal to the guest itself.",
+})
+
+var wasiFD = slices.Concat(each(
+	wasiBuilt,
+	[2]string{"int fd_close(int fd)", "Closes fd."},
+	[2]string{"int fd_fdstat_get(int fd, void *stat)", "Stores fd's type, flags and rights, 24 bytes."},
+	[2]string{"int fd_filestat_get(int fd, void *stat)", "Stores the file's type, size, links and times, 64 bytes."},
+	[2]string{"int fd_pread(int fd, const void *iovs, size_t iovs_len, uint64_t off, size_t *nread)", "Reads from off into the buffers of the iovs_len pairs (address, length) at iovs, leaving fd's offset alone, and stores how many bytes were read; 0 at the end. ESPIPE if fd can't seek."},
+	[2]string{"int fd_prestat_get(int fd, void *stat)", "Stores what fd was opened for the guest as: tag 0 for a directory, and the length of its name; 8 bytes. EBADF past the last one."},
+	[2]string{"int fd_prestat_dir_name(int fd, uint8_t *path, size_t len)", "Stores the name of the directory that was opened for the guest as fd, without a NUL. ENAMETOOLONG if len is too small."},
+	[2]string{"int fd_read(int fd, const void *iovs, size_t iovs_len, size_t *nread)", "Reads from fd's offset into the buffers of the iovs_len pairs (address, length) at iovs and stores how many bytes were read; 0 at the end."},
+	[2]string{"int fd_readdir(int fd, void *buf, size_t len, uint64_t cookie, size_t *used)", "Stores entries of the directory from cookie on, as many bytes as fit, and their size at used; used less than len means that there are no more. ENOTDIR if fd is not a directory."},
+	[2]string{"int fd_seek(int fd, int64_t off, int whence, uint64_t *newoff)", "Moves fd's offset to off from the start (whence 0), the current offset (1) or the end (2) and stores it. ESPIPE if fd can't seek, EINVAL if it would become negative."},
+	[2]string{"int fd_tell(int fd, uint64_t *off)", "Stores fd's offset. ESPIPE if fd can't seek."},
+), []Func{{
+	Module: WASI, Mission: "WASI", Support: Built, Note: "files are " + noteReadOnly,
+	Decl: "int fd_write(int fd, const void *iovs, size_t iovs_len, size_t *nwritten)",
+	Doc:  "Writes the buffers of the iovs_len pairs (address, length) at iovs and stores how many bytes were written. Descriptors 1 and 2 are the call's log.",
+}, {
+	Module: WASI, Mission: "WASI", Support: Partial, Note: "the advice is checked and then ignored, for good",
+	Decl: "int fd_advise(int fd, uint64_t off, uint64_t len, int advice)",
+	Doc:  "Says how the guest is going to use len bytes from off. EINVAL for an unknown advice.",
+}, {
+	Module: WASI, Mission: "WASI", Support: Partial, Note: "the rights of preview 1 are not kept: ENOSYS, planned with our own preview 1",
+	Decl: "int fd_fdstat_set_rights(int fd, uint64_t rights, uint64_t inheriting)",
+	Doc:  "Takes rights away from fd.",
+}, {
+	Module: WASI, Mission: "WASI", Support: Partial, Note: "directories opened for the guest can't be renumbered: ENOTSUP",
+	Decl: "int fd_renumber(int fd, int to)",
+	Doc:  "Makes to the descriptor of fd's open file, closing what to was; fd is closed.",
+}}, each(
+	wasiReadOnly,
+	[2]string{"int fd_allocate(int fd, uint64_t off, uint64_t len)", "Makes sure that the file has room for len bytes from off, growing it if needed."},
+	[2]string{"int fd_datasync(int fd)", "Waits until the file's data are stored."},
+	[2]string{"int fd_fdstat_set_flags(int fd, int flags)", "Sets append and non-blocking mode of fd."},
+	[2]string{"int fd_filestat_set_size(int fd, uint64_t size)", "Cuts the file to size bytes, or grows it with zero bytes."},
+	[2]string{"int fd_filestat_set_times(int fd, uint64_t atim, uint64_t mtim, int flags)", "Sets the file's times, in nanoseconds since 1970; flags choose which, and whether to now."},
+	[2]string{"int fd_pwrite(int fd, const void *iovs, size_t iovs_len, uint64_t off, size_t *nwritten)", "Writes the buffers of the iovs_len pairs (address, length) at off, leaving fd's offset alone, and stores how many bytes were written."},
+	[2]string{"int fd_sync(int fd)", "Waits until the file's data and metadata are stored."},
+))
+
+var wasiPath = slices.Concat([]Func{{
+	Module: WASI, Mission: "WASI", Support: Built, Note: "creating, truncating and opening for writing are " + noteReadOnly,
+	Decl: "int path_open(int fd, int dirflags, const char *path, size_t path_len, int oflags, uint64_t rights, uint64_t inheriting, int fdflags, int *opened)",
+	Doc:  "Opens the file at path, relative to the directory fd, and stores its descriptor. ENOENT if there is none, ENOTDIR if a component is not a directory, EPERM if the path leaves the tree.",
+}}, each(
+	wasiBuilt,
+	[2]string{"int path_filestat_get(int fd, int flags, const char *path, size_t path_len, void *stat)", "Stores the type, size, links and times of the file at path, 64 bytes; flag 1 follows a symbolic link. ENOENT if there is none."},
+	[2]string{"int path_readlink(int fd, const char *path, size_t path_len, uint8_t *buf, size_t len, size_t *used)", "Stores at most len bytes of the symbolic link's content and how many. EINVAL if path is not a symbolic link."},
+), each(
+	wasiReadOnly,
+	[2]string{"int path_create_directory(int fd, const char *path, size_t path_len)", "Makes a directory. EEXIST if there is something at path."},
+	[2]string{"int path_filestat_set_times(int fd, int flags, const char *path, size_t path_len, uint64_t atim, uint64_t mtim, int fstflags)", "Sets the times of the file at path, in nanoseconds since 1970; fstflags choose which, and whether to now."},
+	[2]string{"int path_link(int old_fd, int old_flags, const char *old_path, size_t old_path_len, int new_fd, const char *new_path, size_t new_path_len)", "Makes new_path another name of the file at old_path. EEXIST if there is something at new_path."},
+	[2]string{"int path_remove_directory(int fd, const char *path, size_t path_len)", "Removes an empty directory. ENOTEMPTY if it is not empty."},
+	[2]string{"int path_rename(int fd, const char *old_path, size_t old_path_len, int new_fd, const char *new_path, size_t new_path_len)", "Moves what is at old_path to new_path, replacing a file or an empty directory there."},
+	[2]string{"int path_symlink(const char *old_path, size_t old_path_len, int fd, const char *new_path, size_t new_path_len)", "Makes new_path a symbolic link with the content old_path. EEXIST if there is something at new_path."},
+	[2]string{"int path_unlink_file(int fd, const char *path, size_t path_len)", "Removes the name of a file. EISDIR if it is a directory."},
+))
+
+var wasiSock = each(
+	wasiNetwork,
+	[2]string{"int sock_accept(int fd, int flags, int *conn)", "Takes a connection from the listening socket fd and stores its descriptor."},
+	[2]string{"int sock_recv(int fd, const void *iovs, size_t iovs_len, int flags, size_t *nread, uint16_t *roflags)", "Receives into the buffers of the iovs_len pairs (address, length) and stores how many bytes, and flags of the message."},
+	[2]string{"int sock_send(int fd, const void *iovs, size_t iovs_len, int flags, size_t *nwritten)", "Sends the buffers of the iovs_len pairs (address, length) and stores how many bytes were sent."},
+	[2]string{"int sock_shutdown(int fd, int how)", "Closes the receiving side (1), the sending side (2) or both (3) of a connection."},
+)

@@ -1,0 +1,3 @@
+module skein.dev
+
+go 1.26

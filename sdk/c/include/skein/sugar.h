@@ -1,0 +1,58 @@
+// Sugar over the host interface, implemented in sdk/c/skein.c: link it into the guest. Buffers that come back are from
+// malloc, end with a NUL that len doesn't count, and are the caller's to free. Where a function returns a pointer, NULL
+// is failure and errno says why; where it returns a number, a negative one is -errno.
+
+#ifndef SKEIN_SUGAR_H
+#define SKEIN_SUGAR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Returns the call's input and stores its size at len unless that is NULL.
+void *skein_input(size_t *len);
+
+// Makes len bytes the call's output, replacing what was written before; returns 0.
+int skein_output(const void *ptr, size_t len);
+
+// Makes a NUL-terminated string the call's output; returns 0.
+int skein_output_string(const char *text);
+
+// Adds len bytes to the call's output; returns 0.
+int skein_append_output(const void *ptr, size_t len);
+
+// Keys below are NUL-terminated.
+
+// Returns a copy of the value under key, pulled if this executor has none, and stores its size at len unless that is
+// NULL. ENOENT if the value is absent.
+void *skein_read_state(const char *key, size_t *len);
+
+// Makes len bytes the value on this executor; returns 0. skein_push_state shares it.
+int skein_set_state(const char *key, const void *val, size_t len);
+
+// Writes len bytes into the value on this executor from off; returns 0.
+int skein_set_state_at(const char *key, int64_t off, const void *val, size_t len);
+
+// Sends what this executor changed to everybody; returns 0.
+int skein_push_state(const char *key);
+
+// Fetches what changed elsewhere, keeping what was changed here and not yet pushed; returns 0.
+int skein_pull_state(const char *key);
+
+// Appends len bytes to the shared value atomically; returns the offset where they landed.
+int64_t skein_append_state(const char *key, const void *val, size_t len);
+
+// Returns the value's size in bytes.
+int64_t skein_state_size(const char *key);
+
+// Removes the value; returns 0.
+int skein_delete_state(const char *key);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

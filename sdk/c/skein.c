@@ -1,0 +1,73 @@
+#include <skein.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+// One reader for everything that answers "at most cap bytes, and the full size": asks the size, and asks again if the
+// value grew in between, as state may.
+typedef int (*read_fn)(const char *key, size_t key_len, void *buf, size_t cap);
+
+static void *read_all(read_fn read, const char *key, size_t *len) {
+	size_t key_len = key ? strlen(key) : 0;
+	char *buf = NULL;
+	int size = read(key, key_len, NULL, 0);
+	while (size >= 0) {
+		size_t cap = (size_t)size;
+		char *grown = realloc(buf, cap + 1);
+		if (!grown) {
+			size = -ENOMEM;
+			break;
+		}
+		buf = grown;
+		size = read(key, key_len, buf, cap);
+		if (size >= 0 && (size_t)size <= cap) {
+			buf[size] = 0;
+			if (len)
+				*len = (size_t)size;
+			return buf;
+		}
+	}
+	free(buf);
+	errno = -size;
+	return NULL;
+}
+
+static int read_input(const char *key, size_t key_len, void *buf, size_t cap) {
+	(void)key, (void)key_len;
+	return __skein_read_call_input(buf, cap);
+}
+
+static int read_state(const char *key, size_t key_len, void *buf, size_t cap) {
+	return __skein_read_state(key, key_len, 0, buf, cap);
+}
+
+void *skein_input(size_t *len) { return read_all(read_input, NULL, len); }
+
+int skein_output(const void *ptr, size_t len) { return __skein_write_call_output(ptr, len); }
+
+int skein_output_string(const char *text) { return __skein_write_call_output(text, strlen(text)); }
+
+int skein_append_output(const void *ptr, size_t len) { return __skein_append_call_output(ptr, len); }
+
+void *skein_read_state(const char *key, size_t *len) { return read_all(read_state, key, len); }
+
+int skein_set_state(const char *key, const void *val, size_t len) {
+	return __skein_set_state(key, strlen(key), val, len);
+}
+
+int skein_set_state_at(const char *key, int64_t off, const void *val, size_t len) {
+	return __skein_set_state_offset(key, strlen(key), val, len, off);
+}
+
+int skein_push_state(const char *key) { return __skein_push_state(key, strlen(key)); }
+
+int skein_pull_state(const char *key) { return __skein_pull_state(key, strlen(key)); }
+
+int64_t skein_append_state(const char *key, const void *val, size_t len) {
+	return __skein_append_state(key, strlen(key), val, len);
+}
+
+int64_t skein_state_size(const char *key) { return __skein_state_size(key, strlen(key)); }
+
+int skein_delete_state(const char *key) { return __skein_delete_state(key, strlen(key)); }

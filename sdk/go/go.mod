@@ -1,0 +1,3 @@
+module skein.dev/sdk/go
+
+go 1.26
