@@ -895,6 +895,112 @@ func (*DeleteFunctionResponse) Descriptor() ([]byte, []int) {
 	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{13}
 }
 
+type WatchFunctionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sequence of the last change that was seen and acted upon.
+	SeenSequence  int64 `protobuf:"varint,1,opt,name=seen_sequence,json=seenSequence,proto3" json:"seen_sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFunctionsRequest) Reset() {
+	*x = WatchFunctionsRequest{}
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFunctionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFunctionsRequest) ProtoMessage() {}
+
+func (x *WatchFunctionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFunctionsRequest.ProtoReflect.Descriptor instead.
+func (*WatchFunctionsRequest) Descriptor() ([]byte, []int) {
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WatchFunctionsRequest) GetSeenSequence() int64 {
+	if x != nil {
+		return x.SeenSequence
+	}
+	return 0
+}
+
+type WatchFunctionsResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	User     string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Function string                 `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	// Grows by one with each change of this stream.
+	Sequence      int64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFunctionsResponse) Reset() {
+	*x = WatchFunctionsResponse{}
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFunctionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFunctionsResponse) ProtoMessage() {}
+
+func (x *WatchFunctionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFunctionsResponse.ProtoReflect.Descriptor instead.
+func (*WatchFunctionsResponse) Descriptor() ([]byte, []int) {
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WatchFunctionsResponse) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *WatchFunctionsResponse) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *WatchFunctionsResponse) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 var File_skein_upload_v1_upload_proto protoreflect.FileDescriptor
 
 const file_skein_upload_v1_upload_proto_rawDesc = "" +
@@ -958,18 +1064,25 @@ const file_skein_upload_v1_upload_proto_rawDesc = "" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\"\x18\n" +
-	"\x16DeleteFunctionResponse*[\n" +
+	"\x16DeleteFunctionResponse\"<\n" +
+	"\x15WatchFunctionsRequest\x12#\n" +
+	"\rseen_sequence\x18\x01 \x01(\x03R\fseenSequence\"d\n" +
+	"\x16WatchFunctionsResponse\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x1a\n" +
+	"\bsequence\x18\x03 \x01(\x03R\bsequence*[\n" +
 	"\n" +
 	"ModuleKind\x12\x1b\n" +
 	"\x17MODULE_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13MODULE_KIND_COMMAND\x10\x01\x12\x17\n" +
-	"\x13MODULE_KIND_REACTOR\x10\x022\xa8\x06\n" +
+	"\x13MODULE_KIND_REACTOR\x10\x022\x8f\a\n" +
 	"\rUploadService\x12K\n" +
 	"\x06Upload\x12\x1e.skein.upload.v1.UploadRequest\x1a\x1f.skein.upload.v1.UploadResponse(\x01\x12\x8b\x01\n" +
 	"\vGetFunction\x12#.skein.upload.v1.GetFunctionRequest\x1a$.skein.upload.v1.GetFunctionResponse\"1\x82\xd3\xe4\x93\x02+b\bfunction\x12\x1f/v1/functions/{user}/{function}\x12\x8d\x01\n" +
 	"\rListFunctions\x12%.skein.upload.v1.ListFunctionsRequest\x1a&.skein.upload.v1.ListFunctionsResponse\"-\x82\xd3\xe4\x93\x02'Z\x16\x12\x14/v1/functions/{user}\x12\r/v1/functions\x12\x8d\x01\n" +
 	"\fListVersions\x12$.skein.upload.v1.ListVersionsRequest\x1a%.skein.upload.v1.ListVersionsResponse\"0\x82\xd3\xe4\x93\x02*\x12(/v1/functions/{user}/{function}/versions\x12\x8e\x01\n" +
-	"\bRollBack\x12 .skein.upload.v1.RollBackRequest\x1a!.skein.upload.v1.RollBackResponse\"=\x82\xd3\xe4\x93\x027:\x01*b\bfunction\"(/v1/functions/{user}/{function}:rollBack\x12\x8a\x01\n" +
+	"\bRollBack\x12 .skein.upload.v1.RollBackRequest\x1a!.skein.upload.v1.RollBackResponse\"=\x82\xd3\xe4\x93\x027:\x01*b\bfunction\"(/v1/functions/{user}/{function}:rollBack\x12e\n" +
+	"\x0eWatchFunctions\x12&.skein.upload.v1.WatchFunctionsRequest\x1a'.skein.upload.v1.WatchFunctionsResponse(\x010\x01\x12\x8a\x01\n" +
 	"\x0eDeleteFunction\x12&.skein.upload.v1.DeleteFunctionRequest\x1a'.skein.upload.v1.DeleteFunctionResponse\"'\x82\xd3\xe4\x93\x02!*\x1f/v1/functions/{user}/{function}B*Z(skein.dev/proto/skein/upload/v1;uploadv1b\x06proto3"
 
 var (
@@ -985,7 +1098,7 @@ func file_skein_upload_v1_upload_proto_rawDescGZIP() []byte {
 }
 
 var file_skein_upload_v1_upload_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skein_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_skein_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_skein_upload_v1_upload_proto_goTypes = []any{
 	(ModuleKind)(0),                // 0: skein.upload.v1.ModuleKind
 	(*Function)(nil),               // 1: skein.upload.v1.Function
@@ -1002,12 +1115,14 @@ var file_skein_upload_v1_upload_proto_goTypes = []any{
 	(*RollBackResponse)(nil),       // 12: skein.upload.v1.RollBackResponse
 	(*DeleteFunctionRequest)(nil),  // 13: skein.upload.v1.DeleteFunctionRequest
 	(*DeleteFunctionResponse)(nil), // 14: skein.upload.v1.DeleteFunctionResponse
-	(*timestamppb.Timestamp)(nil),  // 15: google.protobuf.Timestamp
+	(*WatchFunctionsRequest)(nil),  // 15: skein.upload.v1.WatchFunctionsRequest
+	(*WatchFunctionsResponse)(nil), // 16: skein.upload.v1.WatchFunctionsResponse
+	(*timestamppb.Timestamp)(nil),  // 17: google.protobuf.Timestamp
 }
 var file_skein_upload_v1_upload_proto_depIdxs = []int32{
 	2,  // 0: skein.upload.v1.Function.current:type_name -> skein.upload.v1.Version
-	15, // 1: skein.upload.v1.Function.update_time:type_name -> google.protobuf.Timestamp
-	15, // 2: skein.upload.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	17, // 1: skein.upload.v1.Function.update_time:type_name -> google.protobuf.Timestamp
+	17, // 2: skein.upload.v1.Version.create_time:type_name -> google.protobuf.Timestamp
 	0,  // 3: skein.upload.v1.Version.kind:type_name -> skein.upload.v1.ModuleKind
 	1,  // 4: skein.upload.v1.UploadResponse.function:type_name -> skein.upload.v1.Function
 	1,  // 5: skein.upload.v1.GetFunctionResponse.function:type_name -> skein.upload.v1.Function
@@ -1019,15 +1134,17 @@ var file_skein_upload_v1_upload_proto_depIdxs = []int32{
 	7,  // 11: skein.upload.v1.UploadService.ListFunctions:input_type -> skein.upload.v1.ListFunctionsRequest
 	9,  // 12: skein.upload.v1.UploadService.ListVersions:input_type -> skein.upload.v1.ListVersionsRequest
 	11, // 13: skein.upload.v1.UploadService.RollBack:input_type -> skein.upload.v1.RollBackRequest
-	13, // 14: skein.upload.v1.UploadService.DeleteFunction:input_type -> skein.upload.v1.DeleteFunctionRequest
-	4,  // 15: skein.upload.v1.UploadService.Upload:output_type -> skein.upload.v1.UploadResponse
-	6,  // 16: skein.upload.v1.UploadService.GetFunction:output_type -> skein.upload.v1.GetFunctionResponse
-	8,  // 17: skein.upload.v1.UploadService.ListFunctions:output_type -> skein.upload.v1.ListFunctionsResponse
-	10, // 18: skein.upload.v1.UploadService.ListVersions:output_type -> skein.upload.v1.ListVersionsResponse
-	12, // 19: skein.upload.v1.UploadService.RollBack:output_type -> skein.upload.v1.RollBackResponse
-	14, // 20: skein.upload.v1.UploadService.DeleteFunction:output_type -> skein.upload.v1.DeleteFunctionResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
+	15, // 14: skein.upload.v1.UploadService.WatchFunctions:input_type -> skein.upload.v1.WatchFunctionsRequest
+	13, // 15: skein.upload.v1.UploadService.DeleteFunction:input_type -> skein.upload.v1.DeleteFunctionRequest
+	4,  // 16: skein.upload.v1.UploadService.Upload:output_type -> skein.upload.v1.UploadResponse
+	6,  // 17: skein.upload.v1.UploadService.GetFunction:output_type -> skein.upload.v1.GetFunctionResponse
+	8,  // 18: skein.upload.v1.UploadService.ListFunctions:output_type -> skein.upload.v1.ListFunctionsResponse
+	10, // 19: skein.upload.v1.UploadService.ListVersions:output_type -> skein.upload.v1.ListVersionsResponse
+	12, // 20: skein.upload.v1.UploadService.RollBack:output_type -> skein.upload.v1.RollBackResponse
+	16, // 21: skein.upload.v1.UploadService.WatchFunctions:output_type -> skein.upload.v1.WatchFunctionsResponse
+	14, // 22: skein.upload.v1.UploadService.DeleteFunction:output_type -> skein.upload.v1.DeleteFunctionResponse
+	16, // [16:23] is the sub-list for method output_type
+	9,  // [9:16] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1044,7 +1161,7 @@ func file_skein_upload_v1_upload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skein_upload_v1_upload_proto_rawDesc), len(file_skein_upload_v1_upload_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

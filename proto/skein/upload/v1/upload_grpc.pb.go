@@ -27,6 +27,7 @@ const (
 	UploadService_ListFunctions_FullMethodName  = "/skein.upload.v1.UploadService/ListFunctions"
 	UploadService_ListVersions_FullMethodName   = "/skein.upload.v1.UploadService/ListVersions"
 	UploadService_RollBack_FullMethodName       = "/skein.upload.v1.UploadService/RollBack"
+	UploadService_WatchFunctions_FullMethodName = "/skein.upload.v1.UploadService/WatchFunctions"
 	UploadService_DeleteFunction_FullMethodName = "/skein.upload.v1.UploadService/DeleteFunction"
 )
 
@@ -43,6 +44,10 @@ type UploadServiceClient interface {
 	ListVersions(ctx context.Context, in *ListVersionsRequest, opts ...grpc.CallOption) (*ListVersionsResponse, error)
 	// Points the function at another of its versions; the one before the current if none is named.
 	RollBack(ctx context.Context, in *RollBackRequest, opts ...grpc.CallOption) (*RollBackResponse, error)
+	// Tells of every function that changes through this process, for those who keep answers of GetFunction. The answer to
+	// a change waits, for a second at most, until each watcher has said that it saw it: an uploader's next call runs the
+	// new version.
+	WatchFunctions(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchFunctionsRequest, WatchFunctionsResponse], error)
 	// Removes the function and all its versions. Calls that run keep running.
 	DeleteFunction(ctx context.Context, in *DeleteFunctionRequest, opts ...grpc.CallOption) (*DeleteFunctionResponse, error)
 }
@@ -108,6 +113,19 @@ func (c *uploadServiceClient) RollBack(ctx context.Context, in *RollBackRequest,
 	return out, nil
 }
 
+func (c *uploadServiceClient) WatchFunctions(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchFunctionsRequest, WatchFunctionsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &UploadService_ServiceDesc.Streams[1], UploadService_WatchFunctions_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchFunctionsRequest, WatchFunctionsResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type UploadService_WatchFunctionsClient = grpc.BidiStreamingClient[WatchFunctionsRequest, WatchFunctionsResponse]
+
 func (c *uploadServiceClient) DeleteFunction(ctx context.Context, in *DeleteFunctionRequest, opts ...grpc.CallOption) (*DeleteFunctionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteFunctionResponse)
@@ -131,6 +149,10 @@ type UploadServiceServer interface {
 	ListVersions(context.Context, *ListVersionsRequest) (*ListVersionsResponse, error)
 	// Points the function at another of its versions; the one before the current if none is named.
 	RollBack(context.Context, *RollBackRequest) (*RollBackResponse, error)
+	// Tells of every function that changes through this process, for those who keep answers of GetFunction. The answer to
+	// a change waits, for a second at most, until each watcher has said that it saw it: an uploader's next call runs the
+	// new version.
+	WatchFunctions(grpc.BidiStreamingServer[WatchFunctionsRequest, WatchFunctionsResponse]) error
 	// Removes the function and all its versions. Calls that run keep running.
 	DeleteFunction(context.Context, *DeleteFunctionRequest) (*DeleteFunctionResponse, error)
 	mustEmbedUnimplementedUploadServiceServer()
@@ -157,6 +179,9 @@ func (UnimplementedUploadServiceServer) ListVersions(context.Context, *ListVersi
 }
 func (UnimplementedUploadServiceServer) RollBack(context.Context, *RollBackRequest) (*RollBackResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RollBack not implemented")
+}
+func (UnimplementedUploadServiceServer) WatchFunctions(grpc.BidiStreamingServer[WatchFunctionsRequest, WatchFunctionsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchFunctions not implemented")
 }
 func (UnimplementedUploadServiceServer) DeleteFunction(context.Context, *DeleteFunctionRequest) (*DeleteFunctionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteFunction not implemented")
@@ -261,6 +286,13 @@ func _UploadService_RollBack_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UploadService_WatchFunctions_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(UploadServiceServer).WatchFunctions(&grpc.GenericServerStream[WatchFunctionsRequest, WatchFunctionsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type UploadService_WatchFunctionsServer = grpc.BidiStreamingServer[WatchFunctionsRequest, WatchFunctionsResponse]
+
 func _UploadService_DeleteFunction_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteFunctionRequest)
 	if err := dec(in); err != nil {
@@ -311,6 +343,12 @@ var UploadService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Upload",
 			Handler:       _UploadService_Upload_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "WatchFunctions",
+			Handler:       _UploadService_WatchFunctions_Handler,
+			ServerStreams: true,
 			ClientStreams: true,
 		},
 	},

@@ -1,0 +1,156 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"runtime"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"skein.dev"
+	"skein.dev/platform/blob"
+	"skein.dev/platform/fault"
+	"skein.dev/platform/service"
+	executorv1 "skein.dev/proto/skein/executor/v1"
+	fsv1 "skein.dev/proto/skein/fs/v1"
+	plannerv1 "skein.dev/proto/skein/planner/v1"
+	statev1 "skein.dev/proto/skein/state/v1"
+	"skein.dev/services/executor/internal/host"
+	"skein.dev/services/executor/internal/machine"
+	"skein.dev/services/executor/internal/replica"
+)
+
+// Config is the executor's settings.
+type Config struct {
+	Planner, State, Fs string
+	Bucket             string
+	Name               string
+	Slots              int
+	Memory             int64 // MiB a guest may have
+	Modules            int64 // MiB of wasm whose code is kept
+	Replicas           int64 // MiB
+}
+
+// Flags registers the settings.
+func (c *Config) Flags(fs *flag.FlagSet) {
+	fs.StringVar(&c.Planner, "planner", "127.0.0.1:8080", "`address` of the planner to attach to")
+	fs.StringVar(&c.State, "state", "127.0.0.1:8082", "`address` of the state service")
+	fs.StringVar(&c.Fs, "fs", "127.0.0.1:8083", "`address` of the fs service")
+	fs.StringVar(&c.Bucket, "bucket", "file:.skein/objects", "`URL` of the object store: s3://BUCKET?endpoint=URL or file:DIR")
+	fs.StringVar(&c.Name, "name", "", "`name` of this executor; the host's name and a random suffix if empty")
+	fs.IntVar(&c.Slots, "slots", 4*runtime.GOMAXPROCS(0), "how many calls run at the same time")
+	fs.Int64Var(&c.Memory, "guest-memory", 128, "`MiB` of linear memory a guest may have")
+	fs.Int64Var(&c.Modules, "modules", 256, "`MiB` of modules whose compiled code is kept")
+	fs.Int64Var(&c.Replicas, "replicas", 256, "`MiB` of state kept here; what is not pushed stays beyond it")
+}
+
+// Start builds the executor on a server.
+func (c *Config) Start(ctx context.Context, s *service.Server) error {
+	if c.Slots < 1 {
+		return fault.Invalid.New("BAD_SLOTS", "%d slots: an executor needs at least one", c.Slots)
+	}
+	bucket, err := blob.Open(ctx, c.Bucket)
+	if err != nil {
+		return err
+	}
+	planner, errP := s.Dial(c.Planner)
+	state, errS := s.Dial(c.State)
+	files, errF := s.Dial(c.Fs)
+	if err := errors.Join(errP, errS, errF); err != nil {
+		return err
+	}
+	m, err := machine.Open(ctx, c.Memory<<20, host.Link)
+	if err != nil {
+		return err
+	}
+	s.Close(func() error { return m.Close(context.Background()) })
+	name := c.Name
+	if name == "" {
+		name = defaultName()
+	}
+	e := &Executor{
+		name: name, log: s.Log(), machine: m, modules: newModules(bucket, m, c.Modules<<20),
+		state: replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
+		slots: make(chan struct{}, c.Slots), memory: int64(c.Slots) * (c.Memory << 20),
+	}
+	if e.meters, err = newMeters(e); err != nil {
+		return err
+	}
+	executorv1.RegisterExecutorServiceServer(s, &server{e: e})
+	if err := s.Gateway(executorv1.RegisterExecutorServiceHandler); err != nil {
+		return err
+	}
+	drain, attachDone := make(chan struct{}), make(chan struct{})
+	s.Go(func(ctx context.Context) error {
+		defer close(attachDone)
+		return e.attach(ctx, plannerv1.NewDispatchServiceClient(planner), s.Addr(), drain)
+	})
+	s.Ready(func(context.Context) error {
+		if !e.attached.Load() {
+			return fault.Unavailable.New("NOT_ATTACHED", "not attached to the planner at %s", c.Planner)
+		}
+		return nil
+	})
+	s.Drain(func(ctx context.Context) error {
+		close(drain)
+		select {
+		case <-attachDone:
+			return nil
+		case <-ctx.Done():
+			return fault.Timeout.New("DRAIN", "%d calls had not ended", len(e.slots))
+		}
+	})
+	return nil
+}
+
+// meters are the metrics of calls, by OpenTelemetry's names for functions.
+type meters struct {
+	duration metric.Float64Histogram
+	memory   metric.Int64Histogram
+	cold     metric.Int64Counter
+	errors   metric.Int64Counter
+	timeouts metric.Int64Counter
+}
+
+func newMeters(e *Executor) (*meters, error) {
+	meter := otel.Meter("skein.dev/services/executor")
+	var m meters
+	var errs [6]error
+	m.duration, errs[0] = meter.Float64Histogram("faas.invoke_duration", metric.WithUnit("s"), metric.WithDescription("Time of a call on its executor"),
+		metric.WithExplicitBucketBoundaries(.0001, .0005, .001, .005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10))
+	m.memory, errs[1] = meter.Int64Histogram("faas.mem_usage", metric.WithUnit("By"), metric.WithDescription("Peak of a guest's linear memory"),
+		metric.WithExplicitBucketBoundaries(1<<16, 1<<20, 4<<20, 16<<20, 64<<20, 256<<20, 1<<30))
+	m.cold, errs[2] = meter.Int64Counter("faas.coldstarts", metric.WithDescription("Calls that waited for their module"))
+	m.errors, errs[3] = meter.Int64Counter("faas.errors", metric.WithDescription("Calls that failed, by reason"))
+	m.timeouts, errs[4] = meter.Int64Counter("faas.timeouts", metric.WithDescription("Calls whose deadline passed"))
+	var inUse metric.Int64ObservableGauge
+	inUse, errs[5] = meter.Int64ObservableGauge("faas.guest_memory", metric.WithUnit("By"), metric.WithDescription("Linear memory of all guests now"))
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		o.ObserveInt64(inUse, e.machine.MemoryInUse())
+		return nil
+	}, inUse)
+	return &m, err
+}
+
+func (m *meters) ended(ctx context.Context, f skein.Function, r skein.Result) {
+	name := attribute.String("faas.name", f.String())
+	all := metric.WithAttributes(name)
+	m.duration.Record(ctx, r.Ended.Sub(r.Started).Seconds(), all)
+	m.memory.Record(ctx, r.Memory, all)
+	if r.Cold {
+		m.cold.Add(ctx, 1, all)
+	}
+	switch r.State {
+	case skein.Failed:
+		m.errors.Add(ctx, 1, metric.WithAttributes(name, attribute.String("error.type", r.Reason)))
+	case skein.TimedOut:
+		m.timeouts.Add(ctx, 1, all)
+	}
+}
+

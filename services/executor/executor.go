@@ -1,0 +1,148 @@
+// Package executor runs calls on this machine. Calls come down the standing stream it holds with the planner (attach.go);
+// Run loads the function's module (modules.go), makes an instance (internal/machine), gives it the host interface
+// (internal/host) and reports how it ended.
+package executor
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"skein.dev"
+	"skein.dev/platform/fault"
+	fsv1 "skein.dev/proto/skein/fs/v1"
+	"skein.dev/services/executor/internal/host"
+	"skein.dev/services/executor/internal/machine"
+	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/vfs"
+)
+
+var tracer = otel.Tracer("skein.dev/services/executor")
+
+// Executor runs calls, each in an instance of its own, at most as many at a time as it has slots.
+type Executor struct {
+	name    string
+	log     *slog.Logger
+	machine *machine.Machine
+	modules *modules
+	state   *replica.Store
+	files   fsv1.FsServiceClient
+	slots   chan struct{} // a token for each call that runs
+	meters  *meters
+	memory  int64 // bytes all guests may have together
+
+	attached atomic.Bool
+}
+
+// Run executes a call to its end; whatever happens is told in the result. ctx bounds it besides the call's own deadline.
+// It waits for a free slot.
+func (e *Executor) Run(ctx context.Context, call skein.Call) skein.Result {
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+	case <-ctx.Done():
+		return result(machine.Interrupted(ctx))
+	}
+	ctx, cancel := context.WithDeadline(ctx, call.Deadline)
+	defer cancel()
+
+	ctx = otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier(call.Trace))
+	ctx, span := tracer.Start(ctx, "call "+call.Function.String(), trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+		attribute.String("faas.name", call.Function.String()),
+		attribute.String("faas.version", fmt.Sprint(call.Version.Number)),
+		attribute.String("faas.invocation_id", call.ID.String()),
+		attribute.String("faas.instance", e.name),
+		attribute.String("faas.trigger", "other"),
+	))
+	defer span.End()
+
+	began := time.Now()
+	res := e.run(ctx, call)
+	res.Executor, res.Started, res.Ended = e.name, began, time.Now()
+
+	span.SetAttributes(attribute.Bool("faas.coldstart", res.Cold), attribute.Int64("faas.ext.memory_peak", res.Memory))
+	if res.State != skein.Succeeded {
+		span.SetAttributes(attribute.String("skein.reason", res.Reason), attribute.Int("skein.exit_code", int(res.ExitCode)))
+		span.SetStatus(codes.Error, res.Message)
+	}
+	e.meters.ended(ctx, call.Function, res)
+	return res
+}
+
+func (e *Executor) run(ctx context.Context, call skein.Call) skein.Result {
+	mod, cold, err := e.modules.acquire(ctx, call.Version.Digest)
+	if err != nil {
+		res := failed(ctx, err)
+		res.Cold = cold
+		return res
+	}
+	defer e.modules.release(call.Version.Digest)
+
+	log := &host.Log{}
+	c := &host.Call{Context: ctx, Function: call.Function, Input: call.Input, Log: log, State: e.state}
+	exit := mod.Run(c, machine.Params{
+		Args:  append([]string{call.Function.Name}, call.Args...),
+		Env:   environ(ctx, call),
+		Stdin: bytes.NewReader(call.Input), Stdout: log, Stderr: log,
+		FS: vfs.New(c, e.files, call.Function.User),
+	})
+	if exit.Backtrace != "" {
+		fmt.Fprintf(log, "%s\n%s\n", exit.Message, exit.Backtrace)
+	}
+	res := result(exit)
+	res.Output, res.Log, res.Cold = c.Output, log.Bytes(), cold
+	return res
+}
+
+// environ is the guest's environment: who it is, and the trace it belongs to.
+func environ(ctx context.Context, call skein.Call) [][2]string {
+	env := [][2]string{
+		{"SKEIN_CALL_ID", call.ID.String()}, {"SKEIN_USER", string(call.Function.User)}, {"SKEIN_FUNCTION", call.Function.Name},
+	}
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	if tp := carrier.Get("traceparent"); tp != "" {
+		env = append(env, [2]string{"TRACEPARENT", tp})
+	}
+	return env
+}
+
+func result(x machine.Exit) skein.Result {
+	return skein.Result{State: x.State, ExitCode: x.Code, Reason: x.Reason, Message: x.Message, Memory: x.MemoryPeak}
+}
+
+// failed is the result of a call whose guest never ran.
+func failed(ctx context.Context, err error) skein.Result {
+	if ctx.Err() != nil {
+		return result(machine.Interrupted(ctx))
+	}
+	e := fault.From(err)
+	return skein.Result{State: skein.Failed, Reason: e.Reason, Message: e.Message}
+}
+
+// tryRun is Run for a caller who would rather be refused than wait for a slot.
+func (e *Executor) tryRun(ctx context.Context, call skein.Call) (skein.Result, error) {
+	if len(e.slots) == cap(e.slots) {
+		return skein.Result{}, fault.Exhausted.New("NO_SLOT", "all %d slots of executor %s are taken", cap(e.slots), e.name).WithRetry(100 * time.Millisecond)
+	}
+	return e.Run(ctx, call), nil
+}
+
+// defaultName tells executors apart that were given no name.
+func defaultName() string {
+	hostname, err := os.Hostname()
+	if err != nil {
+		hostname = "executor"
+	}
+	return hostname + "-" + skein.NewCallID().String()[:6]
+}

@@ -1,0 +1,235 @@
+// Package host is the host side of the interface in skein.dev/abi: one file per room, each a map from rows to functions
+// that decode the guest's memory and call what gives them meaning. Link makes the engine's host modules of it and refuses
+// to start when rows and functions don't match.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"skein.dev"
+	"skein.dev/abi"
+	"skein.dev/platform/fault"
+	"skein.dev/services/executor/internal/machine"
+	"skein.dev/services/executor/internal/replica"
+)
+
+// Call is a running call as the rows see it. It is the context that the guest runs under, so that a host function gets to
+// it without a look-up.
+type Call struct {
+	context.Context // ends with the call's deadline or cancellation
+	Function        skein.Function
+	Input           []byte
+	Output          []byte
+	Log             *Log
+	State           *replica.Store
+
+	lastError abi.Errno
+	noted     map[string]bool // unbuilt rows the log has named already
+	calls     map[string]int  // rows called, if not nil: for the test that each one is
+}
+
+// row is a host function: it decodes its arguments from g and returns the result's bits.
+type row func(c *Call, g guest) int64
+
+// room is the functions of one file, by "module.name".
+type room map[string]row
+
+// rooms in the order of the abi. Those that are missing are not begun.
+var rooms = []room{ioRoom, stateRoom}
+
+// Link makes the host modules on a runtime.
+func Link(ctx context.Context, rt wazero.Runtime) error {
+	funcs, err := match(abi.Rows(), rooms)
+	if err != nil {
+		return err
+	}
+	builders := map[string]wazero.HostModuleBuilder{}
+	for _, r := range abi.Rows() {
+		if r.Module == abi.WASI {
+			continue // wasi.go
+		}
+		b := builders[r.Module]
+		if b == nil {
+			b = rt.NewHostModuleBuilder(r.Module)
+			builders[r.Module] = b
+		}
+		names := make([]string, len(r.Params))
+		for i, p := range r.Params {
+			names[i] = p.Name
+		}
+		b.NewFunctionBuilder().
+			WithGoModuleFunction(enter(r, funcs[key(r)]), r.Signature.Params, r.Signature.Results).
+			WithParameterNames(names...).Export(r.Name)
+	}
+	for name, b := range builders {
+		if _, err := b.Instantiate(ctx); err != nil {
+			return fmt.Errorf("host module %s: %w", name, err)
+		}
+	}
+	return linkWASI(ctx, rt)
+}
+
+func key(r abi.Row) string { return r.Module + "." + r.Name }
+
+// match pairs rows with functions. A row that claims to work needs one; a row that doesn't must not have one.
+func match(rows []abi.Row, rooms []room) (room, error) {
+	all := room{}
+	for _, r := range rooms {
+		for name, fn := range r {
+			if all[name] != nil {
+				return nil, fmt.Errorf("host: %s has two functions", name)
+			}
+			all[name] = fn
+		}
+	}
+	var bad []string
+	seen := map[string]bool{}
+	for _, r := range rows {
+		seen[key(r)] = true
+		switch fn := all[key(r)]; {
+		case r.Module == abi.WASI:
+		case fn == nil && r.Support != abi.Planned:
+			bad = append(bad, key(r)+" is "+r.Support.String()+" in the abi and has no function")
+		case fn != nil && r.Support == abi.Planned:
+			bad = append(bad, key(r)+" has a function and is planned in the abi")
+		}
+	}
+	for name := range all {
+		if !seen[name] {
+			bad = append(bad, name+" has a function and no row in the abi")
+		}
+	}
+	if len(bad) > 0 {
+		slices.Sort(bad)
+		return nil, errors.New("host: " + strings.Join(bad, "; "))
+	}
+	return all, nil
+}
+
+// enter is the way from the engine into a row.
+func enter(r abi.Row, fn row) api.GoModuleFunc {
+	if fn == nil {
+		fn = unbuilt(r)
+	}
+	name, returns := key(r), len(r.Signature.Results) > 0
+	return func(ctx context.Context, mod api.Module, stack []uint64) {
+		c := ctx.(*Call)
+		if c.calls != nil {
+			c.calls[name]++
+		}
+		v := fn(c, guest{mod.Memory(), stack})
+		if returns {
+			stack[0] = uint64(v)
+		}
+	}
+}
+
+// unbuilt answers for a row that does not work yet: an errno in the form that the row's callers look at, and a line in the
+// call's log, so that nobody takes it for a success.
+func unbuilt(r abi.Row) row {
+	enosys := int64(abi.ENOSYS)
+	answer := func(*Call) int64 { return 0 }
+	switch {
+	case strings.Contains(r.Result, "*"):
+		answer = func(c *Call) int64 { c.lastError = abi.ENOSYS; return 0 }
+	case r.Result == "double":
+		answer = func(*Call) int64 { return int64(math.Float64bits(math.NaN())) }
+	case strings.HasPrefix(r.Name, "pthread_"):
+		answer = func(*Call) int64 { return enosys } // pthreads return the number itself
+	case len(r.Signature.Results) > 0 && r.Signature.Results[0] == abi.I32:
+		answer = func(*Call) int64 { return int64(uint32(-int32(enosys))) }
+	case len(r.Signature.Results) > 0:
+		answer = func(*Call) int64 { return -enosys }
+	}
+	return func(c *Call, _ guest) int64 {
+		if !c.noted[r.Name] {
+			if c.noted == nil {
+				c.noted = map[string]bool{}
+			}
+			c.noted[r.Name] = true
+			fmt.Fprintf(c.Log, "skein: %s is not built yet (ENOSYS): %s\n", key(r), r.Note)
+		}
+		return answer(c)
+	}
+}
+
+// guest is the caller of a row: its arguments and its memory.
+type guest struct {
+	mem   api.Memory // nil if the module has none
+	stack []uint64
+}
+
+func (g guest) u32(i int) uint32 { return uint32(g.stack[i]) }
+func (g guest) i32(i int) int32  { return int32(g.stack[i]) }
+func (g guest) i64(i int) int64  { return int64(g.stack[i]) }
+
+// bytes is the guest's own memory at arguments ptr and size, not a copy: it is valid until the row returns. EFAULT if it
+// is not all inside.
+func (g guest) bytes(ptr, size int) ([]byte, error) {
+	return g.at(g.u32(ptr), g.u32(size))
+}
+
+func (g guest) at(ptr, size uint32) ([]byte, error) {
+	if g.mem == nil {
+		return nil, abi.EFAULT
+	}
+	b, ok := g.mem.Read(ptr, size)
+	if !ok {
+		return nil, abi.EFAULT
+	}
+	return b, nil
+}
+
+// str is the NUL-terminated string at argument ptr, of at most most bytes without the NUL; EINVAL if it is longer.
+func (g guest) str(ptr, most int) (string, error) {
+	if g.mem == nil {
+		return "", abi.EFAULT
+	}
+	at := g.u32(ptr)
+	if at >= g.mem.Size() {
+		return "", abi.EFAULT
+	}
+	n := min(uint32(most)+1, g.mem.Size()-at)
+	b, ok := g.mem.Read(at, n)
+	if !ok {
+		return "", abi.EFAULT
+	}
+	end := slices.Index(b, 0)
+	switch {
+	case end >= 0:
+		return string(b[:end]), nil
+	case n <= uint32(most):
+		return "", abi.EFAULT // memory ends before the string does
+	}
+	return "", abi.EINVAL
+}
+
+// errno is the number that a guest gets for err.
+func errno(err error) abi.Errno {
+	if e, ok := errors.AsType[abi.Errno](err); ok {
+		return e
+	}
+	return abi.Errno(fault.From(err).Kind.Errno)
+}
+
+// negative is a native row's answer: v, or -errno.
+func negative(v int64, err error) int64 {
+	if err != nil {
+		return -int64(errno(err))
+	}
+	return v
+}
+
+// i32 is negative for a row whose result is an i32: the engine wants its upper half clear.
+func i32(v int64, err error) int64 { return int64(uint32(int32(negative(v, err)))) }
+
+// abort ends the call from a row that has no way to tell an error.
+func abort(err error) { panic(machine.Abort{Err: err}) }

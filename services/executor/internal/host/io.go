@@ -1,0 +1,63 @@
+package host
+
+import (
+	"skein.dev"
+	"skein.dev/abi"
+	"skein.dev/platform/fault"
+)
+
+var ioRoom = room{
+	"faasm.read_call_input": func(c *Call, g guest) int64 {
+		buf, err := g.bytes(0, 1)
+		if err != nil {
+			return i32(0, err)
+		}
+		copy(buf, c.Input)
+		return i32(int64(len(c.Input)), nil)
+	},
+	"faasm.write_call_output": func(c *Call, g guest) int64 {
+		out, err := g.bytes(0, 1)
+		if err == nil {
+			err = c.setOutput(nil, out)
+		}
+		return i32(0, err)
+	},
+	"faasm.append_call_output": func(c *Call, g guest) int64 {
+		out, err := g.bytes(0, 1)
+		if err == nil {
+			err = c.setOutput(c.Output, out)
+		}
+		return i32(0, err)
+	},
+	"faasm.last_error": func(c *Call, _ guest) int64 { return int64(c.lastError) },
+
+	"env.__faasm_read_input": func(c *Call, g guest) int64 {
+		if g.i32(1) == 0 {
+			return i32(int64(len(c.Input)), nil)
+		}
+		buf, err := g.bytes(0, 1)
+		if err != nil {
+			return i32(0, err)
+		}
+		return i32(int64(copy(buf, c.Input)), nil)
+	},
+	"env.__faasm_write_output": func(c *Call, g guest) int64 {
+		out, err := g.bytes(0, 1)
+		if err == nil {
+			err = c.setOutput(nil, out)
+		}
+		if err != nil {
+			abort(fault.TooLarge.New("BAD_OUTPUT", "__faasm_write_output of %d bytes: %v", g.u32(1), err))
+		}
+		return 0
+	},
+}
+
+// setOutput makes had and more the output; nothing changes if that is too large.
+func (c *Call) setOutput(had, more []byte) error {
+	if len(had)+len(more) > skein.MaxPayload {
+		return abi.EMSGSIZE
+	}
+	c.Output = append(had, more...) // more is the guest's memory: it is copied here
+	return nil
+}

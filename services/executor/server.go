@@ -1,0 +1,90 @@
+package executor
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"skein.dev"
+	"skein.dev/platform/fault"
+	callv1 "skein.dev/proto/skein/call/v1"
+	executorv1 "skein.dev/proto/skein/executor/v1"
+)
+
+// server speaks proto for the executor; attach.go does on the standing stream.
+type server struct {
+	executorv1.UnimplementedExecutorServiceServer
+	e *Executor
+}
+
+func (s *server) Run(ctx context.Context, r *executorv1.RunRequest) (*executorv1.RunResponse, error) {
+	call, err := fromAssignment(r.GetAssignment())
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.e.tryRun(ctx, call)
+	if err != nil {
+		return nil, err
+	}
+	return &executorv1.RunResponse{Outcome: toOutcome(call, res)}, nil
+}
+
+func (s *server) GetStatus(context.Context, *executorv1.GetStatusRequest) (*executorv1.GetStatusResponse, error) {
+	resp := &executorv1.GetStatusResponse{
+		ExecutorId: s.e.name, Slots: int32(cap(s.e.slots)), SlotsUsed: int32(len(s.e.slots)), MemoryBytes: s.e.memory,
+		MemoryUsedBytes: s.e.machine.MemoryInUse(), Attached: s.e.attached.Load(),
+	}
+	for _, d := range s.e.modules.digests() {
+		resp.Modules = append(resp.Modules, d.String())
+	}
+	return resp, nil
+}
+
+const maxTimeout = 24 * time.Hour
+
+func fromAssignment(a *callv1.Assignment) (skein.Call, error) {
+	f, err := skein.NewFunction(a.GetUser(), a.GetFunction())
+	if err != nil {
+		return skein.Call{}, err
+	}
+	timeout := a.GetTimeout().AsDuration()
+	switch {
+	case len(a.GetCallId()) != len(skein.CallID{}), len(a.GetParentId()) != 0 && len(a.GetParentId()) != len(skein.CallID{}):
+		return skein.Call{}, fault.Invalid.New("BAD_ASSIGNMENT", "a call id has 16 bytes, not %d", len(a.GetCallId()))
+	case len(a.GetDigest()) != len(skein.Digest{}):
+		return skein.Call{}, fault.Invalid.New("BAD_ASSIGNMENT", "a digest has 32 bytes, not %d", len(a.GetDigest()))
+	case timeout > maxTimeout:
+		return skein.Call{}, fault.Invalid.New("BAD_TIMEOUT", "a timeout of %s is more than %s", timeout, maxTimeout)
+	case len(a.GetInput()) > skein.MaxPayload:
+		return skein.Call{}, fault.TooLarge.New("TOO_LARGE", "the input has %d bytes, at most %d are allowed", len(a.GetInput()), skein.MaxPayload)
+	}
+	return skein.Call{
+		ID: skein.CallID(a.GetCallId()), Function: f, Parent: skein.CallID(padded(a.GetParentId())),
+		Version: skein.Version{Function: f, Number: a.GetVersion(), Digest: skein.Digest(a.GetDigest())},
+		Input:   a.GetInput(), Args: a.GetArgs(), Deadline: time.Now().Add(timeout), Attempt: a.GetAttempt(), Trace: a.GetTrace(),
+	}, nil
+}
+
+// padded makes an id that may be missing convertible.
+func padded(id []byte) []byte {
+	if len(id) != len(skein.CallID{}) {
+		return make([]byte, len(skein.CallID{}))
+	}
+	return id
+}
+
+var toState = map[skein.CallState]callv1.CallState{
+	skein.Succeeded: callv1.CallState_CALL_STATE_SUCCEEDED,
+	skein.Failed:    callv1.CallState_CALL_STATE_FAILED,
+	skein.Cancelled: callv1.CallState_CALL_STATE_CANCELLED,
+	skein.TimedOut:  callv1.CallState_CALL_STATE_TIMED_OUT,
+}
+
+func toOutcome(call skein.Call, r skein.Result) *callv1.Outcome {
+	return &callv1.Outcome{
+		CallId: call.ID[:], Attempt: call.Attempt, State: toState[r.State], ExitCode: r.ExitCode, Reason: r.Reason,
+		Message: r.Message, Output: r.Output, Log: r.Log, ColdStart: r.Cold, RunTime: durationpb.New(r.Ended.Sub(r.Started)),
+		MemoryPeakBytes: r.Memory, Executor: r.Executor,
+	}
+}

@@ -1,0 +1,79 @@
+package planner
+
+import (
+	"context"
+	"flag"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"skein.dev/platform/service"
+	plannerv1 "skein.dev/proto/skein/planner/v1"
+	uploadv1 "skein.dev/proto/skein/upload/v1"
+)
+
+// Config is the planner's settings.
+type Config struct {
+	Upload string
+	Limits Limits
+}
+
+// Flags registers the settings.
+func (c *Config) Flags(fs *flag.FlagSet) {
+	c.Limits = DefaultLimits()
+	fs.StringVar(&c.Upload, "upload", "127.0.0.1:8081", "`address` of the upload service")
+	fs.IntVar(&c.Limits.QueueCalls, "queue", c.Limits.QueueCalls, "how many calls may wait for a slot; one user may hold half")
+	fs.Int64Var(&c.Limits.QueueBytes, "queue-bytes", c.Limits.QueueBytes, "how many bytes of input they may hold together")
+	fs.Int64Var(&c.Limits.HistoryBytes, "history-bytes", c.Limits.HistoryBytes, "how many bytes of ended calls' records, outputs and logs are kept")
+	fs.DurationVar(&c.Limits.HistoryAge, "history", c.Limits.HistoryAge, "how long ended calls are kept at most")
+	fs.DurationVar(&c.Limits.Silence, "executor-silence", c.Limits.Silence, "after how long without a word an executor is lost")
+}
+
+// Start builds the planner on a server.
+func (c *Config) Start(_ context.Context, s *service.Server) error {
+	conn, err := s.Dial(c.Upload)
+	if err != nil {
+		return err
+	}
+	names := newResolver(uploadv1.NewUploadServiceClient(conn))
+	p := New(c.Limits, s.Log(), names.resolve)
+	srv := &server{p: p}
+	plannerv1.RegisterPlannerServiceServer(s, srv)
+	plannerv1.RegisterDispatchServiceServer(s, srv)
+	if err := s.Gateway(plannerv1.RegisterPlannerServiceHandler); err != nil {
+		return err
+	}
+	s.Handle("POST /v1/invoke/{user}/{function}", p.invokeREST)
+	s.Handle("GET /v1/calls/{id}/logs", p.logsREST(s.JSON))
+	s.Go(names.watch)
+	s.Go(p.Tick)
+	s.Drain(p.Drain)
+	return p.measure()
+}
+
+// measure publishes the queue and the slots.
+func (p *Planner) measure() error {
+	meter := otel.Meter("skein.dev/services/planner")
+	depth, err := meter.Int64ObservableGauge("faas.queue_depth", metric.WithDescription("Calls that wait for a slot"))
+	if err != nil {
+		return err
+	}
+	slots, err := meter.Int64ObservableGauge("faas.slots", metric.WithDescription("Slots of all executors, by state"))
+	if err != nil {
+		return err
+	}
+	used, free := metric.WithAttributes(attribute.String("state", "used")), metric.WithAttributes(attribute.String("state", "free"))
+	_, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		o.ObserveInt64(depth, int64(p.QueueLen()))
+		var inUse, all int64
+		for _, e := range p.Executors() {
+			inUse += int64(e.Used)
+			all += int64(e.Slots)
+		}
+		o.ObserveInt64(slots, inUse, used)
+		o.ObserveInt64(slots, max(0, all-inUse), free)
+		return nil
+	}, depth, slots)
+	return err
+}

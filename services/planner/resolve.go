@@ -1,0 +1,137 @@
+package planner
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"skein.dev"
+	"skein.dev/platform/fault"
+	uploadv1 "skein.dev/proto/skein/upload/v1"
+)
+
+// resolver knows what functions' names stand for. Answers are kept for lease, which bounds how old one can be when the
+// watch is down or another replica of upload took the change; while the watch stands, a change through its replica is seen
+// before the uploader's answer is sent.
+type resolver struct {
+	upload uploadv1.UploadServiceClient
+	lease  time.Duration
+	flight singleflight.Group
+	mu     sync.Mutex
+	known  map[skein.Function]known
+	epoch  uint64 // grows with every change seen: an answer asked for before a change is not kept
+}
+
+type known struct {
+	version skein.Version
+	asked   time.Time
+}
+
+func newResolver(upload uploadv1.UploadServiceClient) *resolver {
+	return &resolver{upload: upload, lease: time.Second, known: map[skein.Function]known{}}
+}
+
+// resolve gives the current version of a function.
+func (r *resolver) resolve(ctx context.Context, f skein.Function) (skein.Version, error) {
+	r.mu.Lock()
+	k, ok := r.known[f]
+	r.mu.Unlock()
+	if ok {
+		age := time.Since(k.asked)
+		if age < r.lease/2 {
+			return k.version, nil
+		}
+		if age < r.lease { // renew behind the caller's back, so that a function in use never waits for a look-up
+			go func() { _, _ = r.ask(context.WithoutCancel(ctx), f) }()
+			return k.version, nil
+		}
+	}
+	return r.ask(ctx, f)
+}
+
+// ask looks the function up, once for all who ask at the same time.
+func (r *resolver) ask(ctx context.Context, f skein.Function) (skein.Version, error) {
+	ch := r.flight.DoChan(f.String(), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		r.mu.Lock()
+		epoch := r.epoch
+		r.mu.Unlock()
+		asked := time.Now()
+		resp, err := r.upload.GetFunction(ctx, &uploadv1.GetFunctionRequest{User: string(f.User), Function: f.Name})
+		if err != nil {
+			return skein.Version{}, err
+		}
+		current := resp.GetFunction().GetCurrent()
+		digest, err := skein.ParseDigest(current.GetDigest())
+		if err != nil {
+			return skein.Version{}, fault.Internal.New("BAD_ANSWER", "upload gave %v", err)
+		}
+		v := skein.Version{Function: f, Number: current.GetNumber(), Digest: digest}
+		r.mu.Lock()
+		if r.epoch == epoch {
+			r.known[f] = known{v, asked}
+		}
+		r.mu.Unlock()
+		return v, nil
+	})
+	select {
+	case res := <-ch:
+		if res.Err != nil {
+			return skein.Version{}, res.Err
+		}
+		return res.Val.(skein.Version), nil
+	case <-ctx.Done():
+		return skein.Version{}, fault.From(ctx.Err())
+	}
+}
+
+// forget drops what is known of a function, or of all.
+func (r *resolver) forget(f *skein.Function) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.epoch++
+	if f == nil {
+		clear(r.known)
+		return
+	}
+	delete(r.known, *f)
+	r.flight.Forget(f.String())
+}
+
+// watch keeps the stream of changes from upload standing until ctx ends.
+func (r *resolver) watch(ctx context.Context) error {
+	for pause := 50 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 2*time.Second) {
+		if began := time.Now(); r.follow(ctx) == nil || time.Since(began) > 10*time.Second {
+			pause = 50 * time.Millisecond
+		}
+		r.forget(nil) // what changed while nobody listened is unknown
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	return nil
+}
+
+func (r *resolver) follow(ctx context.Context) error {
+	stream, err := r.upload.WatchFunctions(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		change, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if f, err := skein.NewFunction(change.GetUser(), change.GetFunction()); err == nil {
+			r.forget(&f)
+		}
+		// The uploader's answer waits for this.
+		if err := stream.Send(&uploadv1.WatchFunctionsRequest{SeenSequence: change.GetSequence()}); err != nil {
+			return err
+		}
+	}
+}
