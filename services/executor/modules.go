@@ -91,10 +91,10 @@ func (s *modules) load(ctx context.Context, d skein.Digest, m *module) {
 	defer cancel()
 	ctx, span := tracer.Start(ctx, "load module", trace.WithAttributes(attribute.String("skein.digest", d.String())))
 	defer span.End()
-	wasm, err := s.fetch(ctx, d)
+	wasm, info, err := s.fetch(ctx, d)
 	if err == nil {
 		_, compile := tracer.Start(ctx, "compile", trace.WithAttributes(attribute.Int("skein.bytes", len(wasm))))
-		m.mod, err = s.machine.Compile(ctx, wasm)
+		m.mod, err = s.machine.Compile(ctx, wasm, info)
 		compile.End()
 	}
 	m.err = err
@@ -129,23 +129,23 @@ func (s *modules) evict(ctx context.Context) {
 	}
 }
 
-func (s *modules) fetch(ctx context.Context, d skein.Digest) ([]byte, error) {
+func (s *modules) fetch(ctx context.Context, d skein.Digest) ([]byte, *prepare.Module, error) {
 	ctx, span := tracer.Start(ctx, "object get", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attribute.String("skein.key", prepare.ModuleKey(d))))
 	defer span.End()
 	r, info, err := s.bucket.Get(ctx, prepare.ModuleKey(d), 0, -1)
 	if err != nil {
-		return nil, fmt.Errorf("module %.12s: %w", d, err)
+		return nil, nil, fmt.Errorf("module %.12s: %w", d, err)
 	}
 	defer func() { _ = r.Close() }()
 	if info.Size > skein.MaxModule {
-		return nil, fault.TooLarge.New("TOO_LARGE", "module %.12s has %d bytes", d, info.Size)
+		return nil, nil, fault.TooLarge.New("TOO_LARGE", "module %.12s has %d bytes", d, info.Size)
 	}
 	wasm := make([]byte, info.Size)
 	if _, err := io.ReadFull(r, wasm); err != nil {
-		return nil, fault.Unavailable.New("STORE_DOWN", "module %.12s: %v", d, err)
+		return nil, nil, fault.Unavailable.New("STORE_DOWN", "module %.12s: %v", d, err)
 	}
 	if skein.DigestOf(wasm) != d {
-		return nil, fault.DataLoss.New("DIGEST_MISMATCH", "module %.12s in the object store is not what was uploaded", d)
+		return nil, nil, fault.DataLoss.New("DIGEST_MISMATCH", "module %.12s in the object store is not what was uploaded", d)
 	}
 	// Upload has looked at it; the store may since have been written by others, or the limits have changed.
 	mod, err := prepare.Inspect(wasm, prepare.DefaultLimits())
@@ -153,9 +153,9 @@ func (s *modules) fetch(ctx context.Context, d skein.Digest) ([]byte, error) {
 		err = prepare.CheckImports(mod)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("module %.12s: %w", d, err)
+		return nil, nil, fmt.Errorf("module %.12s: %w", d, err)
 	}
-	return wasm, nil
+	return wasm, mod, nil
 }
 
 // digests lists what is compiled.

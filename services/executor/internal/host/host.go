@@ -33,7 +33,6 @@ type Call struct {
 
 	lastError abi.Errno
 	noted     map[string]bool // unbuilt rows the log has named already
-	calls     map[string]int  // rows called, if not nil: for the test that each one is
 }
 
 // row is a host function: it decodes its arguments from g and returns the result's bits.
@@ -119,13 +118,9 @@ func enter(r abi.Row, fn row) api.GoModuleFunc {
 	if fn == nil {
 		fn = unbuilt(r)
 	}
-	name, returns := key(r), len(r.Signature.Results) > 0
+	returns := len(r.Signature.Results) > 0
 	return func(ctx context.Context, mod api.Module, stack []uint64) {
-		c := ctx.(*Call)
-		if c.calls != nil {
-			c.calls[name]++
-		}
-		v := fn(c, guest{mod.Memory(), stack})
+		v := fn(ctx.(*Call), guest{mod.Memory(), stack})
 		if returns {
 			stack[0] = uint64(v)
 		}
@@ -232,4 +227,9 @@ func negative(v int64, err error) int64 {
 func i32(v int64, err error) int64 { return int64(uint32(int32(negative(v, err)))) }
 
 // abort ends the call from a row that has no way to tell an error.
-func abort(err error) { panic(machine.Abort{Err: err}) }
+func abort(row string, err error) {
+	if e, ok := errors.AsType[abi.Errno](err); ok {
+		err = fault.Invalid.New("HOST_CALL_FAILED", "%s: %s", row, e)
+	}
+	panic(machine.Abort{Err: err})
+}

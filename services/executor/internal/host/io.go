@@ -3,7 +3,6 @@ package host
 import (
 	"skein.dev"
 	"skein.dev/abi"
-	"skein.dev/platform/fault"
 )
 
 var ioRoom = room{
@@ -47,7 +46,7 @@ var ioRoom = room{
 			err = c.setOutput(nil, out)
 		}
 		if err != nil {
-			abort(fault.TooLarge.New("BAD_OUTPUT", "__faasm_write_output of %d bytes: %v", g.u32(1), err))
+			abort("__faasm_write_output", err)
 		}
 		return 0
 	},

@@ -109,7 +109,7 @@ var stateRoom = room{
 			}
 		}
 		if err != nil {
-			abort(err)
+			abort("__faasm_write_state", err)
 		}
 		return 0
 	},
@@ -119,7 +119,7 @@ var stateRoom = room{
 			err = c.State.Push(c, k)
 		}
 		if err != nil && errno(err) != abi.ENOENT { // Faasm pushes what is not there without a word
-			abort(err)
+			abort("__faasm_push_state", err)
 		}
 		return 0
 	},
@@ -129,7 +129,7 @@ var stateRoom = room{
 			err = c.State.Pull(c, k)
 		}
 		if err != nil && errno(err) != abi.ENOENT {
-			abort(err)
+			abort("__faasm_pull_state", err)
 		}
 		return 0
 	},

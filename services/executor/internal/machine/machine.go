@@ -20,10 +20,15 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/prepare"
 )
 
 // pageSize is wasm's, in bytes.
 const pageSize = 64 << 10
+
+// features are all that the engine has; prepare knows their opcodes.
+const features = api.CoreFeaturesV2 | experimental.CoreFeaturesThreads | experimental.CoreFeaturesTailCall |
+	experimental.CoreFeaturesExtendedConst | experimental.CoreFeaturesExceptionHandling | experimental.CoreFeaturesTypedFunctionReferences
 
 // Machine holds the engine and the host modules that every guest links to.
 type Machine struct {
@@ -39,8 +44,8 @@ func Open(ctx context.Context, memoryLimit int64, link func(context.Context, waz
 		return nil, fault.Invalid.New("BAD_MEMORY_LIMIT", "a memory limit of %d bytes is not between one page of 64 KiB and 4 GiB less one", memoryLimit)
 	}
 	cfg := wazero.NewRuntimeConfigCompiler().
-		WithCoreFeatures(api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst).
-		WithMemoryLimitPages(uint32(memoryLimit / pageSize)).
+		WithCoreFeatures(features).
+		WithMemoryLimitPages(65535). // the allocator keeps the real limit, and so knows what was refused
 		// The engine looks at the deadline in every loop. It is slow, and it misses call trees and bulk operations: the
 		// prepared module's own interruption points replace it.
 		WithCloseOnContextDone(true)
@@ -64,8 +69,13 @@ type Module struct {
 	command  bool
 }
 
-// Compile makes native code of a module. Its bytes have passed prepare: what the engine still finds is a type error.
-func (m *Machine) Compile(ctx context.Context, wasm []byte) (mod *Module, err error) {
+// Compile makes native code of a module whose bytes have passed prepare, as info says: what the engine still finds is a
+// type error. GUEST_MEMORY if the module begins with more memory than a guest may have.
+func (m *Machine) Compile(ctx context.Context, wasm []byte, info *prepare.Module) (mod *Module, err error) {
+	if mem := info.Memory; mem != nil && uint64(mem.Min)*pageSize > m.limit {
+		return nil, fault.Exhausted.New("GUEST_MEMORY", "the module begins with %d MiB of memory, the executor allows %d MiB", mem.Min/16, m.limit>>20).
+			WithHint("link it with a smaller initial memory, or start executors with a larger --guest-memory")
+	}
 	select {
 	case m.compile <- struct{}{}:
 		defer func() { <-m.compile }()
@@ -80,10 +90,9 @@ func (m *Machine) Compile(ctx context.Context, wasm []byte) (mod *Module, err er
 	compiled, err := m.rt.CompileModule(ctx, wasm)
 	if err != nil {
 		return nil, fault.Invalid.New("BAD_MODULE", "the module does not compile: %v", err).
-			WithHint("it may declare more memory than the executor's limit of %d MiB, or not be valid wasm", m.limit>>20)
+			WithHint("upload only knows a module's structure; build it again with a toolchain for wasm32-wasip1")
 	}
-	_, command := compiled.ExportedFunctions()["_start"]
-	return &Module{m, compiled, command}, nil
+	return &Module{m, compiled, info.Kind == prepare.Command}, nil
 }
 
 // Close frees the code once the last instance is gone.
@@ -123,7 +132,12 @@ func (mod *Module) Run(ctx context.Context, p Params) Exit {
 	return exit
 }
 
-func (mod *Module) run(ctx context.Context, mem *allocator, p Params) (uint32, error) {
+func (mod *Module) run(ctx context.Context, mem *allocator, p Params) (_ uint32, err error) {
+	defer func() { // the engine's own panics, such as when memory can't be reserved, end this call and no other
+		if p := recover(); p != nil {
+			err = Abort{fault.Internal.New("ENGINE", "the engine failed: %v", p)}
+		}
+	}()
 	cfg := wazero.NewModuleConfig().
 		WithName(""). // anonymous: instances of one module live side by side
 		WithStartFunctions().
@@ -157,13 +171,14 @@ func (mod *Module) run(ctx context.Context, mem *allocator, p Params) (uint32, e
 	return uint32(results[0]), nil
 }
 
-// sleep is poll_oneoff's: it ends early with the call.
+// sleep is poll_oneoff's. If the call ends first it ends the guest, which must not take it for a night's rest.
 func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 	case <-ctx.Done():
+		panic(Abort{ctx.Err()})
 	}
 }
 

@@ -10,7 +10,7 @@ type allocator struct {
 	whole   []byte // the reservation
 	size    int64
 	peak    int64
-	refused bool
+	refused bool // a growth
 }
 
 // Allocate is called by the engine, once an instance: a module has one memory.

@@ -367,3 +367,10 @@ func (r ranges) add(start, end int64) ranges {
 	}
 	return slices.Replace(r, i, j, span{start, end})
 }
+
+// Bytes is what all replicas take.
+func (s *Store) Bytes() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.size
+}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"skein.dev"
+	"skein.dev/platform/fault"
+	callv1 "skein.dev/proto/skein/call/v1"
+	plannerv1 "skein.dev/proto/skein/planner/v1"
+)
+
+func (a *app) callsCmd() *cobra.Command {
+	var user string
+	var limit int
+	list := func(cmd *cobra.Command, _ []string) error { return a.listCalls(cmd.Context(), user, limit) }
+	cmd := &cobra.Command{Use: "calls", Short: "List calls, or look at one", Args: cobra.NoArgs, RunE: list}
+	listCmd := &cobra.Command{Use: "list", Short: "List calls, newest first", Args: cobra.NoArgs, RunE: list}
+	for _, c := range []*cobra.Command{cmd, listCmd} {
+		c.Flags().StringVar(&user, "user", "", "only calls of this `user`'s functions")
+		c.Flags().IntVar(&limit, "limit", 50, "how many; 0 for all")
+	}
+
+	one := func(name, short string, run func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error) *cobra.Command {
+		return &cobra.Command{
+			Use: name + " CALL", Short: short, Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				id, err := skein.ParseCallID(args[0])
+				if err != nil {
+					return err
+				}
+				planner, err := a.plannerClient()
+				if err != nil {
+					return err
+				}
+				return run(cmd.Context(), planner, id.String())
+			},
+		}
+	}
+	get := one("get", "Show a call's record", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
+		resp, err := planner.GetCall(ctx, &plannerv1.GetCallRequest{CallId: id})
+		if err != nil {
+			return err
+		}
+		return a.printCall(resp.GetCall())
+	})
+	cancel := one("cancel", "Ask for the end of a call", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
+		resp, err := planner.CancelCall(ctx, &plannerv1.CancelCallRequest{CallId: id})
+		if err != nil {
+			return err
+		}
+		return a.printCall(resp.GetCall())
+	})
+	graph := one("graph", "Draw a call and all that it called", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
+		resp, err := planner.GetCallGraph(ctx, &plannerv1.GetCallGraphRequest{CallId: id})
+		if err != nil {
+			return err
+		}
+		return a.record(resp.GetRoot(), func(w *tabwriter.Writer) {
+			row(w, "CALL", "ID", "STATE", "RUN")
+			drawNode(w, resp.GetRoot(), "", "")
+		})
+	})
+	var timeout time.Duration
+	wait := one("wait", "Wait for a call's end and print its output", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
+		return a.wait(ctx, planner, id, timeout)
+	})
+	wait.Long = "Wait for a call's end and print its output; the exit code is as that of `skein invoke`."
+	wait.Flags().DurationVar(&timeout, "timeout", 0, "give up waiting after this long; the call goes on (default never)")
+	cmd.AddCommand(listCmd, get, wait, cancel, graph)
+	return cmd
+}
+
+func (a *app) logsCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "logs CALL", Short: "Print what a call wrote to stdout and stderr", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := skein.ParseCallID(args[0])
+			if err != nil {
+				return err
+			}
+			planner, err := a.plannerClient()
+			if err != nil {
+				return err
+			}
+			resp, err := planner.GetCallLogs(cmd.Context(), &plannerv1.GetCallLogsRequest{CallId: id.String()})
+			if err != nil {
+				return err
+			}
+			_, err = a.stdout.Write(resp.GetLog())
+			return err
+		},
+	}
+}
+
+// maxPage is the largest page that the services give.
+const maxPage = 1000
+
+// pages asks for page after page until there are limit items (0: all) or no more. fetch returns how many came.
+func pages(limit int, fetch func(size int32, token string) (n int, next string, err error)) error {
+	for got, token := 0, ""; ; {
+		size := maxPage
+		if limit > 0 {
+			size = min(size, limit-got)
+		}
+		n, next, err := fetch(int32(size), token) //nolint:gosec // at most maxPage
+		if err != nil {
+			return err
+		}
+		got += n
+		if token = next; token == "" || limit > 0 && got >= limit {
+			return nil
+		}
+	}
+}
+
+func (a *app) listCalls(ctx context.Context, user string, limit int) error {
+	planner, err := a.plannerClient()
+	if err != nil {
+		return err
+	}
+	all := &plannerv1.ListCallsResponse{}
+	err = pages(limit, func(size int32, token string) (int, string, error) {
+		resp, err := planner.ListCalls(ctx, &plannerv1.ListCallsRequest{User: user, PageSize: size, PageToken: token})
+		all.Calls = append(all.Calls, resp.GetCalls()...)
+		all.NextPageToken = resp.GetNextPageToken()
+		return len(resp.GetCalls()), resp.GetNextPageToken(), err
+	})
+	if err != nil {
+		return err
+	}
+	return a.record(all, func(w *tabwriter.Writer) {
+		row(w, "CALL", "FUNCTION", "STATE", "REASON", "QUEUED", "RUN", "AGE", "EXECUTOR")
+		for _, c := range all.GetCalls() {
+			row(w, c.GetCallId(), c.GetFunction(), stateName(c.GetState()), dash(c.GetReason()), span(c.GetQueueTime()),
+				span(c.GetRunTime()), age(c.GetCreateTime()), dash(c.GetExecutor()))
+		}
+	})
+}
+
+func (a *app) printCall(c *callv1.Call) error {
+	return a.record(c, func(w *tabwriter.Writer) {
+		row(w, "call", c.GetCallId())
+		row(w, "function", fmt.Sprintf("%s version %d", c.GetFunction(), c.GetVersion()))
+		row(w, "state", stateName(c.GetState()))
+		if c.GetReason() != "" {
+			row(w, "reason", c.GetReason())
+			row(w, "message", c.GetMessage())
+		}
+		if terminalState(c.GetState()) {
+			row(w, "exit code", c.GetExitCode())
+		}
+		row(w, "created", moment(c.GetCreateTime()))
+		row(w, "queued", span(c.GetQueueTime()))
+		row(w, "ran", span(c.GetRunTime()))
+		row(w, "cold start", c.GetColdStart())
+		row(w, "attempt", c.GetAttempt())
+		row(w, "executor", dash(c.GetExecutor()))
+		row(w, "memory", size(c.GetMemoryPeakBytes()))
+		row(w, "input", size(c.GetInputBytes()))
+		row(w, "output", size(c.GetOutputBytes()))
+		row(w, "log", size(c.GetLogBytes()))
+		row(w, "parent", dash(c.GetParentId()))
+		row(w, "trace", dash(c.GetTraceId()))
+	})
+}
+
+// waitStep is how long one request waits: short enough for proxies on the way, long enough to be cheap.
+const waitStep = 30 * time.Second
+
+func (a *app) wait(ctx context.Context, planner plannerv1.PlannerServiceClient, id string, timeout time.Duration) error {
+	began := time.Now()
+	for {
+		step := waitStep
+		if timeout > 0 {
+			step = min(step, timeout-time.Since(began))
+		}
+		resp, err := planner.WaitCall(ctx, &plannerv1.WaitCallRequest{CallId: id, Timeout: durationpb.New(max(step, time.Millisecond))})
+		if err != nil {
+			return err
+		}
+		call := resp.GetCall()
+		if terminalState(call.GetState()) {
+			return a.finish(call, resp.GetOutput())
+		}
+		if timeout > 0 && time.Since(began) >= timeout {
+			return fault.Timeout.New("STILL_"+stateName(call.GetState()), "the call has not ended after %s", timeout).
+				WithHint("it goes on; wait again, or end it with: skein calls cancel %s", id)
+		}
+	}
+}
+
+func drawNode(w io.Writer, n *plannerv1.CallNode, lead, below string) {
+	c := n.GetCall()
+	row(w, lead+c.GetFunction(), c.GetCallId(), stateName(c.GetState()), span(c.GetRunTime()))
+	for i, child := range n.GetChildren() {
+		if i == len(n.GetChildren())-1 {
+			drawNode(w, child, below+"└─ ", below+"   ")
+		} else {
+			drawNode(w, child, below+"├─ ", below+"│  ")
+		}
+	}
+}
+
+func stateName(s callv1.CallState) string { return strings.TrimPrefix(s.String(), "CALL_STATE_") }
+
+func terminalState(s callv1.CallState) bool {
+	return s >= callv1.CallState_CALL_STATE_SUCCEEDED && s <= callv1.CallState_CALL_STATE_TIMED_OUT
+}
+
+func span(d *durationpb.Duration) string {
+	if d == nil {
+		return "-"
+	}
+	return duration(d.AsDuration())
+}
+
+func (a *app) executorsCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "executors", Short: "List the executors that are attached", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			planner, err := a.plannerClient()
+			if err != nil {
+				return err
+			}
+			all := &plannerv1.ListExecutorsResponse{}
+			err = pages(0, func(size int32, token string) (int, string, error) {
+				resp, err := planner.ListExecutors(cmd.Context(), &plannerv1.ListExecutorsRequest{PageSize: size, PageToken: token})
+				all.Executors = append(all.Executors, resp.GetExecutors()...)
+				return len(resp.GetExecutors()), resp.GetNextPageToken(), err
+			})
+			if err != nil {
+				return err
+			}
+			return a.record(all, func(w *tabwriter.Writer) {
+				row(w, "EXECUTOR", "SLOTS", "USED", "MEMORY", "MODULES", "ATTACHED", "HEARD", "DRAINING", "ADDRESS")
+				for _, e := range all.GetExecutors() {
+					memory := size(e.GetMemoryUsedBytes()) + " of " + size(e.GetMemoryBytes())
+					row(w, e.GetExecutorId(), e.GetSlots(), e.GetSlotsUsed(), memory, e.GetModules(), age(e.GetAttachTime()),
+						age(e.GetLastHeartbeatTime()), e.GetDraining(), dash(e.GetAddress()))
+				}
+			})
+		},
+	}
+}
+
+// splitRef cuts USER/REST at the first '/': a key or a path may hold more of them.
+func splitRef(ref, what string) (user, rest string, err error) {
+	user, rest, ok := strings.Cut(ref, "/")
+	if !ok {
+		return "", "", &exitError{exitUsage, errors.New("want USER/" + what + ", such as ann/" + strings.ToLower(what))}
+	}
+	return user, rest, nil
+}

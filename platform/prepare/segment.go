@@ -1,0 +1,231 @@
+package prepare
+
+func (p *parser) dataLimit() limit {
+	return limit{"data segments", p.limit.Data, "merge them, or load the data from a file instead of compiling it in"}
+}
+
+func (p *parser) elementSection() {
+	r := &p.r
+	n := r.count(2, limit{"element segments", p.limit.Elements, hintSplit})
+	for i := 0; i < n && r.err == nil; i++ {
+		p.element()
+	}
+	p.m.Elements = n
+	p.space.elems = n
+}
+
+// element reads one segment. Bit 0 of its form: not active; bit 1: it names its table, or if not active is declarative;
+// bit 2: entries are expressions rather than function indices.
+func (p *parser) element() {
+	r := &p.r
+	at := r.pos
+	form := r.u32()
+	if form > 7 {
+		r.fail(bad(at, "element segment of unknown form %d", form))
+		return
+	}
+	active, named, exprs := form&1 == 0, form&2 != 0, form&4 != 0
+	if active {
+		table := uint32(0)
+		if named {
+			table = r.u32()
+		}
+		if r.err == nil && uint64(table) >= uint64(len(p.m.Tables)) {
+			r.fail(bad(at, "element segment for table %d of %d", table, len(p.m.Tables)))
+		}
+		p.constant()
+	} else if !named {
+		p.m.Flags.Passive = true
+	}
+	if form&3 != 0 {
+		p.elementKind(exprs)
+	}
+	l := limit{"entries of element segments", p.limit.SegmentItems, hintSplit}
+	size := 1
+	if exprs {
+		size = 2
+	}
+	n := r.count(size, l)
+	if p.segments += n; p.segments > l.most {
+		r.fail(l.exceeds(uint64(p.segments), at))
+	}
+	for i := 0; i < n && r.err == nil; i++ {
+		if exprs {
+			p.constant()
+		} else {
+			r.index(len(p.funcs), "function")
+		}
+	}
+}
+
+// elementKind reads what a segment's entries are: a reference type before expressions, else a byte that means function.
+func (p *parser) elementKind(exprs bool) {
+	r := &p.r
+	at := r.pos
+	if !exprs {
+		if r.byte() != 0 {
+			r.fail(bad(at, "element segment of unknown kind"))
+		}
+		return
+	}
+	switch t := valueType(r, len(p.types)); t {
+	case 0x70, 0x6f, 0x69:
+	case 0x63, 0x64:
+		p.m.Flags.TypedRefs = true
+	default:
+		r.fail(bad(at, "element segment of type %#x", t))
+	}
+}
+
+func (p *parser) dataSection() {
+	r := &p.r
+	n := r.count(2, p.dataLimit())
+	for i := 0; i < n && r.err == nil; i++ {
+		at := r.pos
+		form := r.u32()
+		switch {
+		case form > 2:
+			r.fail(bad(at, "data segment of unknown form %d", form))
+		case form == 1:
+			p.m.Flags.Passive = true
+		default:
+			if form == 2 && r.u32() != 0 {
+				r.fail(bad(at, "more than one memory is not supported"))
+			}
+			if p.m.Memory == nil {
+				r.fail(bad(at, "a data segment without a memory"))
+			}
+			p.constant()
+		}
+		r.take(int(r.u32()))
+	}
+	p.m.Data = n
+}
+
+func (p *parser) codeSection() {
+	r := &p.r
+	section := r.end
+	p.grows = make([]bool, len(p.m.Tables))
+	n := r.count(2, limit{"functions", p.limit.Functions, hintSplit})
+	if r.err == nil && n != p.m.Functions {
+		r.fail(bad(r.pos, "it declares %d functions and has code for %d", p.m.Functions, n))
+	}
+	for i := 0; i < n && r.err == nil; i++ {
+		at := r.pos
+		size := r.u32()
+		if r.err == nil && uint64(size) > uint64(r.left()) {
+			r.fail(bad(at, "truncated: function %d has %d bytes, of which %d are there", p.imported+i, size, r.left()))
+		}
+		if l := (limit{"bytes of code in one function", p.limit.BodyBytes, hintCode}); r.err == nil && uint64(size) > uint64(l.most) {
+			r.fail(l.exceeds(uint64(size), at))
+		}
+		if r.err != nil {
+			return
+		}
+		r.end = r.pos + int(size)
+		p.body(i)
+		if r.err == nil && r.left() > 0 {
+			r.fail(bad(r.pos, "function %d is %d bytes longer than its code", p.imported+i, r.left()))
+		}
+		if r.err == nil {
+			r.end = section
+		}
+	}
+	p.bodies = n
+}
+
+// body walks the code of one defined function.
+func (p *parser) body(i int) {
+	r, d := &p.r, &p.code
+	at := r.pos
+	locals := p.localDecls()
+	if r.err != nil {
+		return
+	}
+	branches := 0
+	for d.start(locals + len(p.types[p.funcs[p.imported+i]].Params)); d.next(); {
+		if p.note(&d.in) {
+			branches++
+		}
+	}
+	if r.err != nil {
+		return
+	}
+	l := limit{"branches times locals in one function", p.limit.Flow, hintCode}
+	if flow := uint64(branches) * uint64(locals); flow > uint64(l.most) {
+		r.fail(l.exceeds(flow, at))
+	}
+}
+
+// localDecls reads a function's groups of locals and returns how many locals there are.
+func (p *parser) localDecls() int {
+	r := &p.r
+	at := r.pos
+	one := limit{"locals in one function", p.limit.Locals, hintCode}
+	all := limit{"locals in all functions", p.limit.AllLocals, hintSplit}
+	groups := r.u32()
+	if uint64(groups)*2 > uint64(r.left()) {
+		r.fail(bad(at, "truncated: %d groups of locals are announced in the last %d bytes", groups, r.left()))
+	}
+	locals := uint64(0)
+	for g := uint32(0); g < groups && r.err == nil; g++ {
+		locals += uint64(r.u32())
+		if locals > uint64(one.most) {
+			r.fail(one.exceeds(locals, at))
+		}
+		if t := valueType(r, len(p.types)); t == 0x63 || t == 0x64 {
+			p.m.Flags.TypedRefs = true
+		}
+	}
+	if r.err != nil {
+		return 0
+	}
+	if p.allLocals += int(locals); p.allLocals > all.most {
+		r.fail(all.exceeds(uint64(p.allLocals), at))
+	}
+	return int(locals)
+}
+
+// note records what an instruction tells of its module, and reports whether control may branch there.
+func (p *parser) note(in *instr) bool {
+	f := &p.m.Flags
+	switch in.op {
+	case opBlock, opLoop, opIf, opElse, opBr, opBrIf, opBrTable:
+		return true
+	case opTryTable:
+		f.Exceptions = true
+		return true
+	case opThrow, opThrow + 2:
+		f.Exceptions = true
+	case opReturnCall, opReturnCallInd:
+		f.TailCalls = true
+	case opCallRef:
+		f.TypedRefs = true
+	case opReturnCallRef:
+		f.TailCalls, f.TypedRefs = true, true
+	case opRefAsNonNull:
+		f.TypedRefs = true
+	case opRefAsNonNull + 1, opBrOnNonNull:
+		f.TypedRefs = true
+		return true
+	case opTableSet, opTableFill:
+		f.TableMutation = true
+	case opTableGrow:
+		f.TableMutation = true
+		p.grows[in.x] = true
+	case opTableInit, opTableCopy, opElemDrop:
+		f.TableMutation, f.Bulk = true, true
+	case opMemoryInit, opDataDrop:
+		f.DataOps, f.Bulk = true, true
+	default:
+		switch in.op >> 8 {
+		case prefixVector:
+			f.SIMD = true
+		case prefixAtomic:
+			f.Threads = true
+		case prefixMisc:
+			f.Bulk = f.Bulk || in.op == opMemoryInit+2 || in.op == opMemoryInit+3
+		}
+	}
+	return false
+}

@@ -1,0 +1,163 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"skein.dev"
+	"skein.dev/abi"
+	"skein.dev/platform/prepare"
+	"skein.dev/services/executor/internal/machine"
+	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/replica/replicatest"
+)
+
+// TestRooms runs the guests of testdata, which check the rows from their own side, and names each built row that none of
+// them called.
+func TestRooms(t *testing.T) {
+	called := &counter{names: map[string]int{}}
+	ctx := experimental.WithFunctionListenerFactory(t.Context(), called)
+	m, err := machine.Open(ctx, 64<<20, Link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close(ctx) }()
+	for _, guest := range []struct {
+		name, output string
+		log          []string
+	}{
+		{"io", "a\x00bcd", []string{"faasm.chain_name is not built yet (ENOSYS)", "faasm.get_state is not built yet"}},
+		{"state", "", nil},
+		{"wasi", "", []string{"log\n"}},
+	} {
+		t.Run(guest.name, func(t *testing.T) {
+			wasm := buildC(t, filepath.Join("testdata", guest.name+".c"))
+			info, err := prepare.Inspect(wasm, prepare.DefaultLimits())
+			if err == nil {
+				err = prepare.CheckImports(info)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			mod, err := m.Compile(t.Context(), wasm, info)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			f, _ := skein.NewFunction("ann", guest.name)
+			log := &Log{}
+			c := &Call{Context: ctx, Function: f, Input: []byte("hello"), Log: log, State: replica.New(replicatest.Client(t), 1<<20)}
+			exit := mod.Run(c, machine.Params{
+				Args: []string{guest.name, "two"}, Env: [][2]string{{"KEY", "value"}}, Stdin: bytes.NewReader(c.Input),
+				Stdout: log, Stderr: log, FS: fstest.MapFS{"dir/file": &fstest.MapFile{Data: []byte("content"), Mode: fs.ModePerm}},
+			})
+			if exit.State != skein.Succeeded {
+				t.Fatalf("%+v: a check of testdata/%s.c failed at a line that is %d modulo 255\n%s", exit, guest.name, exit.Code-1, log.Bytes())
+			}
+			if string(c.Output) != guest.output {
+				t.Errorf("output %q, want %q", c.Output, guest.output)
+			}
+			for _, want := range guest.log {
+				if !strings.Contains(string(log.Bytes()), want) {
+					t.Errorf("log %q lacks %q", log.Bytes(), want)
+				}
+			}
+		})
+	}
+	if t.Failed() {
+		return
+	}
+	for _, r := range abi.Rows() {
+		if r.Support != abi.Planned && called.names[key(r)] == 0 && key(r) != abi.WASI+".proc_raise" { // wasi-libc has no such function
+			t.Errorf("no guest of testdata calls %s", key(r))
+		}
+	}
+}
+
+// counter counts the host functions that guests call.
+type counter struct {
+	mu    sync.Mutex
+	names map[string]int
+}
+
+func (c *counter) NewFunctionListener(def api.FunctionDefinition) experimental.FunctionListener {
+	name := def.ModuleName() + "." + def.Name()
+	if exports := def.ExportNames(); len(exports) > 0 {
+		name = def.ModuleName() + "." + exports[0]
+	}
+	return experimental.FunctionListenerFunc(func(context.Context, api.Module, api.FunctionDefinition, []uint64, experimental.StackIterator) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.names[name]++
+	})
+}
+
+// A row and a function that don't match must stop the start, whichever of them is missing.
+func TestMatch(t *testing.T) {
+	nop := func(*Call, guest) int64 { return 0 }
+	built := abi.Row{Func: abi.Func{Module: "faasm", Support: abi.Built}, Name: "a"}
+	planned := abi.Row{Func: abi.Func{Module: "faasm", Support: abi.Planned}, Name: "b"}
+	if _, err := match([]abi.Row{built, planned}, []room{{"faasm.a": nop}}); err != nil {
+		t.Errorf("matching rows: %v", err)
+	}
+	for want, rooms := range map[string][]room{
+		"faasm.a is built in the abi and has no function":  {{}},
+		"faasm.b has a function and is planned in the abi": {{"faasm.a": nop, "faasm.b": nop}},
+		"faasm.c has a function and no row in the abi":     {{"faasm.a": nop, "faasm.c": nop}},
+		"faasm.a has two functions":                        {{"faasm.a": nop}, {"faasm.a": nop}},
+	} {
+		if _, err := match([]abi.Row{built, planned}, rooms); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+func TestLogIsCut(t *testing.T) {
+	l := &Log{}
+	for range 3 {
+		if n, err := l.Write(make([]byte, skein.MaxLog/2)); n != skein.MaxLog/2 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	b := l.Bytes()
+	if !bytes.HasSuffix(b, []byte("\nskein: 524288 bytes more were cut\n")) || len(b) > skein.MaxLog+100 {
+		t.Errorf("%d bytes, ending in %q", len(b), b[len(b)-40:])
+	}
+}
+
+// buildC compiles a guest with Debian's clang and wasi-libc.
+func buildC(t *testing.T, src string) []byte {
+	t.Helper()
+	if _, err := exec.LookPath("clang"); err != nil {
+		if os.Getenv("SKEIN_REQUIRE_TOOLS") == "1" {
+			t.Fatal("clang is missing: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32")
+		}
+		t.Skip("clang is missing: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32")
+	}
+	out := filepath.Join(t.TempDir(), "guest.wasm")
+	sdk := filepath.Join("..", "..", "..", "..", "sdk", "c")
+	cmd := exec.CommandContext(t.Context(), "clang", "--target=wasm32-wasi", "--sysroot=/usr", "-O1", "-Wall", "-Werror", "-Wno-unused-result",
+		"-I", filepath.Join(sdk, "include"), filepath.Join(sdk, "skein.c"), src, "-o", out,
+		"-Wl,--stack-first", "-Wl,-z,stack-size=1048576")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, msg)
+	}
+	wasm, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wasm
+}

@@ -1,0 +1,63 @@
+package state
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"sync"
+	"time"
+
+	statev1 "skein.dev/proto/skein/state/v1"
+
+	"skein.dev/platform/service"
+)
+
+// Config is the settings of the state service. The zero value is not usable; DefaultConfig is.
+type Config struct {
+	RedisURL     string
+	RedisTimeout time.Duration
+	MaxValue     int64 // bytes
+}
+
+// DefaultConfig has a usable value for every setting.
+func DefaultConfig() Config {
+	return Config{RedisURL: "redis://127.0.0.1:6379/0", RedisTimeout: time.Second, MaxValue: 64 << 20}
+}
+
+// Flags registers the settings.
+func (c *Config) Flags(fs *flag.FlagSet) {
+	fs.StringVar(&c.RedisURL, "redis-url", c.RedisURL, "`URL` of Redis: redis[s]://[user:password@]host:port/db; with ?addr=host:port of a cluster, with ?master_name=name of its Sentinels")
+	fs.DurationVar(&c.RedisTimeout, "redis-timeout", c.RedisTimeout, "how long Redis may take to answer before it counts as down")
+	fs.Int64Var(&c.MaxValue, "max-value-size", c.MaxValue, "most `bytes` a value may have, up to 1 GiB")
+}
+
+// Start adds the state service to s. It doesn't wait for Redis: the service is not ready while Redis is away.
+func (c *Config) Start(_ context.Context, s *service.Server) error {
+	if c.MaxValue <= 0 || c.MaxValue > MaxValue {
+		return fmt.Errorf("--max-value-size=%d: want 1 to %d", c.MaxValue, int64(MaxValue))
+	}
+	if c.RedisTimeout <= 0 {
+		return fmt.Errorf("--redis-timeout=%s: want more than 0", c.RedisTimeout)
+	}
+	db, err := open(c.RedisURL, c.RedisTimeout)
+	if err != nil {
+		return fmt.Errorf("--redis-url: %w", err)
+	}
+	s.Close(db.close)
+	var warn sync.Once
+	s.Ready(func(ctx context.Context) error {
+		err := db.ping(ctx)
+		if err == nil {
+			warn.Do(func() {
+				for _, w := range db.warnings(ctx) {
+					s.Log().Warn(w)
+				}
+			})
+		}
+		return err
+	})
+	store := &Store{db, c.MaxValue}
+	statev1.RegisterStateServiceServer(s, &server{store: store})
+	(&rest{store}).routes(s)
+	return nil
+}

@@ -1,0 +1,467 @@
+package state
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"skein.dev"
+	"skein.dev/platform/fault"
+)
+
+// A value is stored under keys that share one hash tag, so that Redis Cluster keeps them in one slot and a script may
+// change them together. The tag is the user, which can't hold a slash, and the key in base64: no two values share a tag,
+// whatever bytes their keys have.
+//
+//	skein:state:{ann/a2V5}               hash v version, n size, g generation, t update time in µs, x incarnation;
+//	                                     og, on: the generation replaced last and its size
+//	skein:state:{ann/a2V5}:c:GEN:0 …     chunks of a generation; what is missing or short reads as zeros
+//	skein:state:{ann/a2V5}:o:GEN         final version of a replaced generation, while readers may finish it
+//	skein:state:{ann/a2V5}:r:ID          answer to the request with that id
+//	skein:state:keys:ann                 sorted set of KEY NUL INCARNATION: the index, in a slot of its own
+//
+// A deleted value leaves v behind for as long as a tombstone lives. An incarnation is the life of a value from creation
+// to deletion; see mutate.
+const (
+	// chunkSize keeps commands short and chunks few: a value of 64 MiB has 256. Pieces of 64 KiB were measured too: as fast
+	// both ways, and four times the keys for the script that replaces a large value.
+	chunkSize = 256 << 10
+	batch     = 4 // chunks that travel in one pipeline
+	// inline is the most that travels through Lua, where bytes are slow: 1.3 ms per MiB, in which Redis serves nobody else.
+	inline = 64 << 10
+
+	answerTTL    = 10 * time.Minute
+	tombstoneTTL = 10 * time.Minute // bounds how far Redis' clock may step back without a version repeating
+	uploadTTL    = 10 * time.Minute // of the chunks of a streamed value before it is complete
+	readerTTL    = time.Minute      // how long a replaced generation can still be read
+	chunkTTL     = readerTTL + 5*time.Second
+)
+
+// db is the store's Redis: one server, a Sentinel group or a cluster.
+type db struct {
+	client  redis.UniversalClient
+	addr    string        // for messages; without credentials
+	timeout time.Duration // of one round trip, with its retries
+}
+
+// silent keeps go-redis from writing to stderr by itself: what goes wrong is in the errors it returns.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
+// open connects when first used. A URL with master_name= names Sentinels, one with addr= the nodes of a cluster.
+func open(rawURL string, timeout time.Duration) (*db, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = e.Err // without the URL, which may hold a password
+		}
+		return nil, fmt.Errorf("redis url: %w", err)
+	}
+	redis.SetLogger(silent{})
+	d := &db{addr: u.Host, timeout: timeout}
+	const retries = 1
+	quiet := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled} // else one more round trip per connection
+	switch q := u.Query(); {
+	case q.Has("master_name"):
+		o, err := redis.ParseFailoverURL(rawURL)
+		if err != nil {
+			return nil, fmt.Errorf("redis url of Sentinels: %w", err)
+		}
+		o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = retries, 1, true
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
+		o.DisableIdentity = true
+		d.client = redis.NewFailoverClient(o)
+	case q.Has("addr"):
+		o, err := redis.ParseClusterURL(rawURL)
+		if err != nil {
+			return nil, fmt.Errorf("redis url of a cluster: %w", err)
+		}
+		o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = retries, 1, true
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
+		o.MaintNotificationsConfig, o.DisableIdentity = quiet, true
+		d.client = redis.NewClusterClient(o)
+	default:
+		o, err := redis.ParseURL(rawURL)
+		if err != nil {
+			return nil, fmt.Errorf("redis url: %w", err)
+		}
+		o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = retries, 1, true
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
+		o.MaintNotificationsConfig, o.DisableIdentity = quiet, true
+		d.client, d.addr = redis.NewClient(o), o.Addr
+	}
+	return d, nil
+}
+
+func metaKey(k skein.StateKey) string {
+	return "skein:state:{" + string(k.User) + "/" + base64.RawURLEncoding.EncodeToString([]byte(k.Key)) + "}"
+}
+
+func chunkKey(k skein.StateKey, gen string, i int64) string {
+	return metaKey(k) + ":c:" + gen + ":" + strconv.FormatInt(i, 10)
+}
+
+func indexKey(u skein.User) string { return "skein:state:keys:" + string(u) }
+
+func randomHex() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// script is Lua of ours. It uses only commands that every Redis since 6 and its stand-in miniredis have.
+type script struct{ source, hash string }
+
+func newScript(source string) script {
+	s := redis.NewScript(source)
+	return script{source, s.Hash()}
+}
+
+// once is a command that go-redis must not repeat by itself, because it may have run when its connection broke.
+type once struct{ *redis.Cmd }
+
+func (once) NoRetry() bool { return true }
+
+// run evaluates a script; its first key decides the slot. Only a repeatable script is tried again after a lost connection.
+func (d *db) run(ctx context.Context, s script, repeatable bool, keys []string, args ...any) (any, error) {
+	bounded, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	line := make([]any, 0, 3+len(keys)+len(args))
+	line = append(line, "evalsha", s.hash, len(keys))
+	for _, k := range keys {
+		line = append(line, k)
+	}
+	line = append(line, args...)
+	cmd := redis.NewCmd(bounded, line...)
+	do := func() error {
+		if repeatable {
+			return d.client.Process(bounded, cmd)
+		}
+		return d.client.Process(bounded, once{cmd})
+	}
+	err := do()
+	if redis.HasErrorPrefix(err, "NOSCRIPT") { // nothing ran; EVAL makes Redis remember it
+		line[0], line[1] = "eval", s.source
+		cmd = redis.NewCmd(bounded, line...)
+		err = do()
+	}
+	if err != nil {
+		return nil, d.fault(ctx, err)
+	}
+	return cmd.Val(), nil
+}
+
+// pipeline sends commands in one round trip and fails with the first that failed.
+func (d *db) pipeline(ctx context.Context, f func(redis.Pipeliner)) error {
+	bounded, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	_, err := d.client.Pipelined(bounded, func(p redis.Pipeliner) error { f(p); return nil })
+	if err != nil && !errors.Is(err, redis.Nil) { // nil is an absent key, and never an error to us
+		return d.fault(ctx, err)
+	}
+	return nil
+}
+
+// fault says what a failed command means for the caller.
+func (d *db) fault(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err() // the caller's own deadline, not ours
+	}
+	if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) {
+		return context.DeadlineExceeded // the connection noticed before the context did
+	}
+	text := err.Error()
+	if _, ok := errors.AsType[redis.Error](err); ok {
+		switch {
+		case strings.Contains(text, "OOM command not allowed"):
+			return fault.Exhausted.New("REDIS_FULL", "Redis at %s has no memory left for values", d.addr).
+				WithHint("delete values, or raise maxmemory").WithRetry(time.Second)
+		case strings.Contains(text, "READONLY "), strings.Contains(text, "NOREPLICAS "), strings.Contains(text, "MISCONF "):
+			return fault.Unavailable.New("REDIS_READONLY", "Redis at %s accepts no writes: %.200s", d.addr, text).
+				WithHint("point --redis-url at the primary, or see Redis' log").WithRetry(time.Second)
+		case strings.HasPrefix(text, "LOADING "), strings.HasPrefix(text, "MASTERDOWN "), strings.HasPrefix(text, "CLUSTERDOWN "),
+			strings.HasPrefix(text, "TRYAGAIN "), strings.HasPrefix(text, "BUSY "), strings.HasPrefix(text, "ERR max number of clients"):
+			return fault.Unavailable.New("REDIS_DOWN", "Redis at %s can't answer yet: %.200s", d.addr, text).WithRetry(time.Second)
+		case strings.HasPrefix(text, "NOAUTH "), strings.HasPrefix(text, "WRONGPASS "), strings.HasPrefix(text, "NOPERM "):
+			return fault.Unavailable.New("REDIS_DENIED", "Redis at %s refuses this service", d.addr).
+				WithHint("give user and password in --redis-url")
+		}
+		return fmt.Errorf("redis: %w", err)
+	}
+	_, isNet := errors.AsType[net.Error](err)
+	if isNet || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, redis.ErrClosed) ||
+		errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, context.DeadlineExceeded) || strings.HasPrefix(text, "redis: ") {
+		return fault.Unavailable.New("REDIS_DOWN", "Redis at %s does not answer: %.200s", d.addr, text).
+			WithHint("start it, or name another with --redis-url; a write without a request_id may have happened").WithRetry(time.Second)
+	}
+	return fmt.Errorf("redis: %w", err)
+}
+
+func (d *db) ping(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	if err := d.client.Ping(bounded).Err(); err != nil {
+		return d.fault(ctx, err)
+	}
+	return nil
+}
+
+// warnings tells what the set-up of Redis can't promise. Servers that don't say are taken to be well set up.
+func (d *db) warnings(ctx context.Context) (all []string) {
+	bounded, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	info, _ := d.client.Info(bounded).Result()
+	for line := range strings.Lines(info) {
+		switch name, value, _ := strings.Cut(strings.TrimSpace(line), ":"); {
+		case name == "aof_enabled" && value == "0":
+			all = append(all, "Redis writes no append-only file: values since its last snapshot are lost when it ends (appendonly yes)")
+		case name == "maxmemory_policy" && value != "noeviction":
+			all = append(all, "Redis may evict parts of values, which then read as zeros: maxmemory-policy is "+value+", it must be noeviction")
+		}
+	}
+	return all
+}
+
+// mutate runs a script that may create the value. Only creation touches the index, and in this order, since it is in
+// another slot: add the entry, then commit. The script answers NEW when it would create and was given no incarnation.
+// Each creation has an incarnation, a part of its entry, so removing the entry of an old life never hides a new one, and
+// listing can tell an entry without a value from one with.
+func (d *db) mutate(ctx context.Context, s script, k skein.StateKey, id, print string, args ...any) ([]string, error) {
+	keys := []string{metaKey(k)}
+	if id != "" {
+		keys = append(keys, keys[0]+":r:"+id)
+	}
+	incarnation := ""
+	for {
+		raw, err := d.run(ctx, s, id != "", keys, append([]any{print, incarnation}, args...)...)
+		if err != nil {
+			return nil, err // an entry just added stays: the script may have run. Listing copes.
+		}
+		text, _ := raw.(string)
+		answer := strings.Fields(text)
+		if len(answer) == 0 {
+			return nil, fmt.Errorf("redis: script answered %v", raw)
+		}
+		if answer[0] == "REUSED" {
+			return nil, fault.Exists.New("REQUEST_ID_REUSED", "the request_id was used for another change of %s", k).
+				WithHint("give every change an id of its own")
+		}
+		if answer[0] == "NEW" && incarnation == "" {
+			incarnation = strconv.FormatInt(time.Now().Unix(), 16) + "-" + randomHex()
+			if err := d.index(ctx, k, incarnation, ""); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if incarnation != "" && answer[len(answer)-1] != incarnation { // refused, or somebody else created it
+			_ = d.index(ctx, k, "", incarnation)
+		}
+		return answer, nil
+	}
+}
+
+// index adds or removes the entry of an incarnation.
+func (d *db) index(ctx context.Context, k skein.StateKey, add, remove string) error {
+	return d.pipeline(ctx, func(p redis.Pipeliner) {
+		if add != "" {
+			p.ZAdd(ctx, indexKey(k.User), redis.Z{Member: k.Key + "\x00" + add})
+		}
+		if remove != "" {
+			p.ZRem(ctx, indexKey(k.User), k.Key+"\x00"+remove)
+		}
+	})
+}
+
+// stage writes bytes of a generation that is not visible yet, cut at the chunks they would touch at offset. They vanish by
+// themselves if it never becomes visible.
+func (d *db) stage(ctx context.Context, k skein.StateKey, gen string, offset int64, data []byte) error {
+	return d.pipeline(ctx, func(p redis.Pipeliner) {
+		for len(data) > 0 {
+			n := min(int64(len(data)), chunkSize-offset%chunkSize)
+			p.Set(ctx, chunkKey(k, gen, offset/chunkSize), data[:n], uploadTTL)
+			data, offset = data[n:], offset+n
+		}
+	})
+}
+
+// unstage drops the bytes from..to of a generation that is not visible, as far as that is possible: they would vanish anyway.
+func (d *db) unstage(ctx context.Context, k skein.StateKey, gen string, from, to int64) {
+	if from == to {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.timeout)
+	defer cancel()
+	const most = 256 * chunkSize
+	for ; from < to; from += most {
+		err := d.pipeline(ctx, func(p redis.Pipeliner) {
+			for i := from / chunkSize; i*chunkSize < min(from+most, to); i++ {
+				p.Unlink(ctx, chunkKey(k, gen, i))
+			}
+		})
+		if err != nil {
+			return
+		}
+	}
+}
+
+// head is what a read needs to know of a value, and the version all its bytes must have.
+type head struct {
+	version, size, updated int64
+	gen, incarnation       string
+}
+
+func parseHead(fields []any) (h head, ok bool) {
+	text := func(i int) string { s, _ := fields[i].(string); return s }
+	if len(fields) < 5 || text(1) == "" {
+		return head{}, false
+	}
+	h.version, _ = strconv.ParseInt(text(0), 10, 64)
+	h.size, _ = strconv.ParseInt(text(1), 10, 64)
+	h.updated, _ = strconv.ParseInt(text(2), 10, 64)
+	h.gen, h.incarnation = text(3), text(4)
+	return h, true
+}
+
+// first reads the head of a value and, if it has no more than inline bytes, a range of it; else data is nil. ok is false if
+// there is no value. A length of 0 asks for all to the end.
+func (d *db) first(ctx context.Context, k skein.StateKey, offset, length int64) (h head, data []byte, ok bool, err error) {
+	raw, err := d.run(ctx, readScript, true, []string{metaKey(k)}, offset, length)
+	if err != nil {
+		return head{}, nil, false, err
+	}
+	fields, _ := raw.([]any)
+	if h, ok = parseHead(fields); !ok {
+		return head{}, nil, false, nil
+	}
+	n := span(h.size, offset, length)
+	if n > inline {
+		return h, nil, true, nil
+	}
+	data = make([]byte, n) // zeros where a chunk is missing or short
+	at := int64(0)
+	for _, piece := range fields[5:] {
+		s, _ := piece.(string)
+		copy(data[at:], s)
+		at += chunkSize - (offset+at)%chunkSize
+	}
+	return h, data, true, nil
+}
+
+// rest reads bytes from..to (the last one excluded) of the version that h tells of, cut at the chunks; ok is false if that
+// version can't be read any more.
+func (d *db) rest(ctx context.Context, k skein.StateKey, h head, from, to int64) (pieces [][]byte, ok bool, err error) {
+	var got []*redis.StringCmd
+	var sizes []int64
+	err = d.pipeline(ctx, func(p redis.Pipeliner) {
+		for at := from; at < to; {
+			first := at % chunkSize
+			n := min(chunkSize-first, to-at)
+			got = append(got, p.GetRange(ctx, chunkKey(k, h.gen, at/chunkSize), first, first+n-1))
+			sizes = append(sizes, n)
+			at += n
+		}
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	// If the version is still the value's now, or was its generation's last, then it was while we read. A transaction
+	// would prove the same in one trip, but a Redis that is full refuses to queue commands, and a cluster that moves the
+	// slot meanwhile reorders a pipeline.
+	var now *redis.SliceCmd
+	var final *redis.StringCmd
+	err = d.pipeline(ctx, func(p redis.Pipeliner) {
+		now = p.HMGet(ctx, metaKey(k), "v", "n", "t", "g", "x")
+		final = p.Get(ctx, metaKey(k)+":o:"+h.gen)
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	current, exists := parseHead(now.Val())
+	if live := exists && current.gen == h.gen && current.version == h.version; !live && final.Val() != strconv.FormatInt(h.version, 10) {
+		return nil, false, nil
+	}
+	for i, c := range got {
+		piece, _ := c.Bytes()
+		if missing := int(sizes[i]) - len(piece); missing > 0 {
+			piece = append(piece, make([]byte, missing)...)
+		}
+		pieces = append(pieces, piece)
+	}
+	return pieces, true, nil
+}
+
+// stat reads heads of many values; an absent one has version 0.
+func (d *db) stat(ctx context.Context, keys []skein.StateKey) ([]head, error) {
+	cmds := make([]*redis.SliceCmd, len(keys))
+	err := d.pipeline(ctx, func(p redis.Pipeliner) {
+		for i, k := range keys {
+			cmds[i] = p.HMGet(ctx, metaKey(k), "v", "n", "t", "g", "x")
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	heads := make([]head, len(keys))
+	for i, c := range cmds {
+		heads[i], _ = parseHead(c.Val())
+	}
+	return heads, nil
+}
+
+// entry is one of the index.
+type entry struct {
+	key         skein.StateKey
+	incarnation string
+}
+
+// entries lists at most n index entries with keys that begin with prefix and follow the entry after, in byte order. A key
+// can be there twice, with different incarnations. Since no key holds a NUL, entries are in the order of their keys.
+func (d *db) entries(ctx context.Context, u skein.User, prefix, after string, n int) ([]entry, error) {
+	from, to := "["+prefix, "+"
+	for i := len(prefix) - 1; i >= 0; i-- { // the least string above all that begin with prefix
+		if prefix[i] < 0xff {
+			to = "(" + prefix[:i] + string([]byte{prefix[i] + 1})
+			break
+		}
+	}
+	if after >= prefix && after != "" {
+		from = "(" + after
+	}
+	bounded, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	members, err := d.client.ZRangeByLex(bounded, indexKey(u), &redis.ZRangeBy{Min: from, Max: to, Count: int64(n)}).Result()
+	if err != nil {
+		return nil, d.fault(ctx, err)
+	}
+	all := make([]entry, 0, len(members))
+	for _, m := range members {
+		key, incarnation, _ := strings.Cut(m, "\x00")
+		all = append(all, entry{skein.StateKey{User: u, Key: key}, incarnation})
+	}
+	return all, nil
+}
+
+// String is the entry as it is in the index.
+func (e entry) String() string { return e.key.Key + "\x00" + e.incarnation }
+
+// old tells an entry whose creation can't be under way any more.
+func (e entry) old() bool {
+	stamp, _, _ := strings.Cut(e.incarnation, "-")
+	seconds, err := strconv.ParseInt(stamp, 16, 64)
+	return err != nil || time.Since(time.Unix(seconds, 0)) > time.Hour
+}
+
+func (d *db) close() error { return d.client.Close() }

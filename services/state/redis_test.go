@@ -1,0 +1,356 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+
+	"skein.dev/platform/fault"
+)
+
+// redisServer is a real Redis of a test's own.
+type redisServer struct {
+	addr string
+	args []string
+	cmd  *exec.Cmd
+}
+
+// startRedis starts a Redis that keeps what it acknowledged. Without the program the test is skipped, which CI forbids.
+func startRedis(t *testing.T, args ...string) *redisServer {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		if os.Getenv("SKEIN_REQUIRE_TOOLS") == "1" {
+			t.Fatal("redis-server is not installed, and SKEIN_REQUIRE_TOOLS=1")
+		}
+		t.Skip("redis-server is not installed")
+	}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := lis.Addr().String()
+	_, port, _ := net.SplitHostPort(addr)
+	_ = lis.Close()
+	r := &redisServer{addr: addr, args: append([]string{
+		"--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--appendonly", "yes", "--appendfsync", "always",
+	}, args...)}
+	r.start(t)
+	t.Cleanup(r.kill)
+	return r
+}
+
+// startCluster starts a cluster of one node, which has all a cluster's rules.
+func startCluster(t *testing.T, args ...string) *redisServer {
+	t.Helper()
+	r := startRedis(t, append(args, "--cluster-enabled", "yes")...)
+	if got := r.says("CLUSTER ADDSLOTSRANGE 0 16383"); got != "+OK" {
+		t.Fatal(got)
+	}
+	for end := time.Now().Add(20 * time.Second); r.says("SET probe 1") != "+OK"; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the cluster does not form")
+		}
+	}
+	return r
+}
+
+func (r *redisServer) start(t *testing.T) {
+	t.Helper()
+	var out bytes.Buffer
+	r.cmd = exec.Command("redis-server", r.args...)
+	r.cmd.Stdout, r.cmd.Stderr = &out, &out
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if r.says("PING") == "+PONG" {
+			return
+		}
+		if time.Now().After(end) {
+			r.kill()
+			t.Fatalf("redis-server does not answer:\n%s", out.String())
+		}
+	}
+}
+
+// says gives the first line of the answer to a command.
+func (r *redisServer) says(command string) string {
+	conn, err := net.DialTimeout("tcp", r.addr, time.Second)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	_, _ = fmt.Fprintf(conn, "%s\r\n", command)
+	buf := make([]byte, 512)
+	n, _ := conn.Read(buf)
+	line, _, _ := strings.Cut(string(buf[:n]), "\r\n")
+	return line
+}
+
+func (r *redisServer) kill() {
+	_ = r.cmd.Process.Kill()
+	_ = r.cmd.Wait()
+}
+
+func openStore(t *testing.T, url string, timeout time.Duration) *Store {
+	t.Helper()
+	d, err := open(url, timeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.close() })
+	return &Store{d, 8 << 20}
+}
+
+// The suite holds for a real Redis, for a Redis cluster, and for the stand-in that
+// the one-process mode uses.
+func TestStore(t *testing.T) {
+	t.Run("redis", func(t *testing.T) {
+		runSuite(t, openStore(t, "redis://"+startRedis(t).addr+"/2", 10*time.Second))
+	})
+	t.Run("cluster", func(t *testing.T) {
+		addr := startCluster(t).addr
+		runSuite(t, openStore(t, "redis://"+addr+"?addr="+addr, 10*time.Second))
+	})
+	t.Run("miniredis", func(t *testing.T) {
+		runSuite(t, openStore(t, "redis://"+miniredis.RunT(t).Addr(), 10*time.Second))
+	})
+}
+
+func TestRedisAway(t *testing.T) {
+	r := startRedis(t)
+	s := openStore(t, "redis://"+r.addr, time.Second)
+	k := key(t, "ann", "k")
+	if _, err := s.Set(t.Context(), k, []byte("kept"), Any, ""); err != nil {
+		t.Fatal(err)
+	}
+	down := func(how string) {
+		t.Helper()
+		for name, op := range map[string]func() error{
+			"get":    func() error { _, _, err := s.Get(t.Context(), k, 0, 0); return err },
+			"append": func() error { _, _, err := s.Append(t.Context(), k, []byte("x"), "id"); return err },
+			"write": func() error {
+				_, err := s.Write(t.Context(), k, bytes.NewReader(make([]byte, 2<<20)), Any, "")
+				return err
+			},
+			"list": func() error { _, _, err := s.List(t.Context(), "ann", "", 0, ""); return err },
+			"ping": func() error { return s.db.ping(t.Context()) },
+		} {
+			began := time.Now()
+			err := op()
+			e := fault.From(err)
+			if e == nil || e.Kind != fault.Unavailable || e.Reason != "REDIS_DOWN" || e.Hint == "" {
+				t.Errorf("%s, %s: %v %+v", how, name, err, e)
+			}
+			if took := time.Since(began); took > 2500*time.Millisecond { // a second for the command, one for tidying up
+				t.Errorf("%s, %s: took %s", how, name, took)
+			}
+		}
+	}
+	if err := r.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	down("stopped")
+	r.kill()
+	down("killed")
+	short, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
+	defer cancel()
+	if _, err := s.Stat(short, k); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("past the caller's deadline: %v", err)
+	}
+
+	r.start(t)
+	var err error
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, err = s.Stat(t.Context(), k); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal("after the restart:", err)
+	}
+	data, _, err := s.Get(t.Context(), k, 0, 4)
+	if err != nil || string(data) != "kept" {
+		t.Errorf("after the restart: %q %v", data, err)
+	}
+}
+
+func TestRedisRefuses(t *testing.T) {
+	r := startRedis(t)
+	s := openStore(t, "redis://"+r.addr, 5*time.Second)
+	k, big := key(t, "ann", "k"), key(t, "ann", "big")
+	data := bytes.Repeat([]byte("0123456789"), 200_000)
+	for _, k := range []struct {
+		set func() error
+	}{
+		{func() error { _, err := s.Set(t.Context(), k, []byte("old"), Any, ""); return err }},
+		{func() error { _, err := s.Set(t.Context(), big, data, Any, ""); return err }},
+	} {
+		if err := k.set(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	changes := map[string]func() error{
+		"set":    func() error { _, err := s.Set(t.Context(), k, []byte("new"), Any, ""); return err },
+		"create": func() error { _, err := s.Set(t.Context(), key(t, "ann", "new"), nil, Any, ""); return err },
+		"large":  func() error { _, err := s.Set(t.Context(), big, data, Any, ""); return err },
+		"append": func() error { _, _, err := s.Append(t.Context(), big, []byte("new"), ""); return err },
+		"range":  func() error { _, err := s.SetRange(t.Context(), big, 5, data[:300_000], ""); return err },
+	}
+	refused := func(kind *fault.Kind, reason string) {
+		t.Helper()
+		for name, change := range changes {
+			if e := fault.From(change()); e == nil || e.Kind != kind || e.Reason != reason {
+				t.Errorf("%s while it must be %s: %+v", name, reason, e)
+			}
+		}
+		for k, want := range map[string][]byte{"k": []byte("old"), "big": data} {
+			if got, _, err := s.Get(t.Context(), key(t, "ann", k), 0, 0); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s: a refused change left %d bytes, %v", reason, len(got), err)
+			}
+		}
+	}
+	must := func(command string) {
+		t.Helper()
+		if got := r.says(command); got != "+OK" {
+			t.Fatal(command, got)
+		}
+	}
+	must("REPLICAOF 127.0.0.1 1")
+	must("CONFIG SET replica-serve-stale-data yes")
+	refused(fault.Unavailable, "REDIS_READONLY")
+	must("REPLICAOF NO ONE")
+	must("CONFIG SET maxmemory 1000000")
+	refused(fault.Exhausted, "REDIS_FULL")
+	if err := errors.Join(s.Delete(t.Context(), big, ""), s.Delete(t.Context(), k, "")); err != nil {
+		t.Error("a full Redis must let go of values:", err)
+	}
+	must("CONFIG SET maxmemory 0")
+	if info, err := s.Set(t.Context(), k, []byte("again"), Absent, ""); err != nil || info.Size != 5 {
+		t.Error("with memory again:", info, err)
+	}
+	if all := s.db.warnings(t.Context()); len(all) != 0 {
+		t.Error("warnings about a good set-up:", all)
+	}
+	must("CONFIG SET maxmemory-policy allkeys-lru")
+	must("CONFIG SET appendonly no")
+	if all := s.db.warnings(t.Context()); len(all) != 2 {
+		t.Error("warnings about a bad set-up:", all)
+	}
+}
+
+// cutter passes connections on to a server, and closes one instead of passing an answer on when told to.
+type cutter struct {
+	lis    net.Listener
+	server string
+	cut    atomic.Int32 // how many answers are still to be lost
+}
+
+func newCutter(t *testing.T) *cutter {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lis.Close() })
+	return &cutter{lis: lis}
+}
+
+func (c *cutter) serve() {
+	for {
+		near, err := c.lis.Accept()
+		if err != nil {
+			return
+		}
+		far, err := net.Dial("tcp", c.server)
+		if err != nil {
+			_ = near.Close()
+			continue
+		}
+		go func() { _, _ = io.Copy(far, near); _ = far.Close() }()
+		go func() {
+			defer func() { _ = near.Close() }()
+			buf := make([]byte, 64<<10)
+			for {
+				n, err := far.Read(buf)
+				if err != nil || c.cut.Load() > 0 && c.cut.Add(-1) >= 0 {
+					return
+				}
+				if _, err := near.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+		}()
+	}
+}
+
+// A change whose answer was lost happens once: it is repeated if it can be told from a new one, and else reported.
+func TestAnswerLost(t *testing.T) {
+	t.Run("redis", func(t *testing.T) {
+		c := newCutter(t)
+		c.server = startRedis(t).addr
+		go c.serve()
+		testAnswerLost(t, c, openStore(t, "redis://"+c.lis.Addr().String(), 5*time.Second))
+	})
+	t.Run("cluster", func(t *testing.T) { // go-redis has a loop of its own there
+		c := newCutter(t)
+		_, port, _ := net.SplitHostPort(c.lis.Addr().String())
+		c.server = startCluster(t, "--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", port).addr
+		go c.serve()
+		addr := c.lis.Addr().String()
+		testAnswerLost(t, c, openStore(t, "redis://"+addr+"?addr="+addr, 5*time.Second))
+	})
+}
+
+func testAnswerLost(t *testing.T, proxy *cutter, s *Store) {
+	k := key(t, "ann", "k")
+	warm := func() { // so that the next answer is the script's
+		t.Helper()
+		if _, _, err := s.Append(t.Context(), k, nil, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := func(want int64) {
+		t.Helper()
+		if i, err := s.Stat(t.Context(), k); err != nil || i.Size != want {
+			t.Errorf("%d bytes, want %d; %v", i.Size, want, err)
+		}
+	}
+	warm()
+	proxy.cut.Store(1)
+	if at, _, err := s.Append(t.Context(), k, []byte("once"), "id"); err != nil || at != 0 {
+		t.Error("with an id:", at, err)
+	}
+	size(4)
+	warm()
+	proxy.cut.Store(1)
+	_, _, err := s.Append(t.Context(), k, []byte("once"), "")
+	if e := fault.From(err); e == nil || e.Reason != "REDIS_DOWN" {
+		t.Error("without an id:", err)
+	}
+	size(8)
+	warm()
+	proxy.cut.Store(100)
+	_, _, err = s.Append(t.Context(), k, []byte("once"), "id2")
+	if !errors.Is(err, fault.Unavailable) {
+		t.Error("lost for good:", err)
+	}
+	proxy.cut.Store(0)
+	if at, _, err := s.Append(t.Context(), k, []byte("once"), "id2"); err != nil || at != 8 {
+		t.Error("repeated by the caller:", at, err)
+	}
+	size(12)
+}

@@ -1,0 +1,573 @@
+// Package state owns the values that calls share: bytes under a user and a key, kept in Redis. Start one with
+// Config.Start; Store does the work.
+//
+// A value is cut into chunks, so that a range costs what the range has, and no command holds Redis up. What changes a
+// value is one Lua script: its condition, its effect, its version and the answer to a repeated request are one step
+// (scripts.go). A value too large for that is written ahead, out of sight, and one script makes it the value. Readers of
+// a large value get all of one version: the one they began with can be read for a minute after it was replaced.
+//
+// Redis holds all state; the process none. Any number of state services may serve the same Redis.
+package state
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"skein.dev"
+	"skein.dev/platform/fault"
+)
+
+// Limits of this service; those of names and payloads are in package skein.
+const (
+	// MaxValue is the most that Config.MaxValue may be, in bytes.
+	MaxValue = 1 << 30
+	// MaxFrame bounds what one step of Read hands out, in bytes.
+	MaxFrame       = chunkSize
+	maxRequestID   = 128
+	maxPage        = 1000
+	defaultPage    = 50
+	readAttempts   = 5 // of a value that changes while it is read
+	spliceAttempts = 4 // at appending much while others append
+	maxListRounds  = 8 // so that a listing through many stale entries ends; it may then return a short page
+)
+
+// Any and Absent are what a value's version may be required to be, besides a version.
+const (
+	Any    int64 = -1
+	Absent int64 = 0
+)
+
+// Info is what is known of a value besides its bytes.
+type Info struct {
+	Key     skein.StateKey
+	Size    int64
+	Version int64 // grows with every change, also over a deletion
+	Updated time.Time
+}
+
+func (h head) info(k skein.StateKey) Info {
+	return Info{k, h.size, h.version, time.UnixMicro(h.updated).UTC()}
+}
+
+// Store is the values of all users. Its methods may be called concurrently. Keys are valid as skein.NewStateKey has it.
+//
+// A request id, 1 to 128 bytes, makes a change repeatable: for ten minutes a second change of the same value with the same
+// id gets the first one's answer and changes nothing, and one with other content is refused with REQUEST_ID_REUSED. With
+// "" a change that ends in fault.Unavailable may or may not have happened.
+type Store struct {
+	db  *db
+	max int64
+}
+
+// span returns how many bytes a range has within a value; length 0 means to the end.
+func span(size, offset, length int64) int64 {
+	left := max(0, size-offset)
+	if length == 0 || length > left {
+		return left
+	}
+	return length
+}
+
+var errLost = fault.Timeout.New("UPLOAD_LOST", "the upload took longer than %s, so its first bytes are gone", uploadTTL)
+
+func noValue(k skein.StateKey) error {
+	return fault.NotFound.New("NO_VALUE", "there is no value %s", k)
+}
+
+func checkRange(offset, length int64) error {
+	if offset < 0 || length < 0 {
+		return fault.Invalid.New("BAD_RANGE", "offset %d and length %d: neither may be negative", offset, length)
+	}
+	return nil
+}
+
+func (s *Store) checkSize(size int64) error {
+	if size < 0 || size > s.max { // < 0 after an overflow
+		return fault.TooLarge.New("TOO_LARGE", "the value would have more than the %d bytes that are allowed", s.max).
+			WithHint("raise --max-value-size, or split the value")
+	}
+	return nil
+}
+
+func checkPayload(n int64) error {
+	if n > skein.MaxPayload {
+		return fault.TooLarge.New("TOO_LARGE", "%d bytes are too many for one message, which holds %d", n, skein.MaxPayload).
+			WithHint("use ReadValue or WriteValue, or a range")
+	}
+	return nil
+}
+
+func checkRequest(id string) error {
+	if len(id) > maxRequestID {
+		return fault.Invalid.New("BAD_REQUEST_ID", "a request_id of %d bytes: at most %d are allowed", len(id), maxRequestID)
+	}
+	return nil
+}
+
+// Read hands out a range of a value in steps of at most MaxFrame bytes, all of one version: first calls once with what is
+// known of the value before emit is called, maybe never, with bytes it must not keep. A length of 0 asks for all to the
+// end; a range past the end has no bytes. If the value changes so that its version can't be read on, Read fails with
+// fault.Conflict, reason VALUE_CHANGED.
+func (s *Store) Read(ctx context.Context, k skein.StateKey, offset, length int64, first func(Info) error, emit func([]byte) error) (err error) {
+	ctx, op := begin(ctx, "get", k)
+	defer op.end(&err)
+	if err := checkRange(offset, length); err != nil {
+		return err
+	}
+	offset, length = min(offset, MaxValue), min(length, MaxValue) // Lua's numbers are exact there
+	h, data, ok, err := s.db.first(ctx, k, offset, length)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return noValue(k)
+	}
+	if err := first(h.info(k)); err != nil {
+		return err
+	}
+	end := offset + span(h.size, offset, length)
+	for pos := offset; pos < end; {
+		pieces := [][]byte{data}
+		if data == nil {
+			stop := (pos/chunkSize + batch) * chunkSize // from here on batches are whole chunks
+			pieces, ok, err = s.db.rest(ctx, k, h, pos, min(end, stop))
+			if err != nil {
+				return err
+			}
+			if !ok {
+				return fault.Conflict.New("VALUE_CHANGED", "the value %s changed while it was read", k).WithHint("read it again")
+			}
+		}
+		for _, p := range pieces {
+			if err := emit(p); err != nil {
+				return err
+			}
+			pos += int64(len(p))
+			op.bytes += int64(len(p))
+		}
+	}
+	return nil
+}
+
+// Get is Read for a range that fits one message.
+func (s *Store) Get(ctx context.Context, k skein.StateKey, offset, length int64) (data []byte, info Info, err error) {
+	for range readAttempts {
+		data = nil
+		err = s.Read(ctx, k, offset, length, func(i Info) error {
+			info = i
+			n := span(i.Size, offset, length)
+			data = make([]byte, 0, min(n, skein.MaxPayload))
+			return checkPayload(n)
+		}, func(b []byte) error {
+			data = append(data, b...)
+			return nil
+		})
+		if !errors.Is(err, fault.Conflict) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, Info{}, err
+	}
+	return data, info, nil
+}
+
+// Stat is Read without the bytes.
+func (s *Store) Stat(ctx context.Context, k skein.StateKey) (info Info, err error) {
+	ctx, op := begin(ctx, "stat", k)
+	defer op.end(&err)
+	heads, err := s.db.stat(ctx, []skein.StateKey{k})
+	if err != nil {
+		return Info{}, err
+	}
+	if heads[0].version == 0 {
+		return Info{}, noValue(k)
+	}
+	return heads[0].info(k), nil
+}
+
+// Set replaces the value by data, which fits one message, if its version is the expected one: Any, Absent or a version.
+// Else it fails with fault.Conflict, reason CAS_MISMATCH.
+func (s *Store) Set(ctx context.Context, k skein.StateKey, data []byte, expected int64, requestID string) (info Info, err error) {
+	ctx, op := begin(ctx, "set", k)
+	defer op.end(&err)
+	op.bytes = int64(len(data))
+	if err := cmp.Or(checkPayload(op.bytes), s.checkSize(op.bytes), checkRequest(requestID)); err != nil {
+		return Info{}, err
+	}
+	if len(data) > inline {
+		return s.upload(ctx, k, bytes.NewReader(data), expected, requestID, op)
+	}
+	print := printOf(requestID, "set", expected)
+	print.write(data)
+	return s.flip(ctx, k, expected, requestID, print.String(), data)
+}
+
+// Write is Set for a value of any size, read from r to its end. The value changes at the end, all at once; if r fails, it
+// doesn't.
+func (s *Store) Write(ctx context.Context, k skein.StateKey, r io.Reader, expected int64, requestID string) (info Info, err error) {
+	ctx, op := begin(ctx, "write", k)
+	defer op.end(&err)
+	if err := checkRequest(requestID); err != nil {
+		return Info{}, err
+	}
+	return s.upload(ctx, k, r, expected, requestID, op)
+}
+
+// buffers are for bytes on their way to Redis.
+var buffers = sync.Pool{New: func() any { return new([batch * chunkSize]byte) }}
+
+func (s *Store) upload(ctx context.Context, k skein.StateKey, r io.Reader, expected int64, requestID string, op *operation) (Info, error) {
+	pooled := buffers.Get().(*[batch * chunkSize]byte) //nolint:forcetypeassert // nothing else is in there
+	defer buffers.Put(pooled)
+	buf := pooled[:]
+	print := printOf(requestID, "set", expected)
+	gen, size := "s"+randomHex(), int64(0)
+	for more := true; more; {
+		n, m, err := readFull(r, buf)
+		if err == nil {
+			err = s.checkSize(size + int64(n))
+		}
+		if more = m; err == nil {
+			print.write(buf[:n])
+			if size == 0 && !more && n <= inline {
+				op.bytes = int64(n)
+				return s.flip(ctx, k, expected, requestID, print.String(), buf[:n])
+			}
+			err = s.db.stage(ctx, k, gen, size, buf[:n])
+		}
+		size += int64(n)
+		if err != nil {
+			s.db.unstage(ctx, k, gen, 0, size)
+			return Info{}, err
+		}
+	}
+	op.bytes = size
+	id, sum := repeatable(requestID, print, gen)
+	info, err := s.flip(ctx, k, expected, id, sum, "", gen, size)
+	if errors.Is(err, fault.Conflict) { // after other errors the script may have run: only time may remove the chunks
+		s.db.unstage(ctx, k, gen, 0, size)
+	}
+	return info, err
+}
+
+// repeatable gives a change of a staged generation an id if it has none: such changes are few, so each can afford one.
+func repeatable(id string, print fingerprint, gen string) (string, string) {
+	if id == "" {
+		return gen, strings.Repeat("0", 2*sha256.Size)
+	}
+	return id, print.String()
+}
+
+// flip runs putScript with the bytes, or with generation and size of what was staged.
+func (s *Store) flip(ctx context.Context, k skein.StateKey, expected int64, id, print string, value ...any) (Info, error) {
+	condition := ""
+	if expected != Any {
+		condition = strconv.FormatInt(expected, 10)
+	}
+	answer, err := s.db.mutate(ctx, putScript, k, id, print, append([]any{condition}, value...)...)
+	if err != nil {
+		return Info{}, err
+	}
+	switch answer[0] {
+	case "MISMATCH":
+		return Info{}, fault.Conflict.New("CAS_MISMATCH", "%s has version %s, not the expected %d (0: no value)", k, answer[1], expected).
+			WithHint("read the value again and decide anew")
+	case "LOST":
+		return Info{}, errLost
+	}
+	info, err := parseInfo(k, answer)
+	if err == nil {
+		err = s.drop(ctx, k, answer[5:])
+	}
+	if len(value) > 1 && err == nil && answer[4] != value[1] { // a repetition: the value is what was staged the first time
+		s.db.unstage(ctx, k, value[1].(string), 0, info.Size) //nolint:forcetypeassert // see upload
+	}
+	return info, err
+}
+
+// drop removes the chunks of a generation that can't be read any more, by what retire in prelude said of it.
+func (s *Store) drop(ctx context.Context, k skein.StateKey, words []string) error {
+	if len(words) < 2 {
+		return badAnswer(words)
+	}
+	size, err := strconv.ParseInt(words[1], 10, 64)
+	if err != nil {
+		return badAnswer(words)
+	}
+	s.db.unstage(ctx, k, words[0], 0, size)
+	return nil
+}
+
+// SetRange overwrites the range at offset. A value grows, with zeros between, if the range lies past its end; an absent
+// one is created. data fits one message; without bytes the size stays.
+func (s *Store) SetRange(ctx context.Context, k skein.StateKey, offset int64, data []byte, requestID string) (info Info, err error) {
+	ctx, op := begin(ctx, "set_range", k)
+	defer op.end(&err)
+	op.bytes = int64(len(data))
+	err = cmp.Or(checkRange(offset, 0), checkPayload(op.bytes), s.checkSize(offset+op.bytes), checkRequest(requestID))
+	if err != nil {
+		return Info{}, err
+	}
+	print := printOf(requestID, "range", offset)
+	print.write(data)
+	_, info, err = s.splice(ctx, k, offset, data, requestID, print)
+	return info, err
+}
+
+// Append adds bytes, which fit one message, at the end and returns where they landed. An absent value is created.
+func (s *Store) Append(ctx context.Context, k skein.StateKey, data []byte, requestID string) (offset int64, info Info, err error) {
+	ctx, op := begin(ctx, "append", k)
+	defer op.end(&err)
+	op.bytes = int64(len(data))
+	if err := cmp.Or(checkPayload(op.bytes), s.checkSize(op.bytes), checkRequest(requestID)); err != nil {
+		return 0, Info{}, err
+	}
+	print := printOf(requestID, "append", 0)
+	print.write(data)
+	return s.splice(ctx, k, atEnd, data, requestID, print)
+}
+
+const atEnd = -1
+
+func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []byte, id string, print fingerprint) (int64, Info, error) {
+	offset := ""
+	if at != atEnd {
+		offset = strconv.FormatInt(at, 10)
+	}
+	for attempt := 0; len(data) > inline && attempt < spliceAttempts; attempt++ {
+		cut := at
+		if at == atEnd {
+			heads, err := s.db.stat(ctx, []skein.StateKey{k})
+			if err != nil {
+				return 0, Info{}, err
+			}
+			cut = heads[0].size
+		}
+		gen, end := "s"+randomHex(), cut+int64(len(data))
+		if err := s.db.stage(ctx, k, gen, cut, data); err != nil {
+			s.db.unstage(ctx, k, gen, cut, end)
+			return 0, Info{}, err
+		}
+		id, sum := repeatable(id, print, gen)
+		answer, err := s.db.mutate(ctx, spliceScript, k, id, sum, offset, "", s.max, gen, len(data), cut)
+		if err != nil || answer[0] == "OK" {
+			return s.landed(k, answer, err)
+		}
+		s.db.unstage(ctx, k, gen, cut, end)
+		if answer[0] != "SHIFTED" { // somebody else appended
+			return s.landed(k, answer, nil)
+		}
+	}
+	answer, err := s.db.mutate(ctx, spliceScript, k, id, print.String(), offset, data, s.max)
+	return s.landed(k, answer, err)
+}
+
+// landed reads spliceScript's answer.
+func (s *Store) landed(k skein.StateKey, answer []string, err error) (int64, Info, error) {
+	if err == nil && answer[0] == "TOOLARGE" {
+		err = s.checkSize(s.max + 1)
+	}
+	if err == nil && answer[0] == "LOST" {
+		err = errLost
+	}
+	if err != nil {
+		return 0, Info{}, err
+	}
+	info, err := parseInfo(k, answer)
+	if err != nil {
+		return 0, Info{}, err
+	}
+	offset, err := strconv.ParseInt(answer[5], 10, 64)
+	return offset, info, err
+}
+
+// Delete fails with fault.NotFound if there is no value.
+func (s *Store) Delete(ctx context.Context, k skein.StateKey, requestID string) (err error) {
+	ctx, op := begin(ctx, "delete", k)
+	defer op.end(&err)
+	if err := checkRequest(requestID); err != nil {
+		return err
+	}
+	answer, err := s.db.mutate(ctx, deleteScript, k, requestID, printOf(requestID, "delete", 0).String())
+	if err != nil {
+		return err
+	}
+	switch {
+	case answer[0] == "NOVALUE":
+		return noValue(k)
+	case answer[0] != "OK" || len(answer) != 4:
+		return badAnswer(answer)
+	}
+	// The value is gone whether or not this works: listing passes an entry without a value over.
+	_ = s.db.index(ctx, k, "", answer[3])
+	return s.drop(ctx, k, answer[1:])
+}
+
+// List returns values of a user in the byte order of their keys, which begin with prefix, and a token for the next page,
+// "" at the end. size 0 means 50, and more than 1,000 means 1,000. A page can be short before the end. A value that exists
+// throughout is listed; one that comes or goes meanwhile may be.
+func (s *Store) List(ctx context.Context, u skein.User, prefix string, size int, token string) (page []Info, next string, err error) {
+	ctx, op := begin(ctx, "list", skein.StateKey{User: u, Key: prefix})
+	defer op.end(&err)
+	if size < 0 {
+		return nil, "", fault.Invalid.New("BAD_PAGE", "page_size %d is negative", size)
+	}
+	if len(prefix) > skein.MaxKeyLen {
+		return nil, "", fault.Invalid.New("BAD_PREFIX", "a prefix of %d bytes: keys have at most %d", len(prefix), skein.MaxKeyLen)
+	}
+	if size == 0 {
+		size = defaultPage
+	}
+	size = min(size, maxPage)
+	after, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(after) > skein.MaxKeyLen+maxRequestID {
+		return nil, "", fault.Invalid.New("BAD_PAGE", "the page_token is none that this service gave").WithHint("begin with an empty one")
+	}
+	last := string(after)
+	for range maxListRounds {
+		wanted := size - len(page)
+		entries, err := s.db.entries(ctx, u, prefix, last, wanted)
+		if err != nil {
+			return nil, "", err
+		}
+		infos, err := s.verify(ctx, entries)
+		if err != nil {
+			return nil, "", err
+		}
+		page = append(page, infos...)
+		if len(entries) < wanted {
+			return page, "", nil
+		}
+		last = entries[len(entries)-1].String()
+		if len(page) == size {
+			break
+		}
+	}
+	return page, base64.RawURLEncoding.EncodeToString([]byte(last)), nil
+}
+
+// verify keeps the entries that have a value, and removes those that can't get one any more.
+func (s *Store) verify(ctx context.Context, entries []entry) ([]Info, error) {
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	keys := make([]skein.StateKey, len(entries))
+	for i, e := range entries {
+		keys[i] = e.key
+	}
+	heads, err := s.db.stat(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	var infos []Info
+	for i, e := range entries {
+		switch {
+		case heads[i].version != 0 && heads[i].incarnation == e.incarnation:
+			infos = append(infos, heads[i].info(e.key))
+		case e.old():
+			_ = s.db.index(ctx, e.key, "", e.incarnation)
+		}
+	}
+	return infos, nil
+}
+
+// parseInfo reads "OK version size µs generation …".
+func parseInfo(k skein.StateKey, answer []string) (Info, error) {
+	if answer[0] != "OK" || len(answer) < 6 {
+		return Info{}, badAnswer(answer)
+	}
+	var n [3]int64
+	for i := range n {
+		var err error
+		if n[i], err = strconv.ParseInt(answer[1+i], 10, 64); err != nil {
+			return Info{}, badAnswer(answer)
+		}
+	}
+	return Info{k, n[1], n[0], time.UnixMicro(n[2]).UTC()}, nil
+}
+
+func badAnswer(answer []string) error { return fmt.Errorf("redis: a script answered %q", answer) }
+
+// readFull fills buf unless r ends; more is false at the end. Unlike io.ReadFull it tells an end from a cut.
+func readFull(r io.Reader, buf []byte) (n int, more bool, err error) {
+	for n < len(buf) {
+		k, err := r.Read(buf[n:])
+		n += k
+		if err == io.EOF { //nolint:errorlint // an end is exactly this; what wraps it is a cut
+			return n, false, nil
+		}
+		if err != nil {
+			return n, false, err
+		}
+	}
+	return n, true, nil
+}
+
+// fingerprint tells two requests with the same id apart. Without an id it costs nothing.
+type fingerprint struct{ sum hash.Hash }
+
+func printOf(id, op string, number int64) fingerprint {
+	if id == "" {
+		return fingerprint{}
+	}
+	f := fingerprint{sha256.New()}
+	fmt.Fprintf(f.sum, "%s %d\n", op, number)
+	return f
+}
+
+func (f fingerprint) write(b []byte) {
+	if f.sum != nil {
+		f.sum.Write(b)
+	}
+}
+
+func (f fingerprint) String() string {
+	if f.sum == nil {
+		return ""
+	}
+	return hex.EncodeToString(f.sum.Sum(nil))
+}
+
+// operation is the span of one.
+type operation struct {
+	span  trace.Span
+	bytes int64
+}
+
+// begin opens a span. It tells which value by a digest: keys are users' data.
+func begin(ctx context.Context, name string, k skein.StateKey) (context.Context, *operation) {
+	ctx, span := otel.Tracer("skein.dev/services/state").Start(ctx, "state "+name)
+	if span.IsRecording() {
+		d := skein.DigestOf([]byte(k.Key))
+		span.SetAttributes(attribute.String("skein.user", string(k.User)), attribute.String("skein.state.key_digest", hex.EncodeToString(d[:8])))
+	}
+	return ctx, &operation{span: span}
+}
+
+func (o *operation) end(err *error) {
+	if o.span.IsRecording() {
+		o.span.SetAttributes(attribute.Int64("skein.state.bytes", o.bytes))
+		if *err != nil {
+			o.span.SetStatus(codes.Error, fault.From(*err).Reason)
+		}
+	}
+	o.span.End()
+}

@@ -1,0 +1,141 @@
+// Package cluster starts Skein for tests, with the binaries that users run: Dev in one process, Processes in as many as a
+// deployment has, with a real Redis and a real MinIO. What a test starts ends with it.
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"skein.dev/platform/blob/blobtest"
+)
+
+// Cluster is a running suite. In one process, the first four are the same.
+type Cluster struct {
+	Planner, Upload, State, Fs *Process
+	Executors                  []*Process
+	Redis                      *Process         // nil in Dev
+	Objects                    *blobtest.Server // nil in Dev
+
+	t   testing.TB
+	opt Options
+}
+
+// Options of Processes.
+type Options struct {
+	Executors    int      // 1 if 0
+	RedisDown    bool     // Redis does not run yet: Cluster.Redis.Start brings it up
+	Env          []string // further environment of the five services
+	ExecutorArgs []string
+}
+
+// Dev starts `skein dev`.
+func Dev(t testing.TB, args ...string) *Cluster {
+	t.Helper()
+	args = append([]string{"dev", "--log", "info", "--data", t.TempDir()}, args...)
+	p := service(t, "skein dev", Bin(t, "skein"), args...).Start()
+	return &Cluster{Planner: p, Upload: p, State: p, Fs: p, t: t}
+}
+
+// Processes starts each service as a process of its own, and the servers that they need.
+func Processes(t *testing.T, opt Options) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, opt: opt}
+	planner := Bin(t, "planner") // builds; nothing runs yet
+	c.Redis = Redis(t)
+	c.Objects = blobtest.Start(t, "minio") // its credentials go into our environment
+	if !opt.RedisDown {
+		c.Redis.Start()
+	}
+	c.State = c.service("state", Bin(t, "state"), "--redis-url", "redis://"+c.Redis.Addr)
+	c.Fs = c.service("fs", Bin(t, "fs"), "--bucket", c.Objects.URL())
+	c.Upload = c.service("upload", Bin(t, "upload"), "--bucket", c.Objects.URL())
+	for _, p := range []*Process{c.State, c.Fs, c.Upload} {
+		p.Launch()
+	}
+	c.Planner = c.service("planner", planner, "--upload", c.Upload.Addr).Launch()
+	for range max(opt.Executors, 1) {
+		c.addExecutor().Launch()
+	}
+	for _, p := range c.services() {
+		if !opt.RedisDown || p != c.State {
+			p.AwaitReady()
+		}
+	}
+	t.Cleanup(c.stop)
+	return c
+}
+
+func (c *Cluster) service(name, bin string, args ...string) *Process {
+	p := service(c.t, name, bin, append(args, "--grace", grace)...)
+	p.env = c.opt.Env
+	return p
+}
+
+func (c *Cluster) addExecutor() *Process {
+	name := fmt.Sprintf("executor-%d", len(c.Executors)+1)
+	args := append([]string{
+		"--planner", c.Planner.Addr, "--state", c.State.Addr, "--fs", c.Fs.Addr, "--bucket", c.Objects.URL(), "--name", name,
+	}, c.opt.ExecutorArgs...)
+	p := c.service(name, Bin(c.t, "executor"), args...)
+	c.Executors = append(c.Executors, p)
+	return p
+}
+
+func (c *Cluster) services() []*Process {
+	return append(slices.Clone(c.Executors), c.Planner, c.Upload, c.Fs, c.State)
+}
+
+// stop ends the services, all at the same time, while the servers that they need still run.
+func (c *Cluster) stop() {
+	var wait sync.WaitGroup
+	for _, p := range c.services() {
+		if p.Running() {
+			wait.Go(p.Stop)
+		}
+	}
+	wait.Wait()
+}
+
+// Dev reports whether the suite is one process.
+func (c *Cluster) Dev() bool { return c.Planner == c.State }
+
+// prefixes say which service has a REST path.
+func (c *Cluster) byPath(path string) *Process {
+	switch {
+	case strings.HasPrefix(path, "/v1/functions"):
+		return c.Upload
+	case strings.HasPrefix(path, "/v1/state"):
+		return c.State
+	case strings.HasPrefix(path, "/v1/files"):
+		return c.Fs
+	}
+	return c.Planner
+}
+
+// URL gives the address of a REST path, as an ingress would route it by its prefix.
+func (c *Cluster) URL(path string) string { return "http://" + c.byPath(path).Addr + path }
+
+// Env is what makes the command line, and scripts, talk to this suite.
+func (c *Cluster) Env() []string {
+	return []string{
+		"SKEIN_SERVER=" + c.Planner.Addr, "SKEIN_PLANNER=" + c.Planner.Addr, "SKEIN_UPLOAD=" + c.Upload.Addr,
+		"SKEIN_STATE=" + c.State.Addr, "SKEIN_FS=" + c.Fs.Addr,
+	}
+}
+
+// AwaitStatus waits until a process's /healthz gives a status.
+func (p *Process) AwaitStatus(want int, d time.Duration) {
+	p.t.Helper()
+	p.Await(fmt.Sprintf("has status %d", want), d, func(ctx context.Context) error {
+		got, err := p.Health(ctx)
+		if err == nil && got != want {
+			err = fmt.Errorf("%w: status %d", errNotYet, got)
+		}
+		return err
+	})
+}
