@@ -30,8 +30,8 @@ const (
 // Bucket is a flat space of objects. Its methods may be called at the same time; each object changes atomically: a reader
 // sees one content from its beginning to its end.
 //
-// A key is UTF-8 without control characters, 1 to MaxKey bytes, and no segment of it between slashes is empty, "." or
-// ".."; nor does it hold "[minio_cache:". To be storable everywhere, keep segments below 256 bytes and let no key be a directory of another ("a" and
+// A key is what CheckKey accepts: UTF-8 without control characters, 1 to MaxKey bytes, and no segment of it is empty, "."
+// or "..". To be storable everywhere, keep segments below 256 bytes and let no key be a directory of another ("a" and
 // "a/b"): some S3 servers keep objects as files.
 //
 // Errors are faults: NotFound NO_OBJECT, Conflict OBJECT_CHANGED (a condition did not hold), Invalid BAD_KEY and
@@ -163,7 +163,10 @@ func All(ctx context.Context, b Bucket, prefix string) iter.Seq2[Info, error] {
 	}
 }
 
-func checkKey(key string) error {
+// CheckKey gives Invalid BAD_KEY if some store does not take the key. Two rules are MinIO's: a segment that is "." or ".." only
+// once it is trimmed of white space, or that ends at a backslash, counts as such, and so does "[minio_cache:", which it
+// would read as a mark of its own in a listing.
+func CheckKey(key string) error {
 	why := ""
 	switch {
 	case key == "":
@@ -173,13 +176,18 @@ func checkKey(key string) error {
 	case !utf8.ValidString(key):
 		why = "it is not UTF-8"
 	case strings.Contains(key, "[minio_cache:"):
-		why = "MinIO would take a part of it for its own" // in a listing that begins after it
+		why = "it holds [minio_cache:"
 	case strings.ContainsFunc(key, func(r rune) bool { return r < 0x20 || r == 0x7f }):
 		why = "it holds a control character"
 	default:
 		for seg := range strings.SplitSeq(key, "/") {
-			if seg == "" || seg == "." || seg == ".." {
-				why = `a segment of it is empty, "." or ".."`
+			if seg == "" {
+				why = "a segment of it is empty"
+			}
+			for part := range strings.SplitSeq(seg, `\`) {
+				if part = strings.TrimSpace(part); part == "." || part == ".." {
+					why = `a segment of it is "." or ".."`
+				}
 			}
 		}
 	}
@@ -197,7 +205,7 @@ func checkRange(off int64) error {
 }
 
 func checkPut(key string, size int64, opts PutOptions) error {
-	if err := checkKey(key); err != nil {
+	if err := CheckKey(key); err != nil {
 		return err
 	}
 	if opts.IfAbsent && opts.IfMatch != "" {

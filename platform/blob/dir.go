@@ -137,7 +137,7 @@ func infoOf(key string, st fs.FileInfo) Info {
 }
 
 func (d *dir) Stat(ctx context.Context, key string) (Info, error) {
-	if err := cmp.Or(ctx.Err(), checkKey(key)); err != nil {
+	if err := cmp.Or(ctx.Err(), CheckKey(key)); err != nil {
 		return Info{}, err
 	}
 	st, err := os.Stat(d.file(key))
@@ -148,7 +148,7 @@ func (d *dir) Stat(ctx context.Context, key string) (Info, error) {
 }
 
 func (d *dir) Get(ctx context.Context, key string, off, length int64) (io.ReadCloser, Info, error) {
-	if err := cmp.Or(ctx.Err(), checkKey(key), checkRange(off)); err != nil {
+	if err := cmp.Or(ctx.Err(), CheckKey(key), checkRange(off)); err != nil {
 		return nil, Info{}, err
 	}
 	f, err := os.Open(d.file(key))
@@ -341,7 +341,7 @@ func syncDir(path string) error {
 }
 
 func (d *dir) Delete(ctx context.Context, key string) error {
-	if err := cmp.Or(ctx.Err(), checkKey(key)); err != nil {
+	if err := cmp.Or(ctx.Err(), CheckKey(key)); err != nil {
 		return err
 	}
 	file := d.file(key)

@@ -170,7 +170,7 @@ func infoOfS3(o minio.ObjectInfo) Info {
 }
 
 func (b *s3) Stat(ctx context.Context, key string) (Info, error) {
-	if err := b.begin(ctx, checkKey(key)); err != nil {
+	if err := b.begin(ctx, CheckKey(key)); err != nil {
 		return Info{}, err
 	}
 	o, err := b.core.StatObject(ctx, b.bucket, key, minio.StatObjectOptions{})
@@ -182,7 +182,7 @@ func (b *s3) Stat(ctx context.Context, key string) (Info, error) {
 }
 
 func (b *s3) Get(ctx context.Context, key string, off, length int64) (io.ReadCloser, Info, error) {
-	if err := b.begin(ctx, cmp.Or(checkKey(key), checkRange(off))); err != nil {
+	if err := b.begin(ctx, cmp.Or(CheckKey(key), checkRange(off))); err != nil {
 		return nil, Info{}, err
 	}
 	if length == 0 { // no Range header can say that
@@ -285,7 +285,7 @@ func (b *s3) putSmall(ctx context.Context, key string, data []byte, opts PutOpti
 }
 
 func (b *s3) Delete(ctx context.Context, key string) error {
-	if err := b.begin(ctx, checkKey(key)); err != nil {
+	if err := b.begin(ctx, CheckKey(key)); err != nil {
 		return err
 	}
 	err := b.core.RemoveObject(ctx, b.bucket, key, minio.RemoveObjectOptions{})
@@ -472,7 +472,7 @@ func (b *s3) fault(ctx context.Context, key string, opts PutOptions, err error) 
 		return fault.Exhausted.New("STORE_FULL", "the object store is full")
 	case "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch":
 		return fault.DataLoss.New("STORE_CORRUPT", "the object store received other bytes than were sent: %s", r.Code)
-	case "KeyTooLongError", "XMinioInvalidObjectName", "InvalidObjectName", "XMinioParentIsObject", "ObjectParentIsFile":
+	case "KeyTooLongError", "XMinioInvalidObjectName", "XMinioInvalidResourceName", "InvalidObjectName", "XMinioParentIsObject", "ObjectParentIsFile":
 		return fault.Invalid.New("BAD_KEY", "the object store refuses key %.80q: %s", key, r.Code)
 	}
 	return fault.Unavailable.New("STORE_DOWN", "the object store answered %s (%d)", cmp.Or(r.Code, "nothing"), r.StatusCode).

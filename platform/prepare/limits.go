@@ -37,7 +37,7 @@ type Limits struct {
 	Flow int
 }
 
-// DefaultLimits leave room for the largest programs that were measured (Ruby: 17,825 functions; a Go program of 20 MB:
+// DefaultLimits leave room for the largest programs that were measured (Ruby: 17,825 functions; gore, a game in Go:
 // 67,810 data segments) and keep below what made an engine slow (docs/guarantees.md).
 func DefaultLimits() Limits {
 	return Limits{

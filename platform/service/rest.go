@@ -23,7 +23,7 @@ func (s *Server) Handle(pattern string, h func(http.ResponseWriter, *http.Reques
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		if err := h(w, r); err != nil {
-			_ = report(r.Context(), s.log, r.Method+" "+pattern, began, err)
+			_ = report(r.Context(), s.log, pattern, began, err)
 			Problem(w, r, err)
 		}
 	})

@@ -2,8 +2,11 @@ package telemetry
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -109,7 +112,7 @@ func (s *Store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write([]byte(`{"result":`))
-	_, _ = w.Write(body)
+	_, _ = w.Write(ids.ReplaceAllFunc(body, hexID))
 	_, _ = w.Write([]byte(`}`))
 }
 
@@ -119,4 +122,16 @@ func parseTraceID(s string) (string, error) {
 		return "", fault.Invalid.New("BAD_TRACE_ID", "trace id %.40q: want 32 hexadecimal digits", s)
 	}
 	return string(id[:]), nil
+}
+
+// OTLP's JSON writes ids in hexadecimal, where protobuf's own writes all bytes in base64.
+var ids = regexp.MustCompile(`"(traceId|spanId|parentSpanId)":\s*"([A-Za-z0-9+/=]*)"`)
+
+func hexID(field []byte) []byte {
+	part := ids.FindSubmatch(field)
+	raw, err := base64.StdEncoding.DecodeString(string(part[2]))
+	if err != nil {
+		return field
+	}
+	return fmt.Appendf(nil, "%q:%q", part[1], hex.EncodeToString(raw))
 }

@@ -87,8 +87,11 @@ func (l *link) serve(ctx context.Context, planner plannerv1.DispatchServiceClien
 
 	sent := make(chan error, 1)
 	go func() {
-		sent <- l.send(ctx, max(welcome.GetHeartbeatInterval().AsDuration(), 10*time.Millisecond))
-		cancel() // wakes Recv
+		err := l.send(ctx, max(welcome.GetHeartbeatInterval().AsDuration(), 10*time.Millisecond))
+		sent <- err
+		if err != nil {
+			cancel() // wakes Recv; without an error all is sent, and cancelling could overtake it
+		}
 	}()
 	err = l.receive(ctx)
 	cancel()

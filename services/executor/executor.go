@@ -27,7 +27,8 @@ import (
 	"skein.dev/services/executor/internal/vfs"
 )
 
-var tracer = otel.Tracer("skein.dev/services/executor")
+// tracer is looked up at each use: a variable would stay with the first provider of the process.
+func tracer() trace.Tracer { return otel.Tracer("skein.dev/services/executor") }
 
 // Executor runs calls, each in an instance of its own, at most as many at a time as it has slots.
 type Executor struct {
@@ -57,7 +58,7 @@ func (e *Executor) Run(ctx context.Context, call skein.Call) skein.Result {
 	defer cancel()
 
 	ctx = otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier(call.Trace))
-	ctx, span := tracer.Start(ctx, "call "+call.Function.String(), trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+	ctx, span := tracer().Start(ctx, "call "+call.Function.String(), trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
 		attribute.String("faas.name", call.Function.String()),
 		attribute.String("faas.version", fmt.Sprint(call.Version.Number)),
 		attribute.String("faas.invocation_id", call.ID.String()),

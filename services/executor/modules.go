@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -29,7 +30,7 @@ type modules struct {
 	uses    int64
 }
 
-// module is an entry: its fields but done, mod and err are guarded by modules.mu, and those are set before done is closed.
+// module is an entry, guarded by modules.mu; mod and err don't change once done is closed.
 type module struct {
 	done chan struct{}
 	mod  *machine.Module
@@ -89,16 +90,17 @@ func (s *modules) release(d skein.Digest) {
 func (s *modules) load(ctx context.Context, d skein.Digest, m *module) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
-	ctx, span := tracer.Start(ctx, "load module", trace.WithAttributes(attribute.String("skein.digest", d.String())))
+	ctx, span := tracer().Start(ctx, "load module", trace.WithAttributes(attribute.String("skein.digest", d.String())))
 	defer span.End()
+	var mod *machine.Module
 	wasm, info, err := s.fetch(ctx, d)
 	if err == nil {
-		_, compile := tracer.Start(ctx, "compile", trace.WithAttributes(attribute.Int("skein.bytes", len(wasm))))
-		m.mod, err = s.machine.Compile(ctx, wasm, info)
+		_, compile := tracer().Start(ctx, "compile", trace.WithAttributes(attribute.Int("skein.bytes", len(wasm))))
+		mod, err = s.machine.Compile(ctx, wasm, info)
 		compile.End()
 	}
-	m.err = err
 	s.mu.Lock()
+	m.mod, m.err = mod, err
 	if err != nil {
 		delete(s.all, d)
 	} else {
@@ -130,7 +132,7 @@ func (s *modules) evict(ctx context.Context) {
 }
 
 func (s *modules) fetch(ctx context.Context, d skein.Digest) ([]byte, *prepare.Module, error) {
-	ctx, span := tracer.Start(ctx, "object get", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attribute.String("skein.key", prepare.ModuleKey(d))))
+	ctx, span := tracer().Start(ctx, "object get", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attribute.String("skein.key", prepare.ModuleKey(d))))
 	defer span.End()
 	r, info, err := s.bucket.Get(ctx, prepare.ModuleKey(d), 0, -1)
 	if err != nil {
@@ -150,7 +152,7 @@ func (s *modules) fetch(ctx context.Context, d skein.Digest) ([]byte, *prepare.M
 	// Upload has looked at it; the store may since have been written by others, or the limits have changed.
 	mod, err := prepare.Inspect(wasm, prepare.DefaultLimits())
 	if err == nil {
-		err = prepare.CheckImports(mod)
+		err = errors.Join(prepare.CheckEntry(mod), prepare.CheckImports(mod))
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("module %.12s: %w", d, err)

@@ -156,7 +156,7 @@ func TestRedisAway(t *testing.T) {
 			if e == nil || e.Kind != fault.Unavailable || e.Reason != "REDIS_DOWN" || e.Hint == "" {
 				t.Errorf("%s, %s: %v %+v", how, name, err, e)
 			}
-			if took := time.Since(began); took > 2500*time.Millisecond { // a second for the command, one for tidying up
+			if took := time.Since(began); took > 2500*time.Millisecond { // a second, and what a busy machine adds
 				t.Errorf("%s, %s: took %s", how, name, took)
 			}
 		}

@@ -255,7 +255,7 @@ func (s *Store) upload(ctx context.Context, k skein.StateKey, r io.Reader, expec
 		}
 		size += int64(n)
 		if err != nil {
-			s.db.unstage(ctx, k, gen, 0, size)
+			s.abandon(ctx, k, gen, 0, size, err)
 			return Info{}, err
 		}
 	}
@@ -266,6 +266,13 @@ func (s *Store) upload(ctx context.Context, k skein.StateKey, r io.Reader, expec
 		s.db.unstage(ctx, k, gen, 0, size)
 	}
 	return info, err
+}
+
+// abandon drops what was staged before an error, unless Redis is away: the caller has waited for it once already.
+func (s *Store) abandon(ctx context.Context, k skein.StateKey, gen string, from, to int64, err error) {
+	if !errors.Is(err, fault.Unavailable) {
+		s.db.unstage(ctx, k, gen, from, to)
+	}
 }
 
 // repeatable gives a change of a staged generation an id if it has none: such changes are few, so each can afford one.
@@ -363,7 +370,7 @@ func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []b
 		}
 		gen, end := "s"+randomHex(), cut+int64(len(data))
 		if err := s.db.stage(ctx, k, gen, cut, data); err != nil {
-			s.db.unstage(ctx, k, gen, cut, end)
+			s.abandon(ctx, k, gen, cut, end, err)
 			return 0, Info{}, err
 		}
 		id, sum := repeatable(id, print, gen)

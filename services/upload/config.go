@@ -48,9 +48,11 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	s.Ready(bucket.Ping)
 	limits := prepare.DefaultLimits()
 	limits.ModuleBytes = int(c.MaxModule)
-	registry := &Registry{bucket, limits}
+	registry := &Registry{bucket: bucket, limits: limits}
 	gate := &intake{c.MaxModule, semaphore.NewWeighted(c.Memory), idle}
-	uploadv1.RegisterUploadServiceServer(s, &server{registry: registry, gate: gate})
+	stop := make(chan struct{})
+	s.Drain(func(context.Context) error { close(stop); return nil })
+	uploadv1.RegisterUploadServiceServer(s, &server{registry: registry, gate: gate, stop: stop})
 	(&rest{registry, gate}).routes(s)
 	return s.Gateway(uploadv1.RegisterUploadServiceHandler)
 }

@@ -99,7 +99,7 @@ func TestFailureAtEveryCall(t *testing.T) {
 						t.Fatal(err)
 					}
 					b := &failing{Bucket: bucket, after: after}
-					r := &Registry{b, prepare.DefaultLimits()}
+					r := &Registry{bucket: b, limits: prepare.DefaultLimits()}
 					for _, text := range []string{"one", "two"} {
 						if _, _, err := r.Upload(ctx, f, module(text), ""); err != nil {
 							t.Fatal(err)
@@ -144,7 +144,7 @@ func TestRepair(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Registry{bucket, prepare.DefaultLimits()}
+	r := &Registry{bucket: bucket, limits: prepare.DefaultLimits()}
 	f, wasm := skein.Function{User: "ann", Name: "f"}, module("x")
 	if _, _, err := r.Upload(ctx, f, wasm, ""); err != nil {
 		t.Fatal(err)

@@ -24,6 +24,7 @@ type server struct {
 	uploadv1.UnimplementedUploadServiceServer
 	registry *Registry
 	gate     *intake
+	stop     <-chan struct{} // closed when the process drains
 }
 
 func (s *server) Upload(in grpc.ClientStreamingServer[uploadv1.UploadRequest, uploadv1.UploadResponse]) error {
@@ -189,6 +190,47 @@ func (s *server) DeleteFunction(ctx context.Context, r *uploadv1.DeleteFunctionR
 		return nil, err
 	}
 	return &uploadv1.DeleteFunctionResponse{}, nil
+}
+
+func (s *server) WatchFunctions(in grpc.BidiStreamingServer[uploadv1.WatchFunctionsRequest, uploadv1.WatchFunctionsResponse]) error {
+	w := s.registry.watchers.enter()
+	defer s.registry.watchers.leave(w)
+	if err := in.SendHeader(nil); err != nil { // from here on nothing is missed: the watcher waits for it
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			m, err := in.Recv()
+			if err == nil {
+				err = w.saw(m.GetSeenSequence())
+			}
+			if err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case <-w.wake:
+		case err := <-ended:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		case <-s.stop:
+			return nil // a stream that stands would hold up the end of the process
+		case <-w.gone:
+			return fault.Exhausted.New("WATCH_BEHIND", "more than %d changes were not acknowledged", maxPending)
+		}
+		for _, c := range w.next() {
+			err := in.Send(&uploadv1.WatchFunctionsResponse{User: string(c.f.User), Function: c.f.Name, Sequence: c.seq})
+			if err != nil {
+				return err
+			}
+		}
+	}
 }
 
 func functionProto(fn Function) *uploadv1.Function {

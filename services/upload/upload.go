@@ -37,8 +37,9 @@ import (
 
 // Registry keeps functions in a bucket. Any number of them, in any number of processes, may share one.
 type Registry struct {
-	bucket blob.Bucket
-	limits prepare.Limits
+	bucket   blob.Bucket
+	limits   prepare.Limits
+	watchers watchers
 }
 
 // Function is a function and its current version.

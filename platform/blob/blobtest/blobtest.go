@@ -398,7 +398,7 @@ func keys(t *testing.T, b bucket) {
 
 func badKeys(t *testing.T, b bucket) {
 	for _, k := range []string{
-		"", "/", "/a", "a/", "a//b", ".", "..", "a/./b", "a/../b", "../x", "a\x00b", "a\nb", "a\x7f", "a\xff", "x[minio_cache:v2,id:1]", strings.Repeat("k", blob.MaxKey+1),
+		"", "/", "/a", "a/", "a//b", ".", "..", "a/./b", "a/../b", "../x", "a\x00b", "a\nb", "a\x7f", "a\xff", "a\\..\\b", "a/ . /b", "a/\u00a0../b", "x[minio_cache:v2,id:1]", strings.Repeat("k", blob.MaxKey+1),
 	} {
 		_, err := b.Put(t.Context(), k, strings.NewReader("x"), 1, blob.PutOptions{})
 		want(t, err, fault.Invalid, "BAD_KEY")
