@@ -59,7 +59,8 @@ generate: .bin/buf .bin/protoc-gen-go .deps/.done ## Generate Go, REST and OpenA
 	@find proto -name '*.pb.go' -o -name '*.pb.gw.go' | while read -r f; do \
 		test -e .deps/out/$$f || rm -v $$f; done # their .proto is gone
 	cp -R .deps/out/. .
-	$(if $(wildcard abi/gen/*.go),GOWORK=off go run ./abi/gen)
+	GOWORK=off go run ./abi/gen
+	go run ./cmd/skein internal docs docs
 
 .PHONY: clean
 clean: ## Remove what was built, tools included; data in .skein stays

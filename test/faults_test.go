@@ -146,7 +146,7 @@ func TestFaultExecutorDrains(t *testing.T) {
 	if a := end(); a.status != 200 || string(a.body) != "slept" {
 		t.Errorf("the call that ran when its executor was told to end: %s", a)
 	}
-	p.Stop() // waits for its end, which must be in good order
+	p.AwaitEnd()
 	end = background(t, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
 	p.Start()
 	if a := end(); a.status != 200 {
@@ -173,7 +173,7 @@ func TestFaultPlannerRestarts(t *testing.T) {
 	if a := end(); a.status != 200 || string(a.body) != "slept" {
 		t.Errorf("the call that ran when the planner was told to end: %s", a)
 	}
-	c.Planner.Stop()
+	c.Planner.AwaitEnd()
 	c.Planner.Start()
 	attached(t, c, 2)
 	want(t, 200, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
@@ -186,19 +186,17 @@ func TestFaultServicesRestart(t *testing.T) {
 	for _, p := range []*cluster.Process{c.State, c.Fs, c.Upload, c.Planner} {
 		p.Kill()
 		p.Start()
-		// Connections that the others have to it are dead; the next use must not be the one to find out.
-		eventually(t, 10*time.Second, func() string {
-			if a := request(t, c, http.MethodPost, "/v1/invoke/eve/push", nil); a.status != 200 {
-				return a.String()
-			}
-			return ""
-		})
 		if a := request(t, c, http.MethodPut, "/v1/files/eve/text", text); a.status/100 != 2 {
 			t.Errorf("after a restart of %s: put of a file: %s", p.Name, a)
 		}
-		if a := want(t, 200, c, http.MethodPost, "/v1/invoke/eve/wordcount-go?args=text", nil); string(a.body) != "2 b\n1 a\n" {
-			t.Errorf("after a restart of %s: wordcount: %s", p.Name, a)
-		}
+		// The others' connections to it are dead, and soon made anew.
+		eventually(t, 5*time.Second, func() string {
+			if a := request(t, c, http.MethodPost, "/v1/invoke/eve/wordcount-go?args=text", nil); a.status != 200 || string(a.body) != "2 b\n1 a\n" {
+				return "after a restart of " + p.Name + ": wordcount: " + a.String()
+			}
+			return ""
+		})
+		want(t, 200, c, http.MethodPost, "/v1/invoke/eve/push", nil)
 		if a := want(t, 200, c, http.MethodGet, "/v1/state/eve/wordcount", nil); string(a.body) != "2 b\n1 a\n" {
 			t.Errorf("after a restart of %s: its state: %s", p.Name, a)
 		}

@@ -39,8 +39,7 @@ func TestJaeger(t *testing.T) {
 		if len(rec.TraceID) != 32 {
 			t.Fatalf("call %s has trace id %q", id, rec.TraceID)
 		}
-		trace := query{jaeger, ""}.complete(t, rec.TraceID)
-		checkCall(t, trace, id, cold)
+		awaitTrace(t, jaeger, rec.TraceID, func(tr trace) string { return checkCall(tr, id, cold) })
 	}
 
 	// The trace that a client begins goes on.
@@ -53,77 +52,67 @@ func TestJaeger(t *testing.T) {
 	if rec.TraceID != theirs {
 		t.Errorf("the call is in trace %s, its caller's is %s", rec.TraceID, theirs)
 	}
-	trace := query{jaeger, parent}.complete(t, theirs)
-	if call := trace.named("call ann/wordcount"); len(call) != 1 || trace.root(call[0]).parent() != parent {
-		t.Errorf("the call does not descend from its caller's span:\n%s", trace)
-	}
+	awaitTrace(t, jaeger, theirs, func(tr trace) string {
+		if call := tr.named("call ann/wordcount"); len(call) != 1 || tr.root(call[0]).parent() != parent {
+			return "the call does not descend from its caller's span"
+		}
+		return ""
+	})
 }
 
-func checkCall(t *testing.T, trace trace, id, cold string) {
+// awaitTrace asks for a trace until it is as check wants it: spans come in batches, each process's in its own time.
+func awaitTrace(t *testing.T, jaeger *cluster.Tracing, id string, check func(trace) string) {
 	t.Helper()
-	services := trace.services()
+	eventually(t, 20*time.Second, func() string {
+		tr, err := fetchTrace(t, "http://"+jaeger.Addr+"/api/traces/"+id)
+		if err != nil {
+			return err.Error()
+		}
+		if why := check(tr); why != "" {
+			return why + "\n" + tr.String()
+		}
+		return ""
+	})
+}
+
+// checkCall gives what the trace of a call of wordcount lacks.
+func checkCall(tr trace, id, cold string) string {
+	services := tr.services()
 	for _, s := range []string{"planner", "executor", "state", "fs"} {
 		if !slices.Contains(services, s) {
-			t.Errorf("no span of %s in the trace; it has %v", s, services)
+			return fmt.Sprintf("no span is of %s, but of %v", s, services)
 		}
 	}
-	all := trace.named("call ann/wordcount")
+	all := tr.named("call ann/wordcount")
 	if len(all) != 1 {
-		t.Fatalf("%d spans are called \"call ann/wordcount\", want 1:\n%s", len(all), trace)
+		return fmt.Sprintf(`%d spans are called "call ann/wordcount", want 1`, len(all))
 	}
 	call := all[0]
 	for tag, value := range map[string]string{"faas.name": "ann/wordcount", "faas.invocation_id": id, "faas.coldstart": cold, "faas.instance": "executor-1"} {
 		if got := call.tag(tag); got != value {
-			t.Errorf("%s is %q, want %q", tag, got, value)
+			return fmt.Sprintf("%s is %q, want %q", tag, got, value)
 		}
 	}
-	below := map[string]bool{}
-	object := false
-	for _, s := range trace.spans {
-		if trace.under(s, call) {
-			below[trace.service(s)] = true
+	below, object := map[string]bool{}, false
+	for _, s := range tr.spans {
+		if p := s.parent(); p != "" && tr.byID(p) == nil {
+			return fmt.Sprintf("the parent of %q is missing", s.OperationName)
+		}
+		if tr.under(s, call) {
+			below[tr.service(s)] = true
 			object = object || s.OperationName == "object get"
 		}
 	}
-	if !below["state"] || !below["fs"] {
-		t.Errorf("below the call are spans of %v, want state and fs:\n%s", below, trace)
+	root := tr.root(call)
+	switch {
+	case !below["state"] || !below["fs"]:
+		return fmt.Sprintf("below the call are spans of %v, want state and fs", below)
+	case cold == "true" && !object:
+		return "no object was got below a cold call"
+	case tr.service(root) != "planner" || !strings.Contains(root.OperationName, "/v1/invoke/"):
+		return fmt.Sprintf("the call's root is %q of %s, want the REST request at the planner", root.OperationName, tr.service(root))
 	}
-	if cold == "true" && !object {
-		t.Errorf("no object was got below a cold call:\n%s", trace)
-	}
-	root := trace.root(call)
-	if trace.service(root) != "planner" || !strings.Contains(root.OperationName, "/v1/invoke/") || root.parent() != "" {
-		t.Errorf("the call's root is %q of %s with parent %q, want the REST request at the planner:\n%s", root.OperationName, trace.service(root), root.parent(), trace)
-	}
-}
-
-// query asks a Jaeger for traces whose root may have a parent outside.
-type query struct {
-	*cluster.Tracing
-	outside string
-}
-
-// complete asks for a trace until it has a call and each span's parent: spans come in batches.
-func (q query) complete(t *testing.T, id string) trace {
-	t.Helper()
-	var tr trace
-	eventually(t, 30*time.Second, func() string {
-		var err error
-		tr, err = fetchTrace(t, "http://"+q.Addr+"/api/traces/"+id)
-		if err != nil {
-			return err.Error()
-		}
-		if len(tr.named("call ann/wordcount")) == 0 {
-			return "no span of a call yet:\n" + tr.String()
-		}
-		for _, s := range tr.spans {
-			if p := s.parent(); p != "" && p != q.outside && tr.byID(p) == nil {
-				return "a parent is missing:\n" + tr.String()
-			}
-		}
-		return ""
-	})
-	return tr
+	return ""
 }
 
 // span and trace are Jaeger's, as its query API gives them.

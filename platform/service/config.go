@@ -29,9 +29,22 @@ type Config struct {
 // DefaultConfig has a usable value for every setting.
 func DefaultConfig() Config { return Config{Listen: "127.0.0.1:8080", Grace: 30 * time.Second, Log: "info"} }
 
+// ports are where the services listen unless told otherwise: the defaults of one find the defaults of another on a
+// machine that runs them all.
+var ports = map[string]string{"planner": "8080", "upload": "8081", "state": "8082", "fs": "8083", "executor": "8084"}
+
+// Named is c for the service of that name.
+func (c Config) Named(name string) Config {
+	c.Name = name
+	if port := ports[name]; port != "" {
+		c.Listen = "127.0.0.1:" + port
+	}
+	return c
+}
+
 // Flags registers the settings that all services share.
 func (c *Config) Flags(fs *flag.FlagSet) {
-	fs.StringVar(&c.Listen, "listen", c.Listen, "`address` for gRPC and REST; port 0 takes a free one")
+	fs.StringVar(&c.Listen, "listen", c.Listen, "`address` for gRPC and REST; port 0 takes a free one; planner, upload, state, fs and executor begin at 8080 in this order")
 	fs.DurationVar(&c.Grace, "grace", c.Grace, "how long work in progress may take to end after SIGTERM")
 	fs.StringVar(&c.Log, "log", c.Log, "least `level` that is logged: debug, info, warn or error")
 }

@@ -56,7 +56,7 @@ type Server struct {
 
 // Main runs the service until SIGTERM or SIGINT and exits with 0, or with 1 after an error. A second signal exits at once.
 func Main(name string, cfg Flagger, start Start) {
-	base := DefaultConfig()
+	base := DefaultConfig().Named(name)
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	base.Flags(fs)
 	cfg.Flags(fs)
@@ -72,7 +72,6 @@ func Main(name string, cfg Flagger, start Start) {
 		<-ctx.Done()
 		stop() // the next signal has its default effect again: it ends the process
 	}()
-	base.Name = name
 	if err := Run(ctx, base, start); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		os.Exit(1)

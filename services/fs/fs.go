@@ -79,11 +79,12 @@ type Condition struct {
 	Match  *skein.Digest // the file has this content
 }
 
-var tracer = otel.Tracer("skein.dev/services/fs")
+// tracer is asked for anew each time: a process may start more than one service, each with its own provider.
+func tracer() trace.Tracer { return otel.Tracer("skein.dev/services/fs") }
 
 // span starts the span of an operation; end takes its error.
 func span(ctx context.Context, name string, user skein.User, path string) (context.Context, trace.Span) {
-	return tracer.Start(ctx, name, trace.WithAttributes(attribute.String("skein.user", string(user)), attribute.String("skein.path", path)))
+	return tracer().Start(ctx, name, trace.WithAttributes(attribute.String("skein.user", string(user)), attribute.String("skein.path", path)))
 }
 
 func end(sp trace.Span, n int64, err *error) {

@@ -43,6 +43,9 @@ func nameKey(p skein.FilePath) (string, error) {
 	if long {
 		return "", fault.Invalid.New("BAD_NAME", "path %.80q is too long: spaces and the characters ! and [ count twice", p.Path)
 	}
+	if err := blob.CheckKey(key); err != nil {
+		return "", fault.Invalid.New("BAD_NAME", "path %.80q can't be stored: %s", p.Path, err).WithHint("take other names for its directories")
+	}
 	return key, nil
 }
 

@@ -24,7 +24,7 @@ import (
 // put of this process has pinned the block since; one of another has made it young, which is looked at once more right
 // before the deletion. (What remains is another process's write between that look and the deletion, a request later.)
 func (f *Files) Sweep(ctx context.Context, grace time.Duration) (deleted int, err error) {
-	ctx, sp := tracer.Start(ctx, "fs sweep")
+	ctx, sp := tracer().Start(ctx, "fs sweep")
 	defer func() { end(sp, 0, &err) }()
 	f.sweeping.Lock()
 	defer f.sweeping.Unlock()

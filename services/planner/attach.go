@@ -26,7 +26,8 @@ type stream struct {
 	wake    chan struct{}
 	dropped chan struct{}
 	once    sync.Once
-	why     string
+	why     string // with err, set before dropped is closed
+	err     error
 }
 
 func newStream() *stream {
@@ -55,9 +56,12 @@ func (s *stream) nudge() {
 	}
 }
 
-func (s *stream) drop(why string) {
-	s.once.Do(func() { s.why = why; close(s.dropped) })
+// drop ends the stream, once; err is what its executor is told.
+func (s *stream) drop(why string, err error) {
+	s.once.Do(func() { s.why, s.err = why, err; close(s.dropped) })
 }
+
+func detached(why string) error { return fault.Unavailable.New("DETACHED", "%s", why) }
 
 // batchBytes keeps a batch of calls below the message limit.
 const batchBytes = skein.MaxPayload
@@ -96,7 +100,7 @@ func (s *stream) send(out grpc.BidiStreamingServer[plannerv1.AttachRequest, plan
 func batch(calls []*callv1.Assignment) int {
 	size := 0
 	for i, c := range calls {
-		if size += proto.Size(c); size > batchBytes && i > 0 {
+		if size += proto.Size(c) + 8; size > batchBytes && i > 0 { // 8 for the field's tag and length
 			return i
 		}
 	}
@@ -132,20 +136,22 @@ func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, pl
 	}
 	p.log.Info("executor attached", "executor", id, "slots", hello.GetSlots())
 
-	// Two ends: one receives, one sends; the first to stop decides why.
-	why := make(chan string, 2)
-	go func() { why <- "its stream broke: " + reason(p.receive(in, id)) }()
-	go func() { why <- "sending to it failed: " + reason(s.send(in)) }()
-	lost := ""
-	select {
-	case lost = <-why:
-	case <-s.dropped:
-		lost = s.why
+	// One receives, one sends, and others may drop the stream; the first to do so decides why.
+	go func() {
+		err := p.receive(in, s, id)
+		s.drop("its stream broke: "+reason(err), err)
+	}()
+	go func() {
+		err := s.send(in)
+		s.drop("sending to it failed: "+reason(err), err)
+	}()
+	<-s.dropped
+	p.leave(id, s.why)
+	p.log.Info("executor detached", "executor", id, "why", s.why)
+	if errors.Is(s.err, io.EOF) {
+		return nil
 	}
-	s.drop(lost)
-	p.leave(id, lost)
-	p.log.Info("executor detached", "executor", id, "why", lost)
-	return nil
+	return s.err
 }
 
 func (p *Planner) enter(s *stream, ex Executor) error {
@@ -154,13 +160,11 @@ func (p *Planner) enter(s *stream, ex Executor) error {
 	if p.draining {
 		return fault.Unavailable.New("DRAINING", "this planner is shutting down")
 	}
-	if p.core.executors[ex.ID] == nil { // before Attach: it may dispatch at once
-		p.streams[ex.ID] = s
-	}
 	commands, err := p.core.Attach(p.now(), ex)
 	if err != nil {
 		return err
 	}
+	p.streams[ex.ID] = s
 	p.carryOut(commands)
 	return nil
 }
@@ -176,39 +180,45 @@ func (p *Planner) dropAll(why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.streams {
-		s.drop(why)
+		s.drop(why, detached(why))
 	}
 }
 
-func (p *Planner) receive(in grpc.BidiStreamingServer[plannerv1.AttachRequest, plannerv1.AttachResponse], id string) error {
+func (p *Planner) receive(in grpc.BidiStreamingServer[plannerv1.AttachRequest, plannerv1.AttachResponse], s *stream, id string) error {
 	for {
 		m, err := in.Recv()
 		if err != nil {
 			return err
 		}
-		switch e := m.GetEvent().(type) {
-		case *plannerv1.AttachRequest_Outcomes:
-			p.mu.Lock()
-			for _, o := range e.Outcomes.GetOutcomes() {
-				callID, res, err := fromOutcome(o)
-				if err != nil {
-					p.mu.Unlock()
-					return err
-				}
-				p.carryOut(p.core.Outcome(p.now(), id, callID, o.GetAttempt(), res))
-			}
-			p.mu.Unlock()
-		case *plannerv1.AttachRequest_Heartbeat:
-			h := e.Heartbeat
-			p.mu.Lock()
-			p.core.Heartbeat(p.now(), id, h.GetMemoryUsedBytes(), toDigests(h.GetLoaded()), toDigests(h.GetUnloaded()))
-			p.mu.Unlock()
-		case *plannerv1.AttachRequest_Drain:
-			p.mu.Lock()
-			p.core.Drain(id)
-			p.mu.Unlock()
+		if err := p.heard(s, id, m); err != nil {
+			return err
 		}
 	}
+}
+
+// heard takes what an executor said.
+func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.streams[id] != s { // the rest of a stream that was given up must not speak for its successor of the same name
+		return nil
+	}
+	switch e := m.GetEvent().(type) {
+	case *plannerv1.AttachRequest_Outcomes:
+		for _, o := range e.Outcomes.GetOutcomes() {
+			callID, res, err := fromOutcome(o)
+			if err != nil {
+				return err
+			}
+			p.carryOut(p.core.Outcome(p.now(), id, callID, o.GetAttempt(), res))
+		}
+	case *plannerv1.AttachRequest_Heartbeat:
+		h := e.Heartbeat
+		p.core.Heartbeat(p.now(), id, h.GetMemoryUsedBytes(), toDigests(h.GetLoaded()), toDigests(h.GetUnloaded()))
+	case *plannerv1.AttachRequest_Drain:
+		p.core.Drain(p.now(), id)
+	}
+	return nil
 }
 
 func reason(err error) string {

@@ -3,6 +3,8 @@ package planner
 import (
 	"context"
 	"flag"
+	"fmt"
+	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -32,6 +34,9 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 
 // Start builds the planner on a server.
 func (c *Config) Start(_ context.Context, s *service.Server) error {
+	if c.Limits.Silence < 100*time.Millisecond { // Tick is not finer
+		return fmt.Errorf("--executor-silence %s: want 100ms or more", c.Limits.Silence)
+	}
 	conn, err := s.Dial(c.Upload)
 	if err != nil {
 		return err
@@ -49,22 +54,27 @@ func (c *Config) Start(_ context.Context, s *service.Server) error {
 	s.Go(names.watch)
 	s.Go(p.Tick)
 	s.Drain(p.Drain)
-	return p.measure()
+	stop, err := p.measure()
+	if err != nil {
+		return err
+	}
+	s.Close(stop)
+	return nil
 }
 
-// measure publishes the queue and the slots.
-func (p *Planner) measure() error {
+// measure publishes the queue and the slots until stop is called.
+func (p *Planner) measure() (stop func() error, err error) {
 	meter := otel.Meter("skein.dev/services/planner")
 	depth, err := meter.Int64ObservableGauge("faas.queue_depth", metric.WithDescription("Calls that wait for a slot"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	slots, err := meter.Int64ObservableGauge("faas.slots", metric.WithDescription("Slots of all executors, by state"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	used, free := metric.WithAttributes(attribute.String("state", "used")), metric.WithAttributes(attribute.String("state", "free"))
-	_, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+	reg, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		o.ObserveInt64(depth, int64(p.QueueLen()))
 		var inUse, all int64
 		for _, e := range p.Executors() {
@@ -75,5 +85,8 @@ func (p *Planner) measure() error {
 		o.ObserveInt64(slots, max(0, all-inUse), free)
 		return nil
 	}, depth, slots)
-	return err
+	if err != nil {
+		return nil, err
+	}
+	return reg.Unregister, nil
 }

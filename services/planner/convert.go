@@ -30,7 +30,7 @@ func toAssignment(r *Record) *callv1.Assignment {
 
 func fromOutcome(o *callv1.Outcome) (skein.CallID, skein.Result, error) {
 	var id skein.CallID
-	if copy(id[:], o.GetCallId()) != len(id) {
+	if n := copy(id[:], o.GetCallId()); n != len(id) || n != len(o.GetCallId()) {
 		return id, skein.Result{}, fault.Invalid.New("BAD_OUTCOME", "an outcome names no call")
 	}
 	res := skein.Result{

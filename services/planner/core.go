@@ -27,6 +27,8 @@ type Core struct {
 	endedSize int64      // bytes of it
 	requests  map[requestKey]skein.CallID
 	seq       uint64
+	ticked    time.Time // the last Tick
+	awake     time.Time // the first Tick after a gap: silence before it is no executor's fault
 	commands  []Command
 }
 
@@ -185,7 +187,12 @@ func (c *Core) schedule(now time.Time) {
 		if ex == nil {
 			return
 		}
+		if !now.Before(r.Deadline) { // the clock ran ahead of Tick; a slot is not for what nobody waits for
+			c.stop(now, r, overdue)
+			continue
+		}
 		c.queue.remove(r)
+		c.queue.pass(r)
 		r.State, r.Executor, r.Started = skein.Running, ex.ID, now
 		r.due = r.Deadline.Add(c.limits.Overdue) // the executor keeps the deadline; ours is for one that does not
 		heap.Fix(&c.deadlines, r.heapAt)
@@ -272,9 +279,9 @@ func (c *Core) Heartbeat(now time.Time, id string, memoryUsed int64, loaded, unl
 }
 
 // Drain stops the placing of calls on an executor.
-func (c *Core) Drain(id string) {
+func (c *Core) Drain(now time.Time, id string) {
 	if ex := c.executors[id]; ex != nil {
-		ex.Draining = true
+		ex.Draining, ex.LastHeard = true, now
 	}
 }
 
@@ -285,12 +292,12 @@ func (c *Core) Outcome(now time.Time, executorID string, id skein.CallID, attemp
 	if ex == nil {
 		return nil
 	}
+	ex.LastHeard = now
 	r := ex.running[id]
 	if r == nil || r.Attempt != attempt {
 		return nil
 	}
 	delete(ex.running, id)
-	ex.LastHeard = now
 	if res.Cold {
 		ex.loaded[r.Version.Digest] = struct{}{}
 	}
@@ -312,17 +319,24 @@ func (c *Core) Cancel(now time.Time, id skein.CallID) []Command {
 // Tick does what time alone causes: deadlines, silent executors, forgotten history.
 func (c *Core) Tick(now time.Time) []Command {
 	for len(c.deadlines) > 0 && !now.Before(c.deadlines[0].due) {
-		c.stop(now, c.deadlines[0], skein.Result{State: skein.TimedOut, Reason: "DEADLINE", Message: "the deadline passed"})
+		c.stop(now, c.deadlines[0], overdue)
 	}
+	if now.Sub(c.ticked) > c.limits.Silence/2 { // this process stood still: what was said meanwhile is not read yet
+		c.awake = now
+	}
+	c.ticked = now
 	for id, ex := range c.executors {
-		if now.Sub(ex.LastHeard) > c.limits.Silence {
-			c.commands = append(c.commands, Command{Kind: Drop, Executor: id, Reason: "it was silent for " + now.Sub(ex.LastHeard).Round(time.Millisecond).String()})
+		if quiet := now.Sub(ex.LastHeard); quiet > c.limits.Silence && now.Sub(c.awake) > c.limits.Silence {
+			c.commands = append(c.commands, Command{Kind: Drop, Executor: id, Reason: "it was silent for " + quiet.Round(time.Millisecond).String()})
 		}
 	}
 	c.forget(now)
 	c.schedule(now)
 	return c.take()
 }
+
+// overdue is how a call ends whose deadline passed here.
+var overdue = skein.Result{State: skein.TimedOut, Reason: "DEADLINE", Message: "the deadline passed"}
 
 // stop ends a call before its executor does.
 func (c *Core) stop(now time.Time, r *record, res skein.Result) {
@@ -346,7 +360,7 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 	}
 	r.Result, r.State, r.Executor, r.Ended = res, res.State, res.Executor, now
 	r.Expires = now.Add(c.limits.HistoryAge)
-	r.Input = nil
+	r.Input, r.Args, r.Trace = nil, nil, nil // nobody asks for them, and the history's size does not count them
 	c.emit(Ended, r.Executor, r, "")
 	c.ended.PushBack(r)
 	c.endedSize += r.size()

@@ -8,8 +8,10 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -21,11 +23,9 @@ import (
 	"skein.dev/platform/fault"
 )
 
-var tracer = otel.Tracer("skein.dev/services/planner")
-
 // Planner places calls on executors and keeps their records.
 //
-// Lock order: mu only. Commands of the core are carried out under it, and none of them blocks: a stream's outbox is
+// Lock order: mu, then a stream's. Commands of the core are carried out under it, and none of them blocks: a stream's outbox is
 // bounded by its executor's slots, a waiter is a closed channel.
 type Planner struct {
 	log      *slog.Logger
@@ -75,10 +75,11 @@ func (q *Request) check() error {
 	size := 0
 	for _, a := range q.Args {
 		size += len(a)
-		for i := 0; i < len(a); i++ {
-			if a[i] == 0 {
-				return fault.Invalid.New("BAD_ARGS", "an argument holds a NUL byte")
-			}
+		if strings.IndexByte(a, 0) >= 0 {
+			return fault.Invalid.New("BAD_ARGS", "an argument holds a NUL byte")
+		}
+		if !utf8.ValidString(a) { // the message to the executor could not be encoded, and its stream would end
+			return fault.Invalid.New("BAD_ARGS", "an argument is not UTF-8").WithHint("pass bytes as input")
 		}
 	}
 	switch {
@@ -87,6 +88,9 @@ func (q *Request) check() error {
 	case len(q.Args) > maxArgs || size > maxArgBytes:
 		return fault.TooLarge.New("TOO_LARGE", "%d arguments of %d bytes in all: at most %d and %d are allowed", len(q.Args), size, maxArgs, maxArgBytes).
 			WithHint("pass the data as input")
+	case len(q.Input)+size > skein.MaxPayload: // both travel in one message, and an executor's stream ends by one too large
+		return fault.TooLarge.New("TOO_LARGE", "the input and the arguments have %d bytes together, at most %d are allowed", len(q.Input)+size, skein.MaxPayload).
+			WithHint("put large data into a file or a state value and pass its name")
 	case len(q.RequestID) > maxRequestID:
 		return fault.Invalid.New("BAD_REQUEST_ID", "the request id has %d bytes, at most %d are allowed", len(q.RequestID), maxRequestID)
 	case q.Timeout < 0 || q.Timeout > MaxTimeout:
@@ -118,11 +122,11 @@ func (q *Request) bodyHash() (sum [32]byte) {
 // Invoke runs a call and waits for its end. If ctx ends first the call is cancelled, unless a request id lets another
 // request join it.
 func (p *Planner) Invoke(ctx context.Context, q Request) (rec *Record, err error) {
-	ctx, span := tracer.Start(ctx, "invoke "+q.Function.String(), trace.WithSpanKind(trace.SpanKindClient),
+	ctx, span := otel.Tracer("skein.dev/services/planner").Start(ctx, "invoke "+q.Function.String(), trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.String("faas.invoked_name", q.Function.String()), attribute.String("faas.invoked_provider", "skein")))
 	defer func() { endSpan(span, rec, err) }()
 
-	id, w, err := p.submit(ctx, q)
+	accepted, w, err := p.submit(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +135,7 @@ func (p *Planner) Invoke(ctx context.Context, q Request) (rec *Record, err error
 		return w.ended, nil
 	case <-ctx.Done():
 		if q.RequestID == "" {
-			p.apply(func(now time.Time) []Command { return p.core.Cancel(now, id) })
+			p.apply(func(now time.Time) []Command { return p.core.Cancel(now, accepted.ID) })
 		}
 		return nil, fault.From(ctx.Err())
 	}
@@ -139,20 +143,17 @@ func (p *Planner) Invoke(ctx context.Context, q Request) (rec *Record, err error
 
 // Submit accepts a call and returns at once.
 func (p *Planner) Submit(ctx context.Context, q Request) (*Record, error) {
-	id, _, err := p.submit(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	return p.Get(id)
+	accepted, _, err := p.submit(ctx, q)
+	return accepted, err
 }
 
-func (p *Planner) submit(ctx context.Context, q Request) (skein.CallID, *waiter, error) {
+func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, error) {
 	if err := q.check(); err != nil {
-		return skein.CallID{}, nil, err
+		return nil, nil, err
 	}
 	version, err := p.resolve(ctx, q.Function)
 	if err != nil {
-		return skein.CallID{}, nil, err
+		return nil, nil, err
 	}
 	if q.Timeout == 0 {
 		q.Timeout = DefaultTimeout
@@ -172,7 +173,7 @@ func (p *Planner) submit(ctx context.Context, q Request) (skein.CallID, *waiter,
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.draining {
-		return skein.CallID{}, nil, fault.Unavailable.New("DRAINING", "this planner is shutting down").WithRetry(time.Second)
+		return nil, nil, fault.Unavailable.New("DRAINING", "this planner is shutting down").WithRetry(time.Second)
 	}
 	// The waiter is there before the call is: its end may come within the same event.
 	w := &waiter{done: make(chan struct{})}
@@ -180,14 +181,18 @@ func (p *Planner) submit(ctx context.Context, q Request) (skein.CallID, *waiter,
 	id, commands, err := p.core.Submit(now, call, q.RequestID, traceID, hash)
 	if err != nil {
 		delete(p.waiters, call.ID)
-		return skein.CallID{}, nil, err
+		return nil, nil, err
 	}
 	if id != call.ID {
 		delete(p.waiters, call.ID)
 		w = p.waiter(id)
 	}
 	p.carryOut(commands)
-	return id, w, nil
+	if r := p.core.calls[id]; r != nil {
+		copied := r.Record
+		return &copied, w, nil
+	}
+	return w.ended, w, nil // it has ended and is forgotten already: the history is that short
 }
 
 // waiter gives the waiter of a known call. The caller holds mu.
@@ -222,7 +227,7 @@ func (p *Planner) carryOut(commands []Command) {
 			}
 		case Drop:
 			if s := p.streams[c.Executor]; s != nil {
-				s.drop(c.Reason)
+				s.drop(c.Reason, detached(c.Reason))
 			}
 		case Ended:
 			if w := p.waiters[c.Call.ID]; w != nil {
@@ -283,8 +288,8 @@ type Node struct {
 	Children []Node
 }
 
-// maxNodes bounds a graph that is given out.
-const maxNodes = 10_000
+// maxNodes bounds a graph that is given out: as a message it stays below 4 MiB.
+const maxNodes = 5_000
 
 // Graph gives a call and all below it.
 func (p *Planner) Graph(id skein.CallID) (Node, error) {
@@ -392,7 +397,10 @@ func endSpan(span trace.Span, rec *Record, err error) {
 		span.SetStatus(codes.Error, rec.Reason)
 	}
 	if rec != nil {
-		span.SetAttributes(attribute.String("faas.invocation_id", rec.ID.String()), attribute.Int64("skein.queue_us", rec.Started.Sub(rec.Created).Microseconds()))
+		span.SetAttributes(attribute.String("faas.invocation_id", rec.ID.String()))
+		if !rec.Started.IsZero() {
+			span.SetAttributes(attribute.Int64("skein.queue_us", rec.Started.Sub(rec.Created).Microseconds()))
+		}
 	}
 	span.End()
 }

@@ -2,6 +2,7 @@ package planner
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -16,12 +17,13 @@ import (
 // watch is down or another replica of upload took the change; while the watch stands, a change through its replica is seen
 // before the uploader's answer is sent.
 type resolver struct {
-	upload uploadv1.UploadServiceClient
-	lease  time.Duration
-	flight singleflight.Group
-	mu     sync.Mutex
-	known  map[skein.Function]known
-	epoch  uint64 // grows with every change seen: an answer asked for before a change is not kept
+	upload   uploadv1.UploadServiceClient
+	lease    time.Duration
+	patience time.Duration // with one look-up
+	flight   singleflight.Group
+	mu       sync.Mutex
+	known    map[skein.Function]known
+	epoch    uint64 // grows with every change seen: an answer asked for before a change is not kept
 }
 
 type known struct {
@@ -30,7 +32,7 @@ type known struct {
 }
 
 func newResolver(upload uploadv1.UploadServiceClient) *resolver {
-	return &resolver{upload: upload, lease: time.Second, known: map[skein.Function]known{}}
+	return &resolver{upload: upload, lease: time.Second, patience: 5 * time.Second, known: map[skein.Function]known{}}
 }
 
 // resolve gives the current version of a function.
@@ -54,14 +56,17 @@ func (r *resolver) resolve(ctx context.Context, f skein.Function) (skein.Version
 // ask looks the function up, once for all who ask at the same time.
 func (r *resolver) ask(ctx context.Context, f skein.Function) (skein.Version, error) {
 	ch := r.flight.DoChan(f.String(), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.patience)
 		defer cancel()
 		r.mu.Lock()
 		epoch := r.epoch
 		r.mu.Unlock()
 		asked := time.Now()
 		resp, err := r.upload.GetFunction(ctx, &uploadv1.GetFunctionRequest{User: string(f.User), Function: f.Name})
-		if err != nil {
+		switch {
+		case errors.Is(err, fault.Unavailable) || errors.Is(err, fault.Timeout): // its text has addresses, and no deadline of the caller's passed
+			return skein.Version{}, fault.Unavailable.New("UPLOAD_DOWN", "the upload service, which knows the functions, does not answer").WithRetry(time.Second)
+		case err != nil:
 			return skein.Version{}, err
 		}
 		current := resp.GetFunction().GetCurrent()
@@ -104,10 +109,11 @@ func (r *resolver) forget(f *skein.Function) {
 // watch keeps the stream of changes from upload standing until ctx ends.
 func (r *resolver) watch(ctx context.Context) error {
 	for pause := 50 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 2*time.Second) {
-		if began := time.Now(); r.follow(ctx) == nil || time.Since(began) > 10*time.Second {
+		began := time.Now()
+		r.follow(ctx)
+		if time.Since(began) > 10*time.Second {
 			pause = 50 * time.Millisecond
 		}
-		r.forget(nil) // what changed while nobody listened is unknown
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -116,22 +122,23 @@ func (r *resolver) watch(ctx context.Context) error {
 	return nil
 }
 
-func (r *resolver) follow(ctx context.Context) error {
+// follow hears of changes until the stream breaks.
+func (r *resolver) follow(ctx context.Context) {
 	stream, err := r.upload.WatchFunctions(ctx)
 	if err != nil {
-		return err
+		return
 	}
 	for {
 		change, err := stream.Recv()
 		if err != nil {
-			return err
+			return
 		}
 		if f, err := skein.NewFunction(change.GetUser(), change.GetFunction()); err == nil {
 			r.forget(&f)
 		}
 		// The uploader's answer waits for this.
 		if err := stream.Send(&uploadv1.WatchFunctionsRequest{SeenSequence: change.GetSequence()}); err != nil {
-			return err
+			return
 		}
 	}
 }

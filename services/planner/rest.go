@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +23,10 @@ func (p *Planner) invokeREST(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	query := r.URL.Query()
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return fault.Invalid.New("BAD_QUERY", "the query string: %v", err)
+	}
 	timeout, err := parseTimeout(query.Get("timeout"))
 	if err != nil {
 		return err
@@ -70,7 +74,7 @@ func parseTimeout(s string) (time.Duration, error) {
 		return 0, nil
 	}
 	if n, err := strconv.ParseFloat(s, 64); err == nil && n > 0 && n <= MaxTimeout.Seconds() {
-		return time.Duration(n * float64(time.Second)), nil
+		return max(1, time.Duration(n*float64(time.Second))), nil // 0 would mean the default
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 || d > MaxTimeout {

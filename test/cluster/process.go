@@ -165,10 +165,16 @@ func (p *Process) Terminate() {
 	_ = syscall.Kill(p.cmd.Process.Pid, syscall.SIGTERM)
 }
 
-// Stop asks the process to end in good order and waits until it has. It must, with exit code 0.
+// Stop asks the process to end in good order and waits until it has.
 func (p *Process) Stop() {
 	p.t.Helper()
 	p.Terminate()
+	p.AwaitEnd()
+}
+
+// AwaitEnd waits until a process that was asked to end has done so. It must, with exit code 0.
+func (p *Process) AwaitEnd() {
+	p.t.Helper()
 	select {
 	case <-p.gone:
 		if code := p.cmd.ProcessState.ExitCode(); code != 0 {

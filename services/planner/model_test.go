@@ -1,0 +1,485 @@
+package planner
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"skein.dev"
+	"skein.dev/platform/fault"
+)
+
+// audit says what is wrong within a core's books, whatever happened to it before.
+func audit(c *Core) error {
+	alive := 0
+	for id, r := range c.calls {
+		queued, running := r.queuedAt != nil, false
+		if ex := c.executors[r.Executor]; ex != nil {
+			running = ex.running[id] == r
+		}
+		heaped := r.heapAt >= 0 && r.heapAt < len(c.deadlines) && c.deadlines[r.heapAt] == r
+		switch {
+		case r.State == skein.Queued && queued && !running && heaped && r.Executor == "":
+			alive++
+		case r.State == skein.Running && !queued && running && heaped:
+			alive++
+		case r.State.Terminal() && !queued && r.heapAt == -1 && !r.Ended.IsZero() && r.Input == nil && r.Args == nil:
+		default:
+			return fmt.Errorf("call %s is %s, queued %v, running %v, in deadlines %v (%d)", id, r.State, queued, running, heaped, r.heapAt)
+		}
+		if r.RequestID != "" && c.requests[requestKey{r.Function, r.RequestID}] != id {
+			return fmt.Errorf("request %q of call %s is not known", r.RequestID, id)
+		}
+	}
+	if alive != len(c.deadlines) {
+		return fmt.Errorf("%d calls are alive, %d have deadlines", alive, len(c.deadlines))
+	}
+	for i := 1; i < len(c.deadlines); i++ {
+		if c.deadlines[i].due.Before(c.deadlines[(i-1)/2].due) {
+			return fmt.Errorf("deadlines are no heap at %d", i)
+		}
+	}
+	for k, id := range c.requests {
+		if r := c.calls[id]; r == nil || r.RequestID != k.id || r.Function != k.fn {
+			return fmt.Errorf("request %v stands for %s, which is %+v", k, id, r)
+		}
+	}
+	for id, ex := range c.executors {
+		for callID, r := range ex.running {
+			if r.Executor != id || r.ID != callID || !r.State.Terminal() && c.calls[callID] != r {
+				return fmt.Errorf("executor %s runs %+v", id, r.Record)
+			}
+		}
+		if len(ex.running) > ex.Slots {
+			return fmt.Errorf("executor %s runs %d calls on %d slots", id, len(ex.running), ex.Slots)
+		}
+		if c.queue.len() > 0 && !ex.Draining && len(ex.running) < ex.Slots {
+			return fmt.Errorf("%d calls wait although %s has a free slot", c.queue.len(), id)
+		}
+	}
+	if err := auditQueue(c); err != nil {
+		return err
+	}
+	return auditHistory(c)
+}
+
+func auditQueue(c *Core) error {
+	q := &c.queue
+	calls, bytes := 0, int64(0)
+	for e := q.turns.Front(); e != nil; e = e.Next() {
+		ln := e.Value.(*line)
+		if ln.turn != e || q.lines[ln.user] != ln || ln.calls.Len() == 0 {
+			return fmt.Errorf("the line of %s is wrong", ln.user)
+		}
+		mine := int64(0)
+		for f := ln.calls.Front(); f != nil; f = f.Next() {
+			r := f.Value.(*record)
+			if r.queuedAt != f || r.Function.User != ln.user || c.calls[r.ID] != r {
+				return fmt.Errorf("the line of %s holds %+v", ln.user, r.Record)
+			}
+			mine += weight(&r.Call)
+		}
+		if mine != ln.bytes {
+			return fmt.Errorf("the line of %s has %d bytes, it says %d", ln.user, mine, ln.bytes)
+		}
+		calls, bytes = calls+ln.calls.Len(), bytes+mine
+	}
+	if calls != q.calls || bytes != q.bytes || len(q.lines) != q.turns.Len() {
+		return fmt.Errorf("the queue has %d calls of %d bytes, it says %d of %d", calls, bytes, q.calls, q.bytes)
+	}
+	if q.calls > c.limits.QueueCalls || q.bytes > c.limits.QueueBytes {
+		return fmt.Errorf("the queue has %d calls of %d bytes, which is over its limits", q.calls, q.bytes)
+	}
+	return nil
+}
+
+func auditHistory(c *Core) error {
+	size, seq := int64(0), uint64(0)
+	for e := c.ended.Front(); e != nil; e = e.Next() {
+		r := e.Value.(*record)
+		if !r.State.Terminal() || c.calls[r.ID] != r {
+			return fmt.Errorf("the history holds %+v", r.Record)
+		}
+		size += r.size()
+	}
+	if size != c.endedSize || size > c.limits.HistoryBytes || c.ended.Len() > c.limits.HistoryCalls {
+		return fmt.Errorf("the history has %d calls of %d bytes, it says %d", c.ended.Len(), size, c.endedSize)
+	}
+	if c.ended.Len()+len(c.deadlines) != len(c.calls) || c.listed.Len() != len(c.calls) {
+		return fmt.Errorf("%d ended and %d alive are %d calls, %d listed", c.ended.Len(), len(c.deadlines), len(c.calls), c.listed.Len())
+	}
+	for e := c.listed.Front(); e != nil; e = e.Next() {
+		r := e.Value.(*record)
+		if r.Seq <= seq || r.listedAt != e || c.calls[r.ID] != r {
+			return fmt.Errorf("the list holds %d after %d", r.Seq, seq)
+		}
+		seq = r.Seq
+	}
+	return nil
+}
+
+// model is what a core must amount to, by the simplest means: what was said to it and what it commanded.
+type model struct {
+	rng     *rand.Rand
+	c       *Core
+	now     time.Time
+	calls   map[skein.CallID]*modelCall // all ever accepted
+	order   []skein.CallID
+	execs   map[string]*modelExecutor
+	dropped []string // told to be dropped, not yet detached
+	names   int
+}
+
+type modelCall struct {
+	call      skein.Call
+	requestID string
+	hash      byte
+	ran       string // executor it was given to
+	final     *Record
+}
+
+type modelExecutor struct {
+	slots    int
+	draining bool
+	holds    map[skein.CallID]bool // given to it, no right outcome yet
+	heard    time.Time
+}
+
+// waiting is how many calls of a user (all users if none is named) wait, and their bytes.
+func (m *model) waiting(user skein.User) (n int, bytes int64) {
+	for _, id := range m.order {
+		if k := m.calls[id]; k.final == nil && k.ran == "" && (user == "" || user == k.call.Function.User) {
+			n++
+			bytes += weight(&k.call)
+		}
+	}
+	return n, bytes
+}
+
+// obey takes the core's commands and says which of them it must not have given.
+func (m *model) obey(commands []Command) error {
+	var cancelled *skein.CallID // CancelOn is followed at once by that call's end
+	for _, cmd := range commands {
+		if cancelled != nil && (cmd.Kind != Ended || cmd.Call.ID != *cancelled) {
+			return fmt.Errorf("call %s is cancelled, then comes %+v", cancelled, cmd)
+		}
+		cancelled = nil
+		if cmd.Kind == Drop {
+			ex := m.execs[cmd.Executor]
+			if ex == nil || m.now.Sub(ex.heard) <= m.c.limits.Silence {
+				return fmt.Errorf("drop %s, heard of %s ago", cmd.Executor, m.now.Sub(ex.heard))
+			}
+			if !slices.Contains(m.dropped, cmd.Executor) {
+				m.dropped = append(m.dropped, cmd.Executor)
+			}
+			continue
+		}
+		k := m.calls[cmd.Call.ID]
+		if k == nil || k.final != nil {
+			return fmt.Errorf("command %d for call %s, which is unknown or has ended", cmd.Kind, cmd.Call.ID)
+		}
+		switch ex := m.execs[cmd.Executor]; cmd.Kind {
+		case Dispatch:
+			if k.ran != "" || ex == nil || ex.draining || len(ex.holds) >= ex.slots || !m.now.Before(k.call.Deadline) {
+				return fmt.Errorf("dispatch of %s (it was on %q) to %q: %+v", cmd.Call.ID, k.ran, cmd.Executor, ex)
+			}
+			if len(cmd.Call.Input) != len(k.call.Input) || cmd.Call.Attempt != 1 {
+				return fmt.Errorf("dispatched as %+v", cmd.Call)
+			}
+			k.ran = cmd.Executor
+			ex.holds[cmd.Call.ID] = true
+		case CancelOn:
+			if k.ran != cmd.Executor || ex == nil || !ex.holds[cmd.Call.ID] {
+				return fmt.Errorf("cancel of %s on %q, it is on %q", cmd.Call.ID, cmd.Executor, k.ran)
+			}
+			cancelled = &cmd.Call.ID
+		case Ended:
+			if !cmd.Call.State.Terminal() || cmd.Call.Executor != k.ran {
+				return fmt.Errorf("ended: %+v", cmd.Call)
+			}
+			k.final = cmd.Call
+		}
+	}
+	if cancelled != nil {
+		return fmt.Errorf("call %s is cancelled and does not end", cancelled)
+	}
+	return nil
+}
+
+// compare checks that the core knows what the model does.
+func (m *model) compare() error {
+	for id, k := range m.calls {
+		r := m.c.calls[id]
+		switch {
+		case r == nil && k.final == nil:
+			return fmt.Errorf("call %s was forgotten before its end", id)
+		case r == nil:
+			delete(m.calls, id) // forgotten; a command for it would be one for an unknown call
+			m.order = slices.DeleteFunc(m.order, func(o skein.CallID) bool { return o == id })
+		case k.final != nil && (r.State != k.final.State || r.Reason != k.final.Reason || r.Ended != k.final.Ended || string(r.Output) != string(k.final.Output)):
+			return fmt.Errorf("call %s ended as %+v and now is %+v", id, k.final, r.Record)
+		case k.final == nil && r.State != map[bool]skein.CallState{true: skein.Queued, false: skein.Running}[k.ran == ""]:
+			return fmt.Errorf("call %s is %s, it was given to %q", id, r.State, k.ran)
+		}
+	}
+	if len(m.calls) != len(m.c.calls) || len(m.execs) != len(m.c.executors) {
+		return fmt.Errorf("%d calls and %d executors, want %d and %d", len(m.c.calls), len(m.c.executors), len(m.calls), len(m.execs))
+	}
+	for name, ex := range m.execs {
+		running := m.c.executors[name].running
+		if len(running) != len(ex.holds) {
+			return fmt.Errorf("executor %s uses %d slots, it holds %d calls", name, len(running), len(ex.holds))
+		}
+		for id := range ex.holds {
+			if running[id] == nil {
+				return fmt.Errorf("executor %s holds %s, the core does not know", name, id)
+			}
+		}
+	}
+	return audit(m.c)
+}
+
+func (m *model) id() (id skein.CallID) {
+	for i := range id {
+		id[i] = byte(m.rng.Uint32())
+	}
+	return id
+}
+
+// some is any element, or the zero value; in an order that depends on the seed alone.
+func some[T any](m *model, from []T) (one T) {
+	if len(from) > 0 {
+		one = from[m.rng.IntN(len(from))]
+	}
+	return one
+}
+
+func (m *model) executor() string { return some(m, slices.Sorted(maps.Keys(m.execs))) }
+
+func (m *model) submit() error {
+	call := skein.Call{
+		ID: m.id(), Function: skein.Function{User: some(m, []skein.User{"ann", "ann", "ann", "bob", "cid"}), Name: some(m, []string{"f", "g"})},
+		Input: make([]byte, m.rng.IntN(60)), Args: []string{"x"}, Parent: some(m, m.order),
+		Deadline: m.now.Add(time.Duration(m.rng.IntN(8000)) * time.Millisecond),
+	}
+	call.Version.Digest[0] = byte(m.rng.IntN(3))
+	requestID, hash := "", byte(0)
+	if m.rng.IntN(3) == 0 {
+		requestID, hash = fmt.Sprint(m.rng.IntN(10)), byte(m.rng.IntN(2))
+	}
+	// What must come of it.
+	var joins *modelCall
+	for _, id := range m.order {
+		if k := m.calls[id]; requestID != "" && k.requestID == requestID && k.call.Function == call.Function {
+			joins = k
+		}
+	}
+	l, free := m.c.limits, false
+	for _, ex := range m.execs {
+		free = free || !ex.draining && len(ex.holds) < ex.slots
+	}
+	all, bytes := m.waiting("")
+	mine, myBytes := m.waiting(call.Function.User)
+	size := weight(&call)
+	room := free || all < l.QueueCalls && mine < (l.QueueCalls+1)/2 && bytes+size <= l.QueueBytes && (mine == 0 || myBytes+size <= l.QueueBytes/2)
+
+	if joins == nil && room {
+		m.calls[call.ID] = &modelCall{call: call, requestID: requestID, hash: hash}
+		m.order = append(m.order, call.ID)
+	}
+	id, commands, err := m.c.Submit(m.now, call, requestID, "", [32]byte{hash})
+	reason := ""
+	if err != nil {
+		reason = fault.From(err).Reason
+	}
+	switch {
+	case joins != nil && joins.hash == hash && (err != nil || id != joins.call.ID || commands != nil):
+		return fmt.Errorf("request %s did not join %s: %v", requestID, joins.call.ID, err)
+	case joins != nil && joins.hash != hash && reason != "REQUEST_ID_REUSED",
+		joins == nil && !room && reason != "QUEUE_FULL",
+		joins == nil && room && (err != nil || id != call.ID):
+		return fmt.Errorf("submit with %d (%d) waiting, free %v: %v", all, mine, free, err)
+	}
+	return m.obey(commands)
+}
+
+// outcome says something of a call: mostly what is right, else of another call, attempt or executor.
+func (m *model) outcome() error {
+	name, id, attempt := m.executor(), some(m, m.order), int32(1)
+	if ex := m.execs[name]; ex != nil && m.rng.IntN(4) > 0 {
+		var held []skein.CallID
+		for _, h := range m.order {
+			if ex.holds[h] {
+				held = append(held, h)
+			}
+		}
+		id = some(m, held)
+	}
+	switch m.rng.IntN(12) {
+	case 0:
+		attempt = int32(m.rng.IntN(4))
+	case 1:
+		name = "nobody"
+	case 2:
+		id = m.id()
+	}
+	res := skein.Result{
+		State:  some(m, []skein.CallState{skein.Succeeded, skein.Succeeded, skein.Failed, skein.Cancelled, skein.TimedOut}),
+		Output: make([]byte, m.rng.IntN(3000)), Cold: m.rng.IntN(2) == 0, Reason: "SAID",
+	}
+	ex := m.execs[name]
+	right := ex != nil && ex.holds[id] && attempt == 1
+	if ex != nil {
+		ex.heard = m.now
+	}
+	if right {
+		delete(ex.holds, id)
+	}
+	times := 1 + m.rng.IntN(2)
+	for n := range times {
+		k := m.calls[id]
+		first := right && n == 0 && k != nil && k.final == nil
+		commands := m.c.Outcome(m.now, name, id, attempt, res)
+		if !right && commands != nil || n > 0 && commands != nil {
+			return fmt.Errorf("a doubled or foreign outcome of %s commands %+v", id, commands)
+		}
+		if err := m.obey(commands); err != nil {
+			return err
+		}
+		if first && (k.final == nil || k.final.State != res.State || k.final.Reason != "SAID") {
+			return fmt.Errorf("outcome %s of %s made it %+v", res.State, id, k.final)
+		}
+	}
+	return nil
+}
+
+func (m *model) detach(name string) error {
+	m.dropped = slices.DeleteFunc(m.dropped, func(d string) bool { return d == name })
+	ex := m.execs[name]
+	delete(m.execs, name)
+	commands := m.c.Detach(m.now, name, "test")
+	if err := m.obey(commands); err != nil || ex == nil {
+		return err
+	}
+	for id := range ex.holds {
+		if k := m.calls[id]; k != nil && k.final == nil {
+			return fmt.Errorf("call %s outlived %s", id, name)
+		}
+	}
+	return nil
+}
+
+func (m *model) attach() error {
+	name, slots := m.executor(), 1+m.rng.IntN(4)
+	if len(m.execs) < 4 && (name == "" || m.rng.IntN(4) > 0) {
+		m.names++
+		name = fmt.Sprint("x", m.names%7) // names come back
+	}
+	taken := m.execs[name] != nil
+	if !taken {
+		m.execs[name] = &modelExecutor{slots: slots, holds: map[skein.CallID]bool{}, heard: m.now}
+	}
+	commands, err := m.c.Attach(m.now, Executor{ID: name, Slots: slots})
+	if taken != (err != nil) {
+		return fmt.Errorf("attach %s: %v", name, err)
+	}
+	return m.obey(commands)
+}
+
+func (m *model) tick() error {
+	d := time.Duration(m.rng.IntN(300)) * time.Millisecond
+	switch m.rng.IntN(30) {
+	case 0:
+		d = time.Duration(m.rng.IntN(20)) * time.Second
+	case 1:
+		d = -d // no clock of ours does that; nothing may break all the same
+	}
+	m.now = m.now.Add(d)
+	if err := m.obey(m.c.Tick(m.now)); err != nil {
+		return err
+	}
+	for _, r := range m.c.deadlines {
+		if !m.now.Before(r.due) {
+			return fmt.Errorf("call %s is alive after %s", r.ID, r.due)
+		}
+	}
+	if e := m.c.ended.Front(); e != nil && !m.now.Before(e.Value.(*record).Expires) {
+		return fmt.Errorf("call %s is remembered after its time", e.Value.(*record).ID)
+	}
+	return nil
+}
+
+// step lets one event happen.
+func (m *model) step() error {
+	if m.rng.IntN(10) == 0 { // events come between the ticks
+		m.now = m.now.Add(time.Duration(m.rng.IntN(1500)) * time.Millisecond)
+	}
+	switch p := m.rng.IntN(100); {
+	case p < 38:
+		return m.submit()
+	case p < 72:
+		return m.outcome()
+	case p < 78:
+		return m.obey(m.c.Cancel(m.now, some(m, append([]skein.CallID{{}}, m.order...))))
+	case p < 81:
+		return m.attach()
+	case p < 82:
+		return m.detach(some(m, []string{m.executor(), "nobody"}))
+	case p < 84 && len(m.dropped) > 0: // a stream takes its time to go
+		return m.detach(m.dropped[0])
+	case p < 85:
+		name := m.executor()
+		if ex := m.execs[name]; ex != nil {
+			ex.draining, ex.heard = true, m.now
+		}
+		m.c.Drain(m.now, name)
+		return nil
+	case p < 93:
+		name := m.executor()
+		if ex := m.execs[name]; ex != nil {
+			ex.heard = m.now
+		}
+		m.c.Heartbeat(m.now, name, 1, []skein.Digest{{byte(m.rng.IntN(3))}}, []skein.Digest{{byte(m.rng.IntN(3))}})
+		return nil
+	}
+	return m.tick()
+}
+
+// Any history, checked after every event. A failure names its seed and step: both repeat it.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	seeds, steps := uint64(200), 2000
+	if testing.Short() {
+		seeds = 20
+	}
+	for seed := range seeds {
+		m := &model{
+			rng: rand.New(rand.NewPCG(seed, 1)), now: t0, calls: map[skein.CallID]*modelCall{}, execs: map[string]*modelExecutor{},
+			c: NewCore(Limits{
+				QueueCalls: 12, QueueBytes: 300, HistoryCalls: 20, HistoryBytes: 40_000, HistoryAge: 10 * time.Second,
+				Silence: 2 * time.Second, Overdue: time.Second,
+			}),
+		}
+		for step := range steps {
+			err := m.step()
+			if err == nil {
+				err = m.compare()
+			}
+			if err != nil {
+				t.Fatalf("seed %d, step %d: %v", seed, step, err)
+			}
+		}
+		// Time alone ends everything that is left.
+		m.now = m.now.Add(time.Minute)
+		err := m.obey(m.c.Tick(m.now))
+		if err == nil {
+			err = m.compare()
+		}
+		if err != nil || len(m.c.deadlines) != 0 || m.c.queue.len() != 0 {
+			t.Fatalf("seed %d: %d calls and a queue of %d outlive their deadlines: %v", seed, len(m.c.deadlines), m.c.queue.len(), err)
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// side is one of the two that are compared: clients that each do one operation after the other, and the processes whose
+// work that is. This process, which holds the clients, counts on both sides.
+type side struct {
+	clients []func(context.Context) error
+	procs   []*process
+	close   func()
+}
+
+// burst is what a side did in a short time.
+type burst struct {
+	ops       int
+	wall, cpu time.Duration
+	latency   []time.Duration // sorted
+}
+
+// perOp is the time of an operation as its client sees it, on average.
+func (b burst) perOp(clients int) float64 { return float64(b.wall) * float64(clients) / float64(b.ops) }
+
+func (b burst) cpuPerOp() float64 { return float64(b.cpu) / float64(b.ops) }
+
+func (b burst) quantile(q float64) time.Duration {
+	return b.latency[min(len(b.latency)-1, int(q*float64(len(b.latency))))]
+}
+
+// pair is a burst of each, one right after the other.
+type pair struct{ ours, bare burst }
+
+// warmUp is not measured.
+const warmUp = 500 * time.Millisecond
+
+// alternate lets the two sides take turns. Who begins alternates too, so that neither always follows the other.
+func alternate(ctx context.Context, ours, bare side, cfg config) ([]pair, error) {
+	for _, s := range []side{ours, bare} {
+		if _, err := s.run(ctx, warmUp); err != nil {
+			return nil, err
+		}
+	}
+	pairs := make([]pair, cfg.bursts)
+	for i := range pairs {
+		turns := []struct {
+			side side
+			into *burst
+		}{{ours, &pairs[i].ours}, {bare, &pairs[i].bare}}
+		if i%2 == 1 {
+			slices.Reverse(turns)
+		}
+		for _, t := range turns {
+			b, err := t.side.run(ctx, cfg.burst)
+			if err != nil {
+				return nil, err
+			}
+			*t.into = b
+		}
+	}
+	return pairs, nil
+}
+
+// run lets all clients work for d and then waits for what they have begun.
+func (s side) run(ctx context.Context, d time.Duration) (burst, error) {
+	before, err := cpuTime(s.procs)
+	if err != nil {
+		return burst{}, err
+	}
+	latencies, errs := make([][]time.Duration, len(s.clients)), make([]error, len(s.clients))
+	var wg sync.WaitGroup
+	began := time.Now()
+	for i, client := range s.clients {
+		wg.Go(func() {
+			mine := make([]time.Duration, 0, 1<<12)
+			for now := began; now.Sub(began) < d; {
+				if errs[i] = client(ctx); errs[i] != nil {
+					return
+				}
+				then := now
+				now = time.Now()
+				mine = append(mine, now.Sub(then))
+			}
+			latencies[i] = mine
+		})
+	}
+	wg.Wait()
+	b := burst{wall: time.Since(began), latency: slices.Concat(latencies...)}
+	after, err := cpuTime(s.procs)
+	if err := cmp.Or(append(errs, err)...); err != nil {
+		return burst{}, err
+	}
+	slices.Sort(b.latency)
+	b.ops, b.cpu = len(b.latency), after-before
+	return b, nil
+}
+
+// spread is a median with its quartiles.
+type spread struct{ q1, median, q3 float64 }
+
+func spreadOf(values []float64) spread {
+	v := slices.Sorted(slices.Values(values))
+	at := func(q float64) float64 { // between the two nearest
+		x := q * float64(len(v)-1)
+		i := int(x)
+		return v[i] + (x-float64(i))*(v[min(i+1, len(v)-1)]-v[i])
+	}
+	return spread{at(.25), at(.5), at(.75)}
+}

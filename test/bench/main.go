@@ -1,0 +1,186 @@
+// Command bench measures what the suite adds to the ground it stands on: a call through real processes of ours against the
+// least that could carry it, both in the same run. An absolute time says nothing on a shared machine, so every figure is a
+// ratio: the two sides take turns in short bursts, and the result is the median of the bursts' ratios with its quartiles.
+// Beside the time stands the CPU time of all processes that took part, which a busy machine disturbs less. Nothing here
+// passes or fails by a time; a call that answers wrongly ends the run.
+//
+//	go run ./test/bench                       all, as a table
+//	go run ./test/bench -md                   and into docs/benchmarks.md
+//	go run ./test/bench -run 'planned|stream' -bursts 40
+//	go run ./test/bench -run planned -profile /tmp/prof
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// config is what the flags say.
+type config struct {
+	run     *regexp.Regexp
+	bursts  int
+	burst   time.Duration
+	md      bool
+	profile string
+}
+
+func main() {
+	// A child dies with the thread that started it (process.go), so that thread must be one that stays.
+	runtime.LockOSThread()
+	if len(os.Args) > 2 && os.Args[1] == roleArg {
+		if err := play(os.Args[2], os.Args[3:]); err != nil {
+			slog.Error("bench", "role", os.Args[2], "error", err)
+			os.Exit(1)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	defer stop()
+	if err := benchmark(ctx, os.Args[1:]); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return
+		}
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func benchmark(ctx context.Context, args []string) error {
+	cfg := config{burst: 250 * time.Millisecond, bursts: 16, run: regexp.MustCompile("")}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.Func("run", "only the benchmarks whose name and clients, such as invoke.rest/64, match `regexp`", func(s string) (err error) {
+		cfg.run, err = regexp.Compile(s)
+		return err
+	})
+	flags.IntVar(&cfg.bursts, "bursts", cfg.bursts, "how many pairs of bursts, at least 12 for a figure to be quoted")
+	flags.DurationVar(&cfg.burst, "burst", cfg.burst, "how long a burst takes, at least 250ms for a figure to be quoted")
+	flags.BoolVar(&cfg.md, "md", false, "rewrite the results in docs/benchmarks.md")
+	flags.StringVar(&cfg.profile, "profile", "", "write CPU profiles of the suite's processes to `dir`")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if cfg.bursts < 1 || cfg.burst < time.Millisecond {
+		return errors.New("want at least one burst of at least 1ms")
+	}
+	if cfg.md && (cfg.run.String() != "" || cfg.bursts < 12 || cfg.burst < 250*time.Millisecond) {
+		return errors.New("-md wants all benchmarks, 12 bursts or more and 250ms or more each")
+	}
+	root, err := findRoot()
+	if err != nil {
+		return err
+	}
+
+	w := &world{cfg: cfg, root: root, out: os.Stderr}
+	defer w.close()
+	ground := newGround(root)
+	var rows []row
+	for _, b := range benchmarks {
+		if !cfg.run.MatchString(b.String()) {
+			continue
+		}
+		fmt.Fprintf(w.out, "%-24s ", b)
+		r, err := b.measure(ctx, w)
+		if err != nil {
+			fmt.Fprintln(w.out)
+			return fmt.Errorf("%s: %w", b, err)
+		}
+		fmt.Fprintln(w.out, r.brief())
+		rows = append(rows, r)
+	}
+	if err := w.saveProfiles(); err != nil {
+		return err
+	}
+	ground.learn(w)
+	text := ground.String() + "\n" + table(rows)
+	fmt.Print(text)
+	if cfg.md {
+		return rewrite(filepath.Join(root, "docs", "benchmarks.md"), text)
+	}
+	return nil
+}
+
+// bench is one row of the table.
+type bench struct {
+	name    string
+	clients int
+	goal    goal
+	sides   func(ctx context.Context, w *world, clients int) (ours, bare side, err error)
+	program string // instead of sides: a Go benchmark of this name in the executor's module
+}
+
+func (b bench) String() string {
+	if b.clients == 0 {
+		return b.name
+	}
+	return fmt.Sprintf("%s/%d", b.name, b.clients)
+}
+
+// goal is the most that a ratio should be: of times, or of CPU times. See ../shared/design/performance.md.
+type goal struct {
+	most float64
+	cpu  bool
+}
+
+var benchmarks = []bench{
+	{name: "invoke.warm.direct", clients: 1, goal: goal{most: 1.25}, sides: direct},
+	{name: "invoke.warm.direct", clients: 32, goal: goal{most: 1.30}, sides: direct},
+	{name: "invoke.warm.planned", clients: 1, goal: goal{most: 2.3}, sides: planned},
+	{name: "invoke.warm.planned", clients: 32, goal: goal{most: 1.9}, sides: planned},
+	{name: "plan.stream", clients: 1, goal: goal{most: 2.3}, sides: streamed},
+	{name: "plan.stream", clients: 32, goal: goal{most: 1.9}, sides: streamed},
+	{name: "invoke.rest", clients: 1, goal: goal{most: 2.4}, sides: rest},
+	{name: "invoke.rest", clients: 64, goal: goal{most: 1 / 0.45}, sides: rest},
+	{name: "throughput.core.direct", clients: 64, goal: goal{most: 1.35, cpu: true}, sides: direct},
+	{name: "throughput.core.planned", clients: 64, goal: goal{most: 2.4, cpu: true}, sides: planned},
+	{name: "throughput.core.stream", clients: 64, goal: goal{most: 2.4, cpu: true}, sides: streamed},
+	{name: "call.export", goal: goal{most: 1.5}, program: "BenchmarkCallExport"},
+	{name: "call.instance", program: "BenchmarkCallInstance"},
+	{name: "call.host", goal: goal{most: 1.5}, program: "BenchmarkCallHost"},
+}
+
+func (b bench) measure(ctx context.Context, w *world) (row, error) {
+	if b.program != "" {
+		return b.measureProgram(ctx, w)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute+4*time.Duration(w.cfg.bursts)*w.cfg.burst)
+	defer cancel()
+	ours, bare, err := b.sides(ctx, w, b.clients)
+	if err != nil {
+		return row{}, err
+	}
+	defer ours.close()
+	defer bare.close()
+	pairs, err := alternate(ctx, ours, bare, w.cfg)
+	if err != nil {
+		return row{}, err
+	}
+	return newRow(b, pairs), nil
+}
+
+// findRoot is the repository's: where go.work is.
+func findRoot() (string, error) {
+	out, err := exec.Command("go", "env", "GOWORK").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOWORK: %w", err)
+	}
+	file := strings.TrimSpace(string(out))
+	if filepath.Base(file) != "go.work" {
+		return "", errors.New("run it inside the repository, without GOWORK=off")
+	}
+	return filepath.Dir(file), nil
+}
