@@ -27,7 +27,9 @@ type Config struct {
 }
 
 // DefaultConfig has a usable value for every setting.
-func DefaultConfig() Config { return Config{Listen: "127.0.0.1:8080", Grace: 30 * time.Second, Log: "info"} }
+func DefaultConfig() Config {
+	return Config{Listen: "127.0.0.1:8080", Grace: 30 * time.Second, Log: "info"}
+}
 
 // ports are where the services listen unless told otherwise: the defaults of one find the defaults of another on a
 // machine that runs them all.

@@ -41,6 +41,9 @@ func Problem(w http.ResponseWriter, r *http.Request, err error) {
 	fault.WriteProblem(w, err, "", traceID)
 }
 
+// notAllowed is a kind that only HTTP tells apart.
+var notAllowed = &fault.Kind{Text: "method not allowed", Code: fault.Unsupported.Code, Errno: fault.Unsupported.Errno, HTTP: http.StatusMethodNotAllowed}
+
 func newGateway() *runtime.ServeMux {
 	return runtime.NewServeMux(
 		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
@@ -49,7 +52,7 @@ func newGateway() *runtime.ServeMux {
 		runtime.WithRoutingErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, status int) {
 			e := fault.NotFound.New("NO_ROUTE", "%s %.200s is no route of this service", r.Method, r.URL.Path).WithHint("docs/rest.md lists the routes")
 			if status == http.StatusMethodNotAllowed {
-				e = fault.Unsupported.New("NO_METHOD", "%s is not possible on %.200s", r.Method, r.URL.Path)
+				e = notAllowed.New("NO_METHOD", "%s is not possible on %.200s", r.Method, r.URL.Path)
 			}
 			Problem(w, r, e)
 		}),

@@ -153,4 +153,3 @@ func (m *meters) ended(ctx context.Context, f skein.Function, r skein.Result) {
 		m.timeouts.Add(ctx, 1, all)
 	}
 }
-
