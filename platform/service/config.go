@@ -88,13 +88,15 @@ func ParseFlags(fs *flag.FlagSet, args []string) error {
 	return nil
 }
 
-func (c *Config) logger() *slog.Logger {
-	if c.Quiet {
-		return slog.New(slog.DiscardHandler)
+func (c *Config) logger() (*slog.Logger, error) {
+	var level slog.Level // info
+	if c.Log != "" {
+		if err := level.UnmarshalText([]byte(c.Log)); err != nil {
+			return nil, fmt.Errorf("--log %.40q is no level: use debug, info, warn or error", c.Log)
+		}
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.Log)); err != nil {
-		level = slog.LevelInfo
+	if c.Quiet {
+		return slog.New(slog.DiscardHandler), nil
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	var h slog.Handler = slog.NewJSONHandler(os.Stderr, opts)
@@ -105,7 +107,7 @@ func (c *Config) logger() *slog.Logger {
 	if c.Name != "" {
 		log = log.With("service", c.Name)
 	}
-	return log
+	return log, nil
 }
 
 // traceHandler adds the id of the trace that a line belongs to.

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -29,8 +30,18 @@ func (s *Server) Handle(pattern string, h func(http.ResponseWriter, *http.Reques
 	})
 }
 
+// maxJSON bounds a JSON body: a message of maxMessage whose bytes are in base64.
+const maxJSON = maxMessage/3*4 + 64<<10
+
 // JSON answers a request through the generated gateway, for a route that Handle took from it.
-func (s *Server) JSON(w http.ResponseWriter, r *http.Request) { s.gateway.ServeHTTP(w, r) }
+func (s *Server) JSON(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength > maxJSON {
+		Problem(w, r, fault.TooLarge.New("TOO_LARGE", "the body has %d bytes, at most %d are allowed", r.ContentLength, maxJSON))
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxJSON) // of a body whose length was not announced the gateway would read all
+	s.gateway.ServeHTTP(w, r)
+}
 
 // Problem writes err with the trace it happened in.
 func Problem(w http.ResponseWriter, r *http.Request, err error) {
@@ -61,13 +72,19 @@ func newGateway() *runtime.ServeMux {
 
 // root is what all REST requests pass: a trace, and a panic's end.
 func (s *Server) root() http.Handler {
-	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	guarded := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		s.rest.RLock()
+		defer s.rest.RUnlock()
+		w := &begun{ResponseWriter: rw}
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler { //nolint:errorlint // it is compared by identity, as net/http does
 					panic(p)
 				}
 				s.log.ErrorContext(r.Context(), "panic", "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				if w.yes { // a problem behind half an answer would read as the rest of it
+					panic(http.ErrAbortHandler)
+				}
 				Problem(w, r, fault.Internal.New("PANIC", "internal error"))
 			}
 		}()
@@ -89,13 +106,45 @@ func (s *Server) root() http.Handler {
 		}))
 }
 
+// begun is a response that knows whether any of it has been sent.
+type begun struct {
+	http.ResponseWriter
+	yes bool
+}
+
+func (b *begun) WriteHeader(status int) {
+	b.yes = b.yes || status >= http.StatusOK
+	b.ResponseWriter.WriteHeader(status)
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	b.yes = true
+	return b.ResponseWriter.Write(p)
+}
+
+// ReadFrom keeps the kernel's fast path for file bodies.
+func (b *begun) ReadFrom(r io.Reader) (int64, error) {
+	b.yes = true
+	return io.Copy(b.ResponseWriter, r)
+}
+
+func (b *begun) Flush() {
+	b.yes = true
+	_ = http.NewResponseController(b.ResponseWriter).Flush()
+}
+
+// Unwrap is for http.ResponseController.
+func (b *begun) Unwrap() http.ResponseWriter { return b.ResponseWriter }
+
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
-	if s.serving.Load() {
-		_, _ = w.Write([]byte("ok\n"))
+	s.readyMu.Lock()
+	why := s.notReady
+	s.readyMu.Unlock()
+	if why != nil {
+		http.Error(w, "not ready: "+why.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	why, _ := s.reason.Load().(string)
-	http.Error(w, "not ready: "+why, http.StatusServiceUnavailable)
+	_, _ = w.Write([]byte("ok\n"))
 }
 
 // dialSelf connects the gateway to our own gRPC server in memory, so that REST passes the same interceptors.
@@ -108,7 +157,7 @@ func (s *Server) dialSelf() error {
 		return err
 	}
 	s.self = conn
-	s.Go(func(context.Context) error { return s.grpc.Serve(lis) })
+	s.Go(func(context.Context) error { return s.serveRPC(lis) })
 	s.Close(func() error { _ = conn.Close(); return lis.Close() })
 	return nil
 }

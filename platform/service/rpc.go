@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/stats"
 
@@ -26,6 +27,17 @@ const maxMessage = 4 << 20
 
 var _ [maxMessage - skein.MaxPayload - 32<<10]byte // room for the envelope
 
+// The windows of flow control. Fixed ones spare the pings by which gRPC finds its own: one for each message of a quiet
+// connection, as dear as the message. They bound what a slow reader makes the other side hold.
+const (
+	streamWindow = 1 << 20
+	connWindow   = 4 << 20
+)
+
+// workers are goroutines that serve RPCs one after the other: their stacks have grown already. RPCs beyond them get their
+// own.
+const workers = 64
+
 // standing names streams that live as long as their process: a span around one would never end. What travels on them
 // carries its own trace context.
 func standing(info *stats.RPCTagInfo) bool {
@@ -36,12 +48,17 @@ func standing(info *stats.RPCTagInfo) bool {
 
 func traced(info *stats.RPCTagInfo) bool { return !standing(info) }
 
-func serverOptions(log *slog.Logger) []grpc.ServerOption {
+// serverOptions makes every gRPC server the same. leaving ends when the server is about to be drained.
+func serverOptions(log *slog.Logger, leaving context.Context) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithFilter(traced))),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(10_000),
+		grpc.WaitForHandlers(true), // what they use is closed after the server
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connWindow),
+		grpc.NumStreamWorkers(workers),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
@@ -50,10 +67,24 @@ func serverOptions(log *slog.Logger) []grpc.ServerOption {
 		}),
 		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 			defer finish(ss.Context(), log, info.FullMethod, time.Now(), &err)
+			if info.FullMethod == healthpb.Health_Watch_FullMethodName { // it would outlive any grace
+				ctx, cancel := context.WithCancel(ss.Context())
+				defer cancel()
+				defer context.AfterFunc(leaving, cancel)()
+				ss = serverStream{ss, ctx}
+			}
 			return handler(srv, ss)
 		}),
 	}
 }
+
+// serverStream is a stream with a context of its own.
+type serverStream struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // grpc wants it so
+}
+
+func (s serverStream) Context() context.Context { return s.ctx }
 
 // finish is the end of every RPC: a panic becomes an error, an error becomes its status, and one line is logged. It must
 // be deferred itself.
@@ -63,7 +94,7 @@ func finish(ctx context.Context, log *slog.Logger, method string, began time.Tim
 		*err = fault.Internal.New("PANIC", "internal error")
 	}
 	if *err == nil {
-		log.DebugContext(ctx, "rpc", "method", method, "took", time.Since(began))
+		log.LogAttrs(ctx, slog.LevelDebug, "rpc", slog.String("method", method), slog.Duration("took", time.Since(began)))
 		return
 	}
 	*err = report(ctx, log, method, began, *err)
@@ -119,6 +150,8 @@ func Connect(addr string, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
 		grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithFilter(traced))),
 		grpc.WithDefaultServiceConfig(retryReads),
 		grpc.WithConnectParams(reconnect),
+		grpc.WithInitialWindowSize(streamWindow),
+		grpc.WithInitialConnWindowSize(connWindow),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {

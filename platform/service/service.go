@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,8 +49,15 @@ type Server struct {
 	dials   map[string]*grpc.ClientConn
 	dialsMu sync.Mutex
 	addr    net.Addr
-	serving atomic.Bool
-	reason  atomic.Value // string: why not serving
+
+	leaving context.Context // ends when RPCs are about to be drained
+	leave   context.CancelFunc
+	rest    sync.RWMutex // held for reading by each REST request
+
+	readyMu  sync.Mutex
+	serving  bool
+	draining bool  // for good: nothing makes it serving again
+	notReady error // why it is not serving
 }
 
 // Main runs the service until SIGTERM or SIGINT and exits with 0, or with 1 after an error. A second signal exits at once.
@@ -80,7 +86,10 @@ func Main(name string, cfg Flagger, start Start) {
 
 // Run starts a service and serves until ctx is cancelled or something fails; then it drains and closes in reverse order.
 func Run(ctx context.Context, cfg Config, start Start) (err error) {
-	log := cfg.logger()
+	log, err := cfg.logger()
+	if err != nil {
+		return err
+	}
 	tel, err := telemetry.Setup(ctx, cfg.Name, cfg.Spans...)
 	if err != nil {
 		return err
@@ -116,18 +125,19 @@ func Run(ctx context.Context, cfg Config, start Start) (err error) {
 func newServer(cfg Config, log *slog.Logger, addr net.Addr) *Server {
 	s := &Server{
 		cfg: cfg, log: log, addr: addr,
-		grpc:    grpc.NewServer(serverOptions(log)...),
 		health:  health.NewServer(),
 		gateway: newGateway(),
 		mux:     http.NewServeMux(),
 		dials:   map[string]*grpc.ClientConn{},
 	}
-	s.reason.Store("starting")
+	s.leaving, s.leave = context.WithCancel(context.Background())
+	s.grpc = grpc.NewServer(serverOptions(log, s.leaving)...)
+	s.notReady = errors.New("starting")
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	s.mux.HandleFunc("GET /healthz", s.healthz)
 	s.mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	s.mux.Handle("/", s.gateway)
+	s.mux.HandleFunc("/", s.JSON)
 	return s
 }
 
@@ -161,6 +171,7 @@ func (s *Server) Addr() string { return s.addr.String() }
 func (s *Server) Log() *slog.Logger { return s.log }
 
 func (s *Server) close() {
+	s.leave()
 	for i := len(s.closes) - 1; i >= 0; i-- {
 		if err := s.closes[i](); err != nil {
 			s.log.Warn("close", "error", err)
@@ -184,7 +195,7 @@ func (s *Server) serve(ctx context.Context, lis net.Listener) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, failed := errgroup.WithContext(running)
-	group.Go(func() error { return s.grpc.Serve(split.rpc) })
+	group.Go(func() error { return s.serveRPC(split.rpc) })
 	group.Go(func() error {
 		if err := web.Serve(split.web); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -208,7 +219,7 @@ func (s *Server) serve(ctx context.Context, lis net.Listener) error {
 	s.drain(running, web)
 	stop()
 	split.close()
-	s.grpc.Stop()
+	s.cut(web)
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed) {
 		return err
 	}
@@ -219,21 +230,71 @@ func (s *Server) serve(ctx context.Context, lis net.Listener) error {
 func (s *Server) drain(ctx context.Context, web *http.Server) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Grace)
 	defer cancel()
-	s.serving.Store(false)
-	s.reason.Store("draining")
-	s.health.Shutdown()
+	s.turn(errDraining)
 	s.log.Info("draining", "grace", s.cfg.Grace)
 	for _, step := range s.drains {
 		if err := step(ctx); err != nil {
 			s.log.Warn("drain", "error", err)
 		}
 	}
-	_ = web.Shutdown(ctx)
+	_ = web.Shutdown(ctx) // before gRPC: the gateway's requests end there
+	s.leave()
 	done := make(chan struct{})
 	go func() { s.grpc.GracefulStop(); close(done) }()
 	select {
 	case <-done:
 	case <-ctx.Done():
+	}
+}
+
+// cutTime bounds how long handlers have for noticing that their request was cut.
+const cutTime = 3 * time.Second
+
+// cut ends the requests that the drain did not see the end of, and waits for their handlers: what they use is closed next.
+func (s *Server) cut(web *http.Server) {
+	_ = web.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.grpc.Stop()
+		s.rest.Lock()
+		defer s.rest.Unlock()
+	}()
+	select {
+	case <-done:
+	case <-time.After(cutTime):
+		s.log.Warn("requests that were cut have not ended", "waited", cutTime)
+	}
+}
+
+// serveRPC is Serve for a server that may have been stopped before it began.
+func (s *Server) serveRPC(lis net.Listener) error {
+	if err := s.grpc.Serve(lis); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}
+
+var errDraining = errors.New("draining")
+
+// turn makes the service ready, or not ready for a reason, and tells everybody who asks.
+func (s *Server) turn(notReady error) {
+	s.readyMu.Lock()
+	defer s.readyMu.Unlock()
+	if s.draining {
+		return
+	}
+	was := s.serving
+	s.serving, s.notReady, s.draining = notReady == nil, notReady, notReady == errDraining //nolint:errorlint // ours alone
+	switch {
+	case s.serving && !was:
+		s.log.Info("ready")
+		s.health.Resume()
+	case was && !s.draining:
+		s.log.Warn("not ready", "error", notReady)
+		fallthrough
+	case s.draining:
+		s.health.Shutdown()
 	}
 }
 
@@ -244,21 +305,9 @@ func (s *Server) watchHealth(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		now := err == nil
-		if err != nil {
-			s.reason.Store(err.Error())
-		}
-		if s.serving.Swap(now) != now {
-			if now {
-				s.log.Info("ready")
-				s.health.Resume()
-			} else {
-				s.log.Warn("not ready", "error", err)
-				s.health.Shutdown()
-			}
-		}
+		s.turn(err)
 		pause := 250 * time.Millisecond
-		if now {
+		if err == nil {
 			pause = 2 * time.Second
 		}
 		select {

@@ -15,10 +15,17 @@ import (
 type splitter struct {
 	lis      net.Listener
 	rpc, web *half
+	patience time.Duration
+
+	mu     sync.Mutex
+	fresh  map[net.Conn]struct{} // neither server knows of them yet
+	closed bool
 }
 
 func newSplitter(lis net.Listener) *splitter {
-	return &splitter{lis, newHalf(lis.Addr()), newHalf(lis.Addr())}
+	return &splitter{
+		lis: lis, rpc: newHalf(lis.Addr()), web: newHalf(lis.Addr()), patience: sniffTime, fresh: map[net.Conn]struct{}{},
+	}
 }
 
 var preface = []byte("PRI * HTTP/2.0")
@@ -40,13 +47,25 @@ func (s *splitter) serve() error {
 			}
 			return err
 		}
-		go s.sniff(conn)
+		s.mu.Lock()
+		if s.closed {
+			_ = conn.Close()
+		} else {
+			s.fresh[conn] = struct{}{}
+			go s.sniff(conn)
+		}
+		s.mu.Unlock()
 	}
 }
 
 func (s *splitter) sniff(conn net.Conn) {
+	defer func() {
+		s.mu.Lock()
+		delete(s.fresh, conn)
+		s.mu.Unlock()
+	}()
 	var head [14]byte
-	_ = conn.SetReadDeadline(time.Now().Add(sniffTime))
+	_ = conn.SetReadDeadline(time.Now().Add(s.patience))
 	n := 0
 	for n < len(head) && bytes.HasPrefix(preface, head[:n]) {
 		m, err := conn.Read(head[n:])
@@ -67,6 +86,12 @@ func (s *splitter) close() {
 	_ = s.lis.Close()
 	_ = s.rpc.Close()
 	_ = s.web.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for conn := range s.fresh {
+		_ = conn.Close()
+	}
 }
 
 // sniffed is a connection whose first bytes were read already.
