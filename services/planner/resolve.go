@@ -114,6 +114,7 @@ func (r *resolver) watch(ctx context.Context) error {
 		if time.Since(began) > 10*time.Second {
 			pause = 50 * time.Millisecond
 		}
+		r.forget(nil) // what changed while nobody listened is unknown
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

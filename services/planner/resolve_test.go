@@ -130,7 +130,11 @@ func TestAnswerFromBeforeAChange(t *testing.T) {
 			_, err := r.resolve(context.Background(), f)
 			got <- err
 		}()
-		<-u.asking
+		select {
+		case <-u.asking:
+		case <-time.After(patience):
+			t.Error("it does not ask")
+		}
 		return got
 	}
 	u.mu.Lock() // look-ups stand
