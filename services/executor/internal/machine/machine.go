@@ -7,16 +7,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
-	"github.com/tetratelabs/wazero/sys"
 
 	"skein.dev"
 	"skein.dev/platform/fault"
@@ -98,15 +94,6 @@ func (m *Machine) Compile(ctx context.Context, wasm []byte, info *prepare.Module
 // Close frees the code once the last instance is gone.
 func (mod *Module) Close(ctx context.Context) error { return mod.compiled.Close(ctx) }
 
-// Params is what an instance gets besides its host functions.
-type Params struct {
-	Args           []string // argv, [0] included
-	Env            [][2]string
-	Stdin          io.Reader
-	Stdout, Stderr io.Writer
-	FS             fs.FS
-}
-
 // Exit is how a run ended.
 type Exit struct {
 	State      skein.CallState
@@ -119,10 +106,10 @@ type Exit struct {
 
 // Run makes an instance, runs it to its end and takes it down. ctx carries the deadline and is what host functions get;
 // its cause, if it ends first, tells a cancelled call from an overdue one.
-func (mod *Module) Run(ctx context.Context, p Params) Exit {
+func (mod *Module) Run(ctx Guest) Exit {
 	mem := &allocator{m: mod.m}
 	defer mem.free()
-	code, err := mod.run(ctx, mem, p)
+	code, err := mod.run(ctx, mem)
 	exit := classify(ctx, code, err)
 	exit.MemoryPeak = mem.peak
 	if mem.refused && exit.State == skein.Failed {
@@ -132,7 +119,7 @@ func (mod *Module) Run(ctx context.Context, p Params) Exit {
 	return exit
 }
 
-func (mod *Module) run(ctx context.Context, mem *allocator, p Params) (_ uint32, err error) {
+func (mod *Module) run(ctx Guest, mem *allocator) (_ uint32, err error) {
 	defer func() { // the engine's own panics, such as when memory can't be reserved, end this call and no other
 		if p := recover(); p != nil {
 			err = Abort{fault.Internal.New("ENGINE", "the engine failed: %v", p)}
@@ -141,15 +128,7 @@ func (mod *Module) run(ctx context.Context, mem *allocator, p Params) (_ uint32,
 	cfg := wazero.NewModuleConfig().
 		WithName(""). // anonymous: instances of one module live side by side
 		WithStartFunctions().
-		WithArgs(p.Args...).
-		WithStdin(p.Stdin).WithStdout(p.Stdout).WithStderr(p.Stderr).
-		WithFSConfig(wazero.NewFSConfig().WithFSMount(p.FS, "/")).
-		WithRandSource(rand.Reader).
-		WithSysWalltime().WithSysNanotime().
-		WithNanosleep(func(ns int64) { sleep(ctx, time.Duration(ns)) })
-	for _, e := range p.Env {
-		cfg = cfg.WithEnv(e[0], e[1])
-	}
+		WithRandSource(rand.Reader)
 	inst, err := mod.m.rt.InstantiateModule(experimental.WithMemoryAllocator(ctx, mem), mod.compiled, cfg)
 	if err != nil {
 		return 0, err
@@ -171,17 +150,6 @@ func (mod *Module) run(ctx context.Context, mem *allocator, p Params) (_ uint32,
 	return uint32(results[0]), nil
 }
 
-// sleep is poll_oneoff's. If the call ends first it ends the guest, which must not take it for a night's rest.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-		panic(Abort{ctx.Err()})
-	}
-}
-
 // Abort is panicked by a host function that can't go on: the call fails with it.
 type Abort struct{ Err error }
 
@@ -193,8 +161,8 @@ func classify(ctx context.Context, code uint32, err error) Exit {
 	if ctx.Err() != nil && err != nil {
 		return Interrupted(ctx)
 	}
-	if exit, ok := errors.AsType[*sys.ExitError](err); ok {
-		code, err = exit.ExitCode(), nil
+	if exit, ok := errors.AsType[ExitCode](err); ok {
+		code, err = uint32(exit), nil
 	}
 	switch {
 	case err == nil && code == 0:
