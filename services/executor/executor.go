@@ -90,13 +90,14 @@ func (e *Executor) run(ctx context.Context, call skein.Call) skein.Result {
 	defer e.modules.release(call.Version.Digest)
 
 	log := &host.Log{}
-	c := &host.Call{Context: ctx, Function: call.Function, Input: call.Input, Log: log, State: e.state}
-	exit := mod.Run(c, machine.Params{
-		Args:  append([]string{call.Function.Name}, call.Args...),
-		Env:   environ(ctx, call),
-		Stdin: bytes.NewReader(call.Input), Stdout: log, Stderr: log,
-		FS: vfs.New(c, e.files, call.Function.User),
-	})
+	c := &host.Call{
+		Context: ctx, Function: call.Function,
+		Args: append([]string{call.Function.Name}, call.Args...), Env: environ(ctx, call),
+		Input: call.Input, Stdin: bytes.NewReader(call.Input), Stdout: log, Stderr: log, Log: log,
+		State: e.state,
+	}
+	c.Files = vfs.New(c, e.files, call.Function.User)
+	exit := mod.Run(c)
 	if exit.Backtrace != "" {
 		fmt.Fprintf(log, "%s\n%s\n", exit.Message, exit.Backtrace)
 	}
@@ -106,14 +107,12 @@ func (e *Executor) run(ctx context.Context, call skein.Call) skein.Result {
 }
 
 // environ is the guest's environment: who it is, and the trace it belongs to.
-func environ(ctx context.Context, call skein.Call) [][2]string {
-	env := [][2]string{
-		{"SKEIN_CALL_ID", call.ID.String()}, {"SKEIN_USER", string(call.Function.User)}, {"SKEIN_FUNCTION", call.Function.Name},
-	}
+func environ(ctx context.Context, call skein.Call) []string {
+	env := []string{"SKEIN_CALL_ID=" + call.ID.String(), "SKEIN_USER=" + string(call.Function.User), "SKEIN_FUNCTION=" + call.Function.Name}
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	if tp := carrier.Get("traceparent"); tp != "" {
-		env = append(env, [2]string{"TRACEPARENT", tp})
+		env = append(env, "TRACEPARENT="+tp)
 	}
 	return env
 }

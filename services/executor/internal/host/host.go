@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"math"
 	"slices"
 	"strings"
@@ -19,20 +21,58 @@ import (
 	"skein.dev/platform/fault"
 	"skein.dev/services/executor/internal/machine"
 	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/vfs"
 )
 
+// meter is an alias so that the field which Call embeds doesn't hide the method Meter.
+type meter = machine.Meter
+
 // Call is a running call as the rows see it. It is the context that the guest runs under, so that a host function gets to
-// it without a look-up.
+// it without a look-up, and all that the host keeps for a guest is in it: nothing of a call stays with the instance. Its
+// fields are set before the run and not changed during it, but for Output.
 type Call struct {
 	context.Context // ends with the call's deadline or cancellation
-	Function        skein.Function
-	Input           []byte
-	Output          []byte
-	Log             *Log
-	State           *replica.Store
+	meter
+	Function skein.Function
+	// Boot is set while the machine makes a snapshot: nobody called. There is no input, no file and no state; a row that asks
+	// for one fails with EPERM, or finds nothing, and taints the snapshot.
+	Boot bool
+
+	Args           []string // argv; the first is the function's name
+	Env            []string // "NAME=value"
+	Input          []byte
+	Stdin          io.Reader // must not block; nil is empty
+	Stdout, Stderr io.Writer // nil keeps nothing
+	Files          fs.FS     // the guest's tree, of files that are io.ReaderAts; nil is empty
+	Log            *Log      // gets what the host says to the function's author
+	State          *replica.Store
+
+	Output []byte
 
 	lastError abi.Errno
 	noted     map[string]bool // unbuilt rows the log has named already
+	table     *vfs.Table      // of descriptors; made when the first is used
+}
+
+// outside is asked by rows that show a guest the world outside its instance: EPERM, and the end of the snapshot, for a boot.
+func (c *Call) outside(what string) error {
+	if !c.Boot {
+		return nil
+	}
+	c.Meter().Taint(what)
+	return abi.EPERM
+}
+
+// waiting runs f as time that the guest waits, not computes.
+func waiting[T any](c *Call, f func() (T, error)) (v T, err error) {
+	c.Meter().Waiting(func() { v, err = f() })
+	return v, err
+}
+
+// wait is waiting for what has no result.
+func wait(c *Call, f func() error) (err error) {
+	c.Meter().Waiting(func() { err = f() })
+	return err
 }
 
 // row is a host function: it decodes its arguments from g and returns the result's bits.
@@ -42,7 +82,7 @@ type row func(c *Call, g guest) int64
 type room map[string]row
 
 // rooms in the order of the abi. Those that are missing are not begun.
-var rooms = []room{ioRoom, stateRoom}
+var rooms = []room{ioRoom, stateRoom, wasiProcess, wasiFD, wasiPath, wasiSock}
 
 // Link makes the host modules on a runtime.
 func Link(ctx context.Context, rt wazero.Runtime) error {
@@ -52,9 +92,6 @@ func Link(ctx context.Context, rt wazero.Runtime) error {
 	}
 	builders := map[string]wazero.HostModuleBuilder{}
 	for _, r := range abi.Rows() {
-		if r.Module == abi.WASI {
-			continue // wasi.go
-		}
 		b := builders[r.Module]
 		if b == nil {
 			b = rt.NewHostModuleBuilder(r.Module)
@@ -73,7 +110,7 @@ func Link(ctx context.Context, rt wazero.Runtime) error {
 			return fmt.Errorf("host module %s: %w", name, err)
 		}
 	}
-	return linkWASI(ctx, rt)
+	return nil
 }
 
 func key(r abi.Row) string { return r.Module + "." + r.Name }
@@ -94,7 +131,6 @@ func match(rows []abi.Row, rooms []room) (room, error) {
 	for _, r := range rows {
 		seen[key(r)] = true
 		switch fn := all[key(r)]; {
-		case r.Module == abi.WASI:
 		case fn == nil && r.Support != abi.Planned:
 			bad = append(bad, key(r)+" is "+r.Support.String()+" in the abi and has no function")
 		case fn != nil && r.Support == abi.Planned:
@@ -137,8 +173,8 @@ func unbuilt(r abi.Row) row {
 		answer = func(c *Call) int64 { c.lastError = abi.ENOSYS; return 0 }
 	case r.Result == "double":
 		answer = func(*Call) int64 { return int64(math.Float64bits(math.NaN())) }
-	case strings.HasPrefix(r.Name, "pthread_"):
-		answer = func(*Call) int64 { return enosys } // pthreads return the number itself
+	case strings.HasPrefix(r.Name, "pthread_"), r.Module == abi.WASI:
+		answer = func(*Call) int64 { return enosys } // these return the number itself
 	case len(r.Signature.Results) > 0 && r.Signature.Results[0] == abi.I32:
 		answer = func(*Call) int64 { return int64(uint32(-int32(enosys))) }
 	case len(r.Signature.Results) > 0:
@@ -173,6 +209,9 @@ func (g guest) bytes(ptr, size int) ([]byte, error) {
 }
 
 func (g guest) at(ptr, size uint32) ([]byte, error) {
+	if size == 0 {
+		return nil, nil // C programs have any pointer for nothing
+	}
 	if g.mem == nil {
 		return nil, abi.EFAULT
 	}

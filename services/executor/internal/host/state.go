@@ -17,7 +17,7 @@ var stateRoom = room{
 		if err != nil {
 			return i32(0, err)
 		}
-		return i32(sized(c.State.Read(c, k, g.i64(2), buf)))
+		return i32(sized(waiting(c, func() (int64, error) { return c.State.Read(c, k, g.i64(2), buf) })))
 	},
 	"faasm.set_state": func(c *Call, g guest) int64 {
 		k, err := c.key(g)
@@ -26,7 +26,7 @@ var stateRoom = room{
 		}
 		val, err := g.bytes(2, 3)
 		if err == nil {
-			err = c.State.Set(k, val)
+			err = wait(c, func() error { return c.State.Set(k, val) })
 		}
 		return i32(0, err)
 	},
@@ -37,21 +37,21 @@ var stateRoom = room{
 		}
 		val, err := g.bytes(2, 3)
 		if err == nil {
-			err = c.State.SetAt(c, k, g.i64(4), val)
+			err = wait(c, func() error { return c.State.SetAt(c, k, g.i64(4), val) })
 		}
 		return i32(0, err)
 	},
 	"faasm.push_state": func(c *Call, g guest) int64 {
 		k, err := c.key(g)
 		if err == nil {
-			err = c.State.Push(c, k)
+			err = wait(c, func() error { return c.State.Push(c, k) })
 		}
 		return i32(0, err)
 	},
 	"faasm.pull_state": func(c *Call, g guest) int64 {
 		k, err := c.key(g)
 		if err == nil {
-			err = c.State.Pull(c, k)
+			err = wait(c, func() error { return c.State.Pull(c, k) })
 		}
 		return i32(0, err)
 	},
@@ -64,19 +64,19 @@ var stateRoom = room{
 		if err != nil {
 			return negative(0, err)
 		}
-		return negative(c.State.Append(c, k, val))
+		return negative(waiting(c, func() (int64, error) { return c.State.Append(c, k, val) }))
 	},
 	"faasm.state_size": func(c *Call, g guest) int64 {
 		k, err := c.key(g)
 		if err != nil {
 			return negative(0, err)
 		}
-		return negative(c.State.Size(c, k))
+		return negative(waiting(c, func() (int64, error) { return c.State.Size(c, k) }))
 	},
 	"faasm.delete_state": func(c *Call, g guest) int64 {
 		k, err := c.key(g)
 		if err == nil {
-			err = c.State.Delete(c, k)
+			err = wait(c, func() error { return c.State.Delete(c, k) })
 		}
 		return i32(0, err)
 	},
@@ -87,7 +87,7 @@ var stateRoom = room{
 			return i32(0, err)
 		}
 		if g.i32(2) == 0 {
-			size, err := sized(c.State.Size(c, k))
+			size, err := sized(waiting(c, func() (int64, error) { return c.State.Size(c, k) }))
 			if errno(err) == abi.ENOENT {
 				return 0
 			}
@@ -97,7 +97,7 @@ var stateRoom = room{
 		if err != nil {
 			return i32(0, err)
 		}
-		size, err := sized(c.State.Read(c, k, 0, buf))
+		size, err := sized(waiting(c, func() (int64, error) { return c.State.Read(c, k, 0, buf) }))
 		return i32(min(size, int64(len(buf))), err)
 	},
 	"env.__faasm_write_state": func(c *Call, g guest) int64 {
@@ -105,7 +105,7 @@ var stateRoom = room{
 		if err == nil {
 			var val []byte
 			if val, err = g.bytes(1, 2); err == nil {
-				err = c.State.Set(k, val)
+				err = wait(c, func() error { return c.State.Set(k, val) })
 			}
 		}
 		if err != nil {
@@ -116,7 +116,7 @@ var stateRoom = room{
 	"env.__faasm_push_state": func(c *Call, g guest) int64 {
 		k, err := c.cKey(g)
 		if err == nil {
-			err = c.State.Push(c, k)
+			err = wait(c, func() error { return c.State.Push(c, k) })
 		}
 		if err != nil && errno(err) != abi.ENOENT { // Faasm pushes what is not there without a word
 			abort("__faasm_push_state", err)
@@ -126,7 +126,7 @@ var stateRoom = room{
 	"env.__faasm_pull_state": func(c *Call, g guest) int64 {
 		k, err := c.cKey(g)
 		if err == nil {
-			err = c.State.Pull(c, k)
+			err = wait(c, func() error { return c.State.Pull(c, k) })
 		}
 		if err != nil && errno(err) != abi.ENOENT {
 			abort("__faasm_pull_state", err)
@@ -137,6 +137,9 @@ var stateRoom = room{
 
 // key reads the key that a native row has as its first two arguments.
 func (c *Call) key(g guest) (skein.StateKey, error) {
+	if err := c.outside("state"); err != nil {
+		return skein.StateKey{}, err
+	}
 	if g.u32(1) > skein.MaxKeyLen {
 		return skein.StateKey{}, abi.EINVAL
 	}
@@ -149,6 +152,9 @@ func (c *Call) key(g guest) (skein.StateKey, error) {
 
 // cKey reads the key that Faasm's rows have as a string.
 func (c *Call) cKey(g guest) (skein.StateKey, error) {
+	if err := c.outside("state"); err != nil {
+		return skein.StateKey{}, err
+	}
 	s, err := g.str(0, skein.MaxKeyLen)
 	if err != nil {
 		return skein.StateKey{}, err

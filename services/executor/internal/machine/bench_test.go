@@ -5,10 +5,8 @@ import (
 	"context"
 	"runtime"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -78,13 +76,11 @@ func ours(b *testing.B, wasm []byte) func() error {
 	if err != nil {
 		b.Fatal(err)
 	}
-	files := fstest.MapFS{}
 	return func() error {
 		ctx, cancel := context.WithTimeout(b.Context(), time.Minute) // every call has a deadline
 		defer cancel()
 		log := &host.Log{}
-		c := &host.Call{Context: ctx, Log: log}
-		exit := mod.Run(c, machine.Params{Args: []string{"bench"}, Stdin: strings.NewReader(""), Stdout: log, Stderr: log, FS: files})
+		exit := mod.Run(&host.Call{Context: ctx, Args: []string{"bench"}, Stdout: log, Stderr: log, Log: log})
 		if exit.State != skein.Succeeded {
 			return machine.Abort{Err: context.Cause(ctx)}
 		}

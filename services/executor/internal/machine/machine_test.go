@@ -10,23 +10,17 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
-
-	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"skein.dev"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
+	"skein.dev/services/executor/internal/host"
 	"skein.dev/services/executor/internal/machine"
 )
 
 func open(t *testing.T) *machine.Machine {
-	m, err := machine.Open(t.Context(), 16<<20, func(ctx context.Context, rt wazero.Runtime) error {
-		_, err := wasi_snapshot_preview1.Instantiate(ctx, rt)
-		return err
-	})
+	m, err := machine.Open(t.Context(), 16<<20, host.Link)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,9 +60,7 @@ func run(ctx context.Context, mod *machine.Module, args ...string) (machine.Exit
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var out bytes.Buffer
-	exit := mod.Run(ctx, machine.Params{
-		Args: append([]string{"guest"}, args...), Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out, FS: fstest.MapFS{},
-	})
+	exit := mod.Run(&host.Call{Context: ctx, Args: append([]string{"guest"}, args...), Stdout: &out, Stderr: &out})
 	return exit, out.String()
 }
 

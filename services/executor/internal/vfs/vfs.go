@@ -1,232 +1,140 @@
-// Package vfs is the file system that guests see: the user's shared files, from the fs service, read-only for now. FS is
-// an io/fs.FS for one call.
+// Package vfs is the file system that guests see, without their memory: a Table holds the descriptors of one call, an Open
+// is what a descriptor refers to, and tree.go gives paths their meaning in an io/fs.FS. The tree is the user's shared files
+// (shared.go), read-only for now. Errors are abi.Errno where POSIX has a number for them; else what the files' store said.
 package vfs
 
 import (
-	"context"
-	"errors"
+	"embed"
 	"io"
 	"io/fs"
-	"path"
-	"time"
 
-	"skein.dev"
-	"skein.dev/platform/fault"
-	fsv1 "skein.dev/proto/skein/fs/v1"
+	"skein.dev/abi"
 )
 
-// FS is a user's tree during one call.
-type FS struct {
-	ctx    context.Context // the call's: io/fs has no place for it
-	client fsv1.FsServiceClient
-	user   skein.User
+// MaxOpen is how many descriptors a call may have open; they are numbered below it.
+const MaxOpen = 64
+
+// Root is the descriptor that the tree's root is opened for the guest as.
+const Root = 3
+
+// Table is the descriptors of one call. It is not safe for concurrent use: a call has one thread.
+type Table struct {
+	tree tree
+	open [MaxOpen]*Open
+	std  [Root + 1]Open
 }
 
-// New gives a call its tree.
-func New(ctx context.Context, client fsv1.FsServiceClient, user skein.User) *FS {
-	return &FS{ctx, client, user}
+// NewTable opens 0, 1 and 2 as streams, of which a nil one is empty or kept nowhere, and Root as the root of files. Files
+// must have regular files that are io.ReaderAts; nil is a tree of nothing. No stream may block.
+func NewTable(files fs.FS, stdin io.Reader, stdout, stderr io.Writer) *Table {
+	if files == nil {
+		files = embed.FS{}
+	}
+	if stdout == nil {
+		stdout = io.Discard
+	}
+	if stderr == nil {
+		stderr = io.Discard
+	}
+	t := &Table{tree: tree{files: files}}
+	t.std = [...]Open{
+		{tree: &t.tree, in: stdin, readable: true},
+		{tree: &t.tree, out: stdout},
+		{tree: &t.tree, out: stderr},
+		{tree: &t.tree, stat: Stat{Type: Directory, Ino: ino("."), name: "."}, preopened: "/"},
+	}
+	for fd := range t.std {
+		t.open[fd] = &t.std[fd]
+	}
+	return t
 }
 
-// Open opens a file or a directory. A directory exists if a file lies under it; the root always does.
-func (f *FS) Open(name string) (fs.File, error) {
-	fail := func(err error) (fs.File, error) { return nil, &fs.PathError{Op: "open", Path: name, Err: err} }
-	if !fs.ValidPath(name) {
-		return fail(fs.ErrInvalid)
+// Get is what fd refers to. EBADF if it is not open.
+func (t *Table) Get(fd int32) (*Open, error) {
+	if uint32(fd) >= MaxOpen || t.open[fd] == nil {
+		return nil, abi.EBADF
 	}
-	if name == "." {
-		return &dir{fs: f, name: "."}, nil
+	return t.open[fd], nil
+}
+
+// GetDir is Get for a directory. ENOTDIR if fd is something else.
+func (t *Table) GetDir(fd int32) (*Open, error) {
+	o, err := t.Get(fd)
+	if err == nil && o.stat.Type != Directory {
+		return nil, abi.ENOTDIR
 	}
-	clean, err := skein.CleanPath(name)
-	if err != nil { // such a name can't have been stored
-		return fail(fs.ErrNotExist)
+	return o, err
+}
+
+// Close closes fd.
+func (t *Table) Close(fd int32) error {
+	o, err := t.Get(fd)
+	if err != nil {
+		return err
 	}
-	stat, err := f.client.StatFile(f.ctx, &fsv1.StatFileRequest{User: string(f.user), Path: clean})
-	if err == nil {
-		return &file{fs: f, meta: stat.GetFile()}, nil
-	}
-	if !errors.Is(err, fault.NotFound) {
-		return fail(err)
-	}
-	list, err := f.client.ListFiles(f.ctx, &fsv1.ListFilesRequest{User: string(f.user), Prefix: clean + "/", PageSize: 1})
+	t.open[fd] = nil
+	return o.close()
+}
+
+// Renumber makes to the descriptor of what from refers to, closing what to was; from is closed. EBADF if from is not open
+// or to is no number of a descriptor.
+func (t *Table) Renumber(from, to int32) error {
+	o, err := t.Get(from)
 	switch {
 	case err != nil:
-		return fail(err)
-	case len(list.GetFiles()) == 0:
-		return fail(fs.ErrNotExist)
-	}
-	return &dir{fs: f, name: clean}, nil
-}
-
-// info is a file's or a directory's fs.FileInfo and fs.DirEntry.
-type info struct {
-	name string
-	size int64
-	when time.Time
-	dir  bool
-}
-
-func (i info) Name() string               { return i.name }
-func (i info) Size() int64                { return i.size }
-func (i info) ModTime() time.Time         { return i.when }
-func (i info) IsDir() bool                { return i.dir }
-func (i info) Sys() any                   { return nil }
-func (i info) Type() fs.FileMode          { return i.Mode().Type() }
-func (i info) Info() (fs.FileInfo, error) { return i, nil }
-
-func (i info) Mode() fs.FileMode {
-	if i.dir {
-		return fs.ModeDir | 0o555
-	}
-	return 0o444
-}
-
-// window is how much a read fetches: blocks of the store are 1 MiB, and a guest that reads a little reads on.
-const window = 1 << 20
-
-// file is an open shared file. It sees one content, that of when it was opened, as long as the store has it.
-type file struct {
-	fs   *FS
-	meta *fsv1.File
-	pos  int64
-	off  int64 // of have in the file
-	have []byte
-}
-
-func (f *file) Stat() (fs.FileInfo, error) {
-	return info{name: path.Base(f.meta.GetPath()), size: f.meta.GetSize(), when: f.meta.GetUpdateTime().AsTime()}, nil
-}
-
-func (f *file) Close() error { f.have = nil; return nil }
-
-func (f *file) Read(p []byte) (int, error) {
-	n, err := f.ReadAt(p, f.pos)
-	f.pos += int64(n)
-	if n > 0 && errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return n, err
-}
-
-func (f *file) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		offset += f.pos
-	case io.SeekEnd:
-		offset += f.meta.GetSize()
-	}
-	if offset < 0 {
-		return 0, fs.ErrInvalid
-	}
-	f.pos = offset
-	return offset, nil
-}
-
-func (f *file) ReadAt(p []byte, off int64) (int, error) {
-	if off < 0 {
-		return 0, fs.ErrInvalid
-	}
-	done := 0
-	for done < len(p) {
-		at := off + int64(done)
-		if at >= f.meta.GetSize() {
-			return done, io.EOF
-		}
-		if at < f.off || at >= f.off+int64(len(f.have)) {
-			if err := f.fetch(at); err != nil {
-				return done, err
-			}
-		}
-		done += copy(p[done:], f.have[at-f.off:])
-	}
-	return done, nil
-}
-
-// fetch makes have the window that begins at the block of off.
-func (f *file) fetch(off int64) error {
-	off -= off % window
-	stream, err := f.fs.client.GetFile(f.fs.ctx, &fsv1.GetFileRequest{
-		User: string(f.fs.user), Path: f.meta.GetPath(), Offset: off, Length: window,
-	})
-	if err != nil {
 		return err
+	case uint32(to) >= MaxOpen:
+		return abi.EBADF
+	case from == to:
+		return nil
 	}
-	want := min(window, f.meta.GetSize()-off)
-	have := make([]byte, 0, want)
-	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if now := m.GetFile(); now != nil && now.GetDigest() != f.meta.GetDigest() {
-			return fault.Conflict.New("FILE_REPLACED", "%s was replaced while it was open", f.meta.GetPath())
-		}
-		have = append(have, m.GetData()...)
+	if t.open[to] != nil {
+		err = t.open[to].close()
 	}
-	if int64(len(have)) != want {
-		return fault.DataLoss.New("FILE_SHORT", "%s ends at byte %d instead of %d", f.meta.GetPath(), off+int64(len(have)), f.meta.GetSize())
-	}
-	f.off, f.have = off, have
-	return nil
+	t.open[from], t.open[to] = nil, o
+	return err
 }
 
-// dir is an open directory.
-type dir struct {
-	fs    *FS
-	name  string
-	token string
-	begun bool
-	rest  []fs.DirEntry
-}
-
-func (d *dir) Stat() (fs.FileInfo, error) { return info{name: path.Base(d.name), dir: true}, nil }
-func (d *dir) Close() error               { return nil }
-
-func (d *dir) Read([]byte) (int, error) {
-	return 0, &fs.PathError{Op: "read", Path: d.name, Err: errors.New("is a directory")}
-}
-
-// ReadDir gives the next n entries, or all that are left if n <= 0, in no promised order.
-func (d *dir) ReadDir(n int) ([]fs.DirEntry, error) {
-	var out []fs.DirEntry
-	for n <= 0 || len(out) < n {
-		if len(d.rest) == 0 {
-			if d.begun && d.token == "" {
-				break
-			}
-			if err := d.page(); err != nil {
-				return out, err
-			}
-			continue
+// free is the lowest descriptor that is not open. EMFILE if all are.
+func (t *Table) free() (int32, error) {
+	for fd, o := range t.open {
+		if o == nil {
+			return int32(fd), nil
 		}
-		out = append(out, d.rest[0])
-		d.rest = d.rest[1:]
 	}
-	if n > 0 && len(out) == 0 {
-		return nil, io.EOF
-	}
-	return out, nil
+	return 0, abi.EMFILE
 }
 
-func (d *dir) page() error {
-	prefix := ""
-	if d.name != "." {
-		prefix = d.name + "/"
+// How says how to open a file.
+type How struct {
+	Create, Exclusive, Truncate, Directory bool
+	Write                                  bool   // with the right to write
+	Flags                                  uint16 // kept with the open file
+}
+
+// OpenAt opens the file at name, relative to dir, and returns the lowest free descriptor. On a read-only tree, what would
+// change it is EROFS, once all that POSIX has to say before is said.
+func (t *Table) OpenAt(dir *Open, name string, how How) (int32, error) {
+	if how.Create && how.Directory {
+		return 0, abi.EINVAL
 	}
-	list, err := d.fs.client.ListFiles(d.fs.ctx, &fsv1.ListFilesRequest{
-		User: string(d.fs.user), Prefix: prefix, PageSize: 1000, PageToken: d.token, Shallow: true,
-	})
+	fd, err := t.free()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	d.begun, d.token = true, list.GetNextPageToken()
-	for _, sub := range list.GetDirectories() {
-		d.rest = append(d.rest, info{name: path.Base(sub), dir: true})
+	at, err := t.tree.resolve(dir.stat.name, name)
+	if err != nil {
+		return 0, err
 	}
-	for _, f := range list.GetFiles() {
-		d.rest = append(d.rest, info{name: path.Base(f.GetPath()), size: f.GetSize(), when: f.GetUpdateTime().AsTime()})
+	f, err := t.tree.files.Open(at.path)
+	if err != nil {
+		return 0, t.tree.refuse(at, err, how)
 	}
-	return nil
+	o := &Open{tree: &t.tree, file: f, flags: how.Flags, readable: true}
+	if err = o.begin(at, how); err != nil {
+		_ = f.Close() // nothing was written to it
+		return 0, err
+	}
+	t.open[fd] = o
+	return fd, nil
 }
