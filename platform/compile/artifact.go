@@ -167,7 +167,8 @@ func Decode(b, key []byte, digest skein.Digest, fingerprint string) (*Artifact, 
 }
 
 func decompress(b []byte, size int) ([]byte, error) {
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(size, 1))))
+	const window = 8 << 20 // the encoder's at most; what is beyond size comes to light below
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(size, window))))
 	if err != nil {
 		return nil, err
 	}

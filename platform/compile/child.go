@@ -23,13 +23,19 @@ import (
 // childName is what the child is started as: argv[0], which nobody types.
 const childName = "skein: compile"
 
-// Exit codes of the child. Go's own for a crash is 2.
+// Exit codes of the child.
 const (
+	// exitCrash is Go's own. A panic of the compiler is caught, so it is the runtime that could not go on: for lack of memory,
+	// which it says or shows by a SIGSEGV of its garbage collector, or of stack.
+	exitCrash   = 2
 	exitRefused = 10 // the engine refuses the module; stdout says why
 	exitMemory  = 11 // out of memory, and noticed in time
 	exitSize    = 12 // the code is larger than maxCode
 	exitFailed  = 13 // it isn't the module's fault; stderr says why
 )
+
+// confined is the first that the child says, once its limits hold.
+const confined = "confined\n"
 
 // maxCode bounds the native code of a module, in bytes.
 const maxCode = 1 << 30
@@ -62,7 +68,7 @@ func child(dir, memory, cpu string) (code int) {
 	}
 	// The garbage collector works harder before the limit is hit; until then it may be lazy.
 	debug.SetMemoryLimit(most / 4 * 3)
-	debug.SetTraceback("none")
+	_, _ = io.WriteString(os.Stdout, confined)
 	defer func() {
 		if p := recover(); p != nil {
 			code = report(fmt.Errorf("it breaks the compiler: %w", asError(p)))
@@ -140,7 +146,7 @@ func inChild(ctx context.Context, wasm []byte, limits Limits) (name string, code
 	case limited.Err() != nil:
 		return "", nil, tooCostly("more than %s", limits.Wall)
 	default:
-		if err := verdict(cmd.ProcessState, out.String(), log.String(), limits); err != nil {
+		if err := verdict(cmd.ProcessState, out.String(), limits); err != nil {
 			return "", nil, err
 		}
 		return "", nil, broken(fmt.Errorf("%w: %s", err, log.String()))
@@ -157,7 +163,7 @@ func inChild(ctx context.Context, wasm []byte, limits Limits) (name string, code
 }
 
 // verdict tells what the end of the child says of the module; nil if nothing.
-func verdict(end *os.ProcessState, out, log string, limits Limits) error {
+func verdict(end *os.ProcessState, out string, limits Limits) error {
 	if end == nil {
 		return nil
 	}
@@ -171,28 +177,18 @@ func verdict(end *os.ProcessState, out, log string, limits Limits) error {
 				WithHint("try again; a machine that compiles needs %d MiB for it", limits.Memory>>20).WithRetry(10 * time.Second)
 		}
 	}
-	first, _, _ := strings.Cut(log, "\n")
+	why, limited := strings.CutPrefix(out, confined)
 	switch code := end.ExitCode(); {
-	case code == exitMemory, code == 2 && outOfMemory(log):
+	case !limited:
+		return nil
+	case code == exitMemory, code == exitCrash:
 		return tooCostly("more than %d MiB of memory", limits.Memory>>20)
 	case code == exitSize:
 		return tooCostly("more than %d MiB of native code", maxCode>>20)
 	case code == exitRefused:
-		return refused(out)
-	case code == exitFailed:
-		return nil
+		return refused(why)
 	}
-	return refused("it breaks the compiler: " + first)
-}
-
-// outOfMemory knows the ways in which Go says it.
-func outOfMemory(log string) bool {
-	for _, s := range []string{"out of memory", "cannot allocate memory", "stack exceeds", "failed to create new OS thread", "cannot map pages"} {
-		if strings.Contains(log, s) {
-			return true
-		}
-	}
-	return false
+	return nil
 }
 
 func refused(why string) *fault.Error {
@@ -214,4 +210,4 @@ func (h *head) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (h *head) String() string { return strings.ToValidUTF8(strings.TrimSpace(string(h.b)), "?") }
+func (h *head) String() string { return strings.ToValidUTF8(string(h.b), "?") }

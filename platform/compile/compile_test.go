@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-
 	"skein.dev/platform/compile"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
