@@ -1,0 +1,213 @@
+package compile
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"skein.dev/platform/fault"
+)
+
+// childName is what the child is started as: argv[0], which nobody types.
+const childName = "skein: compile"
+
+// Exit codes of the child.
+const (
+	// exitCrash is Go's own. A panic of the compiler is caught, so it is the runtime that could not go on: for lack of memory,
+	// which it says or shows by a SIGSEGV of its garbage collector, or of stack.
+	exitCrash   = 2
+	exitRefused = 10 // the engine refuses the module; stdout says why
+	exitMemory  = 11 // out of memory, and noticed in time
+	exitSize    = 12 // the code is larger than maxCode
+	exitFailed  = 13 // it isn't the module's fault; stderr says why
+)
+
+// confined is the first that the child says, once its limits hold.
+const confined = "confined\n"
+
+// maxCode bounds the native code of a module, in bytes.
+const maxCode = 1 << 30
+
+// Child makes this process the compiler, if Compile of another process of the same program started it, and then doesn't
+// return. It is the first thing in main, and in TestMain of packages whose tests compile.
+func Child() {
+	if len(os.Args) != 4 || os.Args[0] != childName {
+		return
+	}
+	os.Exit(child(os.Args[1], os.Args[2], os.Args[3]))
+}
+
+func child(dir, memory, cpu string) (code int) {
+	failed := func(err error) int {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return exitFailed
+	}
+	most, errM := strconv.ParseInt(memory, 10, 64)
+	seconds, errC := strconv.ParseUint(cpu, 10, 64)
+	if err := errors.Join(errM, errC); err != nil {
+		return failed(err)
+	}
+	wasm, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return failed(err)
+	}
+	if err := confine(most, seconds); err != nil {
+		return failed(err)
+	}
+	// The garbage collector works harder before the limit is hit; until then it may be lazy.
+	debug.SetMemoryLimit(most / 4 * 3)
+	_, _ = io.WriteString(os.Stdout, confined)
+	defer func() {
+		if p := recover(); p != nil {
+			code = report(fmt.Errorf("it breaks the compiler: %w", asError(p)))
+		}
+	}()
+	if err := compileInto(context.Background(), dir, wasm); err != nil {
+		return report(err)
+	}
+	return 0
+}
+
+func asError(p any) error {
+	if err, ok := p.(error); ok {
+		return err
+	}
+	return fmt.Errorf("%v", p)
+}
+
+// report tells the parent why there is no code.
+func report(err error) int {
+	switch {
+	case errors.Is(err, syscall.ENOMEM):
+		return exitMemory
+	case errors.Is(err, syscall.EFBIG):
+		return exitSize
+	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return exitFailed
+	}
+	_, _ = fmt.Fprint(os.Stdout, err)
+	return exitRefused
+}
+
+// inChild compiles wasm in a child process and gives the name and content of the file that the engine keeps its code in.
+func inChild(ctx context.Context, wasm []byte, limits Limits) (name string, code []byte, err error) {
+	broken := func(err error) error {
+		return fault.Internal.New("COMPILER", "the compiler can't be run: %v", err)
+	}
+	self, err := executable()
+	if err != nil {
+		return "", nil, broken(err)
+	}
+	dir, err := os.MkdirTemp("", "skein-compile-")
+	if err != nil {
+		return "", nil, broken(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+
+	limited, cancel := context.WithTimeout(ctx, limits.Wall)
+	defer cancel()
+	seconds := int64((limits.CPU + time.Second - 1) / time.Second)
+	cmd := exec.CommandContext(limited, self)
+	cmd.Args = []string{childName, dir, strconv.FormatInt(limits.Memory, 10), strconv.FormatInt(seconds, 10)}
+	cmd.Env = []string{"TMPDIR=" + dir, "GOMAXPROCS=1"} // and nothing of ours: there may be secrets
+	cmd.Dir = dir
+	cmd.Stdin = bytes.NewReader(wasm)
+	var out, log head
+	cmd.Stdout, cmd.Stderr = &out, &log
+	cmd.SysProcAttr = ofChild()
+	cmd.Cancel = func() error { return kill(cmd.Process) }
+	cmd.WaitDelay = 5 * time.Second
+
+	// The child gets its signal when the thread that started it ends, not the process: so this thread stays.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		return "", nil, broken(err)
+	}
+	err = cmd.Wait()
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return "", nil, fault.From(ctx.Err())
+	case limited.Err() != nil:
+		return "", nil, tooCostly("more than %s", limits.Wall)
+	default:
+		if err := verdict(cmd.ProcessState, out.String(), limits); err != nil {
+			return "", nil, err
+		}
+		return "", nil, broken(fmt.Errorf("%w: %s", err, log.String()))
+	}
+	file, err := codeFile(dir)
+	if err != nil {
+		return "", nil, broken(err)
+	}
+	code, err = os.ReadFile(file)
+	if err != nil {
+		return "", nil, broken(err)
+	}
+	return filepath.Base(file), code, nil
+}
+
+// verdict tells what the end of the child says of the module; nil if nothing.
+func verdict(end *os.ProcessState, out string, limits Limits) error {
+	if end == nil {
+		return nil
+	}
+	if status, ok := end.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		// The kernel counts in ticks, and the sum of user and system time may be a few of them short.
+		if used := end.UserTime() + end.SystemTime(); used > limits.CPU-100*time.Millisecond {
+			return tooCostly("more than %s of a processor", limits.CPU)
+		}
+		if status.Signal() == syscall.SIGKILL {
+			return fault.Unavailable.New("COMPILER_LOST", "the compiler was killed, perhaps because the machine is out of memory").
+				WithHint("try again; a machine that compiles needs %d MiB for it", limits.Memory>>20).WithRetry(10 * time.Second)
+		}
+	}
+	why, limited := strings.CutPrefix(out, confined)
+	switch code := end.ExitCode(); {
+	case !limited:
+		return nil
+	case code == exitMemory, code == exitCrash:
+		return tooCostly("more than %d MiB of memory", limits.Memory>>20)
+	case code == exitSize:
+		return tooCostly("more than %d MiB of native code", maxCode>>20)
+	case code == exitRefused:
+		return refused(why)
+	}
+	return nil
+}
+
+func refused(why string) *fault.Error {
+	return fault.Invalid.New("BAD_MODULE", "the module does not compile: %s", why).
+		WithHint("its structure is right and its code is not; build it again with a toolchain for wasm32-wasip1")
+}
+
+func tooCostly(format string, args ...any) *fault.Error {
+	return fault.Invalid.New("MODULE_TOO_COSTLY", "the module takes %s to compile", fmt.Sprintf(format, args...)).
+		WithHint("split its largest functions in the source; code that a generator made large is the usual cause")
+}
+
+// head keeps the beginning of what is written to it, as text that may go into an error.
+type head struct{ b []byte }
+
+func (h *head) Write(p []byte) (int, error) {
+	const most = 2 << 10
+	h.b = append(h.b, p[:min(len(p), most-len(h.b))]...)
+	return len(p), nil
+}
+
+func (h *head) String() string { return strings.ToValidUTF8(string(h.b), "?") }

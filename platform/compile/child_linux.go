@@ -1,0 +1,70 @@
+package compile
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+)
+
+// executable is this program, even if its file was replaced or removed since.
+func executable() (string, error) { return "/proc/self/exe", nil }
+
+// ofChild gives the child a process group of its own, and its end with ours.
+func ofChild() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+func kill(p *os.Process) error { return syscall.Kill(-p.Pid, syscall.SIGKILL) }
+
+// Constants of <sys/resource.h> that package syscall doesn't have everywhere.
+const (
+	rlimitCPU   = 0
+	rlimitFsize = 1
+	rlimitData  = 2
+	rlimitCore  = 4
+)
+
+// niceness lets whatever else the machine does go first.
+const niceness = 10
+
+// confine bounds this process. Memory is what it may map for writing, and not its address space, of which Go's runtime
+// reserves much more than it uses and the race detector more than there is.
+func confine(memory int64, cpu uint64) error {
+	now, err := mapped()
+	if err != nil {
+		return err
+	}
+	for _, l := range []struct {
+		resource int
+		most     uint64
+	}{{rlimitCore, 0}, {rlimitFsize, maxCode}, {rlimitCPU, cpu}, {rlimitData, now + uint64(memory)}} {
+		if err := syscall.Setrlimit(l.resource, &syscall.Rlimit{Cur: l.most, Max: l.most}); err != nil {
+			return fmt.Errorf("limit %d of %d: %w", l.resource, l.most, err)
+		}
+	}
+	// What is left is for the system to be kind: should it run out of memory in spite of all, it takes this process first.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
+	threads, _ := os.ReadDir("/proc/self/task")
+	for _, t := range threads {
+		if id, err := strconv.Atoi(t.Name()); err == nil {
+			_ = syscall.Setpriority(syscall.PRIO_PROCESS, id, niceness)
+		}
+	}
+	return nil
+}
+
+// mapped is what RLIMIT_DATA counts, in bytes.
+func mapped() (uint64, error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	_, after, _ := bytes.Cut(status, []byte("VmData:"))
+	var kib uint64
+	if _, err := fmt.Sscanf(string(after), "%d kB", &kib); err != nil {
+		return 0, fmt.Errorf("VmData in /proc/self/status: %w", err)
+	}
+	return kib << 10, nil
+}
