@@ -13,19 +13,14 @@ import (
 	"sync/atomic"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/experimental"
 
+	"skein.dev/platform/compile"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
 )
 
 // pageSize is wasm's, in bytes.
 const pageSize = 64 << 10
-
-// features are all that the engine has; prepare knows their opcodes.
-const features = api.CoreFeaturesV2 | experimental.CoreFeaturesThreads | experimental.CoreFeaturesTailCall |
-	experimental.CoreFeaturesExtendedConst | experimental.CoreFeaturesExceptionHandling | experimental.CoreFeaturesTypedFunctionReferences
 
 // Config is what a machine may use.
 type Config struct {
@@ -70,7 +65,7 @@ func Open(ctx context.Context, cfg Config, link func(context.Context, wazero.Run
 	}
 	m := &Machine{
 		cache: cache, dir: dir, limit: uint64(cfg.GuestMemory) / pageSize * pageSize, portable: cfg.Portable,
-		rt: wazero.NewRuntimeWithConfig(ctx, engineConfig().WithCompilationCache(cache)),
+		rt: wazero.NewRuntimeWithConfig(ctx, compile.Config().WithCompilationCache(cache)),
 		// What calls differ in, they bring along in their context. The engine's own source of randomness costs more to make
 		// than all else of a small instance.
 		instance: wazero.NewModuleConfig().WithName("").WithStartFunctions().WithRandSource(rand.Reader),
@@ -84,12 +79,6 @@ func Open(ctx context.Context, cfg Config, link func(context.Context, wazero.Run
 	m.stop = stop
 	m.stopped.Go(func() { m.age(idle) })
 	return m, nil
-}
-
-func engineConfig() wazero.RuntimeConfig {
-	// A memory's limit is the allocator's affair. The prepared module's own interruption points take the place of
-	// WithCloseOnContextDone.
-	return wazero.NewRuntimeConfigCompiler().WithCoreFeatures(features).WithMemoryLimitPages(65536).WithDebugInfoEnabled(false)
 }
 
 // Close frees the engine. No call may run.

@@ -10,6 +10,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"skein.dev/platform/compile"
 	"skein.dev/platform/prepare"
 )
 
@@ -219,7 +220,7 @@ type fields struct {
 // lengths of slices are all that is read, by reflection that the language checks.
 var stackFields = sync.OnceValue(func() (found fields) {
 	ctx := context.Background()
-	rt := wazero.NewRuntimeWithConfig(ctx, engineConfig())
+	rt := wazero.NewRuntimeWithConfig(ctx, compile.Config())
 	defer func() { _ = rt.Close(ctx) }()
 	// (func (export "f") (param i32) (if (local.get 0) (then (call 0 (i32.sub (local.get 0) (i32.const 1))))))
 	inst, err := rt.Instantiate(ctx, []byte("\x00asm\x01\x00\x00\x00\x01\x05\x01\x60\x01\x7f\x00\x03\x02\x01\x00\x07\x05\x01\x01f\x00\x00"+
