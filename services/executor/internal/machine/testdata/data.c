@@ -1,0 +1,28 @@
+// A reactor with 2 MiB of data and 1 MiB that its constructor builds.
+#include <stdint.h>
+#include <stdlib.h>
+
+__attribute__((export_name("handle"))) int handle(void);
+
+#define ROW 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
+#define ROWS4(x) x, x, x, x
+#define ROWS64(x) ROWS4(ROWS4(ROWS4(x)))
+static uint32_t table[1 << 19] = {ROWS64(ROW), [1 << 18] = 5, [(1 << 19) - 1] = 7};
+static uint32_t filler[] = {ROWS64(ROWS64(ROW))};
+static uint32_t *built;
+static int calls;
+
+__attribute__((constructor)) static void build(void) {
+    built = malloc(1 << 20);
+    for (uint32_t i = 0; i < 1 << 18; i++) built[i] = i * 2654435761u;
+    for (uint32_t i = 0; i < 1 << 19; i++) table[i] += i;
+}
+
+int handle(void) {
+    uint32_t sum = 0;
+    for (int i = 0; i < 16; i++) sum += table[i << 15] + built[i << 14] + filler[i << 10];
+    for (int i = 0; i < 16; i++) table[i << 15] = built[i << 14] = 1;
+    uint32_t want = 0;
+    for (uint32_t i = 0; i < 16; i++) want += (i << 15) + (i << 14) * 2654435761u + 1;
+    return ++calls == 1 && sum == want + 1 + 5 ? 0 : (int)(sum & 127) + 1;
+}
