@@ -13,10 +13,10 @@ const (
 	HandleExport     = "handle"      // () -> i32 of a reactor: its exit code
 	InitializeExport = "_initialize" // () of a reactor, once before its first call
 
-	// What a module may have besides.
-	InitExport     = "skein_init"     // () -> i32, once after the constructors and before the module is frozen: its exit code
+	// What a reactor may have besides.
+	InitExport     = "skein_init"     // () -> i32, once after _initialize and before the module is frozen; 0 is success
 	ZygoteExport   = "_faasm_zygote"  // the same under Faasm's name
-	RestoredExport = "skein_restored" // () of a reactor, before a call that begins as the module was frozen
+	RestoredExport = "skein_restored" // (), before a call that begins as the module was frozen
 )
 
 const hintOptional = "skein_init: () -> i32, _faasm_zygote: () -> i32 and skein_restored: () are names of what the host calls around a snapshot; give the function that type, or another name"
