@@ -12,29 +12,45 @@ const (
 	StartExport      = "_start"      // () of a command
 	HandleExport     = "handle"      // () -> i32 of a reactor: its exit code
 	InitializeExport = "_initialize" // () of a reactor, once before its first call
+
+	// What a reactor may have besides.
+	InitExport     = "skein_init"     // () -> i32, once after _initialize and before the module is frozen; 0 is success
+	ZygoteExport   = "_faasm_zygote"  // the same under Faasm's name
+	RestoredExport = "skein_restored" // (), before a call that begins as the module was frozen
 )
+
+const hintOptional = "skein_init: () -> i32, _faasm_zygote: () -> i32 and skein_restored: () are names of what the host calls around a snapshot; give the function that type, or another name"
 
 const hintEntry = "a command exports _start: (), a reactor handle: () -> i32 and perhaps _initialize: (); input and output pass through the faasm functions"
 
 // CheckEntry reports whether m can be run as a function of its own. Errors are fault.Invalid: NO_ENTRY if m exports
-// neither _start nor handle, ABI_MISMATCH if one of its entries is not the function that it should be.
+// neither _start nor handle, ABI_MISMATCH if one of its entries, or of the optional exports that a host calls, is not the
+// function that it should be.
 func CheckEntry(m *Module) error {
 	nothing, code := abi.Signature{}, abi.Signature{Results: []abi.ValueType{abi.I32}}
 	for _, entry := range []struct {
 		name string
 		want abi.Signature
-	}{{StartExport, nothing}, {HandleExport, code}, {InitializeExport, nothing}} {
+		hint string
+	}{
+		{StartExport, nothing, hintEntry},
+		{HandleExport, code, hintEntry},
+		{InitializeExport, nothing, hintEntry},
+		{InitExport, code, hintOptional},
+		{ZygoteExport, code, hintOptional},
+		{RestoredExport, nothing, hintOptional},
+	} {
 		e, ok := m.Export(entry.name)
 		if !ok {
 			continue
 		}
 		if e.Kind != ExternFunc {
 			return fault.Invalid.New("ABI_MISMATCH", "module: its export %s is a %s, not a function %s", entry.name, e.Kind, entry.want).
-				WithHint(hintEntry)
+				WithHint("%s", entry.hint)
 		}
 		if !e.Type.Equal(entry.want) {
 			return fault.Invalid.New("ABI_MISMATCH", "module: its export %s has type %s, not %s", entry.name, typeText(e.Type), entry.want).
-				WithHint(hintEntry)
+				WithHint("%s", entry.hint)
 		}
 	}
 	if m.Kind != Library {

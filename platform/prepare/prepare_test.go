@@ -53,6 +53,10 @@ func TestRefused(t *testing.T) {
 		{"start is a memory", wasmOf(section(secMemory, vec([]byte{0, 1})), section(secExport, vec(export("_start", 2, 0)))), "ABI_MISMATCH", "memory"},
 		{"handle without result", wasmOf(void, fn, section(secExport, vec(export("handle", 0, 0))), end), "ABI_MISMATCH", "() -> i32"},
 		{"initialize with result", wasmOf(types(ftype(nil, []byte{i32})), fn, section(secExport, vec(export("handle", 0, 0), export("_initialize", 0, 0))), section(secCode, vec(body(noLocals, 0x41, 0)))), "ABI_MISMATCH", "_initialize"},
+		{"restored with result", wasmOf(types(ftype(nil, []byte{i32})), fn, section(secExport, vec(export("handle", 0, 0), export("skein_restored", 0, 0))), section(secCode, vec(body(noLocals, 0x41, 0)))), "ABI_MISMATCH", "skein_restored has type () -> i32, not ()"},
+		{"init without result", wasmOf(void, fn, section(secExport, vec(export("_start", 0, 0), export("skein_init", 0, 0))), end), "ABI_MISMATCH", "skein_init has type (), not () -> i32"},
+		{"zygote without result", wasmOf(void, fn, section(secExport, vec(export("_start", 0, 0), export("_faasm_zygote", 0, 0))), end), "ABI_MISMATCH", "another name"},
+		{"init is a memory", wasmOf(void, fn, section(secMemory, vec([]byte{0, 1})), section(secExport, vec(export("_start", 0, 0), export("skein_init", 2, 0))), end), "ABI_MISMATCH", "skein_init is a memory"},
 
 		{"section kind", wasmOf([]byte{14, 0}), "BAD_MODULE", "section of unknown kind 14"},
 		{"section truncated", wasmOf([]byte{1, 9, 1}), "BAD_MODULE", "truncated: its type section has 9 bytes, of which 1 are there"},

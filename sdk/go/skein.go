@@ -18,7 +18,8 @@
 // A Go program takes tens of milliseconds to start. A reactor starts once, is frozen, and each call begins there: the
 // host calls _initialize (which runs init functions and package variables, but not main) and then, for a call, the
 // export handle, whose result is the exit code. State kept in variables between calls is not promised: a call may
-// begin from the frozen program again.
+// begin from the frozen program again. os.Args and the environment are the call's in handle; in init functions there is
+// neither, nor input, state or files, and a program that asks for them there is not frozen but starts for every instance.
 //
 //	package main
 //

@@ -2,8 +2,15 @@
 #include <skein.h>
 
 #include <stdlib.h>
+#include <wasi/libc-environ.h>
 
-__attribute__((export_name("handle"))) int handle(void) {
+static int begun;
+
+SKEIN_EXPORT(skein_init) int skein_init(void) { return begun++; }
+
+SKEIN_EXPORT(skein_restored) void skein_restored(void) { __wasilibc_deinitialize_environ(); }
+
+SKEIN_EXPORT(handle) int handle(void) {
 	size_t len;
 	char *value = skein_read_state("key", &len);
 	if (!value || skein_state_size("key") < 0)

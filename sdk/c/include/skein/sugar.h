@@ -8,6 +8,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// Exports a function under its own name: SKEIN_EXPORT(handle) int handle(void) { … }. A reactor has
+//   handle          int (void)   for each call: its exit code;
+//   skein_init      int (void)   if it likes, once after its constructors and before it is frozen; 0 is success;
+//   skein_restored  void (void)  if it likes, before a call that begins as it was frozen.
+#define SKEIN_EXPORT(name) __attribute__((export_name(#name)))
+
 #ifdef __cplusplus
 extern "C" {
 #endif

@@ -144,6 +144,9 @@ func (o *Open) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (o *Open) readAt(p []byte, off int64) (int, error) {
+	if off >= o.stat.Size {
+		return 0, nil
+	}
 	n, err := o.file.(io.ReaderAt).ReadAt(p, off)
 	return n, notEOF(err)
 }
