@@ -54,14 +54,14 @@ type parser struct {
 	types    []abi.Signature
 	funcs    []uint32 // type of each function, imported ones first
 	imported int      // of them
-	globals  int      // imported and defined
 	tags     int
 	space    space // for code
 	code     decoder
 	konst    decoder
 
-	bodies    int
-	segments  int // entries of the element segments
+	layout    layout
+	stack     []constant // of the constant expression
+	segments  int        // entries of the element segments
 	allLocals int
 	grows     []bool // tables that the code grows
 	names     int
@@ -113,6 +113,7 @@ func (p *parser) section(rank int) int {
 		return rank
 	}
 	r.end = r.pos + int(size)
+	content := r.pos
 	p.content(id)
 	if r.err != nil {
 		return rank
@@ -121,6 +122,7 @@ func (p *parser) section(rank int) int {
 		r.fail(bad(r.pos, "its %s section is %d bytes longer than what is in it", s.name, r.left()))
 		return rank
 	}
+	p.layout.sections[id] = r.span(content)
 	r.end = len(r.b)
 	return max(rank, s.rank)
 }
@@ -164,8 +166,8 @@ func (p *parser) content(id int) {
 // finish checks what only the whole module can tell.
 func (p *parser) finish() {
 	r, m := &p.r, p.m
-	if p.bodies != m.Functions {
-		r.fail(bad(r.pos, "it declares %d functions and has code for %d", m.Functions, p.bodies))
+	if bodies := len(p.layout.bodies); bodies != m.Functions {
+		r.fail(bad(r.pos, "it declares %d functions and has code for %d", m.Functions, bodies))
 	}
 	if p.space.data >= 0 && p.space.data != m.Data {
 		r.fail(bad(r.pos, "it announces %d data segments and has %d", p.space.data, m.Data))
@@ -204,6 +206,7 @@ func (p *parser) custom() {
 		r.fail(limit{"custom sections", p.limit.Customs, hintNames}.exceeds(uint64(p.customs), r.pos))
 		return
 	}
+	content := r.pos
 	name := r.name(p.limit.NameBytes)
 	switch {
 	case r.err != nil:
@@ -214,10 +217,13 @@ func (p *parser) custom() {
 			return
 		}
 		p.m.Flags.Names = true
+		content = r.pos
 		p.nameSection()
+		p.layout.names = r.span(content)
 		return
 	case name == "dylink.0":
 		p.m.Flags.Dylink = true
+		p.layout.dylink = span{uint32(content), uint32(r.end)}
 	case strings.HasPrefix(name, ".debug_"):
 		p.m.Flags.Debug = true
 	}

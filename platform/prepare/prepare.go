@@ -145,11 +145,19 @@ func (m *Module) Export(name string) (Export, bool) {
 //	MODULE_IS_COMPONENT  it is a component: core modules are wanted
 //	MODULE_LIMIT         it is larger in some way than limits allow
 func Inspect(wasm []byte, limits Limits) (*Module, error) {
-	p := &parser{limit: &limits, r: reader{b: wasm, end: len(wasm)}, m: &Module{Size: len(wasm)}}
+	p, err := parse(wasm, &limits)
+	if err != nil {
+		return nil, err
+	}
+	return p.m, nil
+}
+
+func parse(wasm []byte, limits *Limits) (*parser, error) {
+	p := &parser{limit: limits, r: reader{b: wasm, end: len(wasm)}, m: &Module{Size: len(wasm)}}
 	p.module()
 	if p.r.err != nil {
 		return nil, p.r.err
 	}
 	p.m.Digest = skein.DigestOf(wasm)
-	return p.m, nil
+	return p, nil
 }

@@ -15,6 +15,13 @@ const (
 	GlobalName = "skein:global" // export: prefix of a mutable global's index among those that the module defines: skein:global0
 )
 
+// Bounds of what yield returns. Below, a guest would spend its time in yielding; above, one that was cheap so far and turns
+// to what is dear runs too long between two yields. A unit is up to sixteen instructions.
+const (
+	MinFuel = 2_000
+	MaxFuel = 64_000
+)
+
 // Prepared is a module as the machine compiles and runs it: nothing happens at its instantiation. What its data segments
 // and its start section would have done is left to the machine.
 type Prepared struct {

@@ -33,6 +33,7 @@ func (p *parser) typeSection() {
 	r := &p.r
 	l := limit{"function types", p.limit.Types, hintSplit}
 	n := r.count(1, l)
+	p.layout.entries = uint32(n)
 	for i := 0; i < n && r.err == nil; i++ {
 		at := r.pos
 		if r.peek() != 0x4e {
@@ -107,8 +108,7 @@ func (p *parser) importSection() {
 		case ExternMemory:
 			p.memory(true)
 		case ExternGlobal:
-			p.globalType()
-			p.globals++
+			p.globalType(true)
 		case ExternTag:
 			if t, ok := p.tag(); ok {
 				imp.Type = p.types[t]
@@ -124,7 +124,7 @@ func (p *parser) importSection() {
 
 // count brings the index spaces of code up to date.
 func (p *parser) count() {
-	p.space.funcs, p.space.tables, p.space.globals, p.space.tags = len(p.funcs), len(p.m.Tables), p.globals, p.tags
+	p.space.funcs, p.space.tables, p.space.globals, p.space.tags = len(p.funcs), len(p.m.Tables), len(p.layout.globals), p.tags
 	p.space.memory = p.m.Memory != nil
 }
 
@@ -273,42 +273,34 @@ func (p *parser) tagSection() {
 	p.count()
 }
 
-func (p *parser) globalType() {
+func (p *parser) globalType(imported bool) *global {
 	r := &p.r
-	valueType(r, len(p.types))
-	if at, mutable := r.pos, r.byte(); mutable > 1 {
+	kind := valueType(r, len(p.types))
+	at, mutable := r.pos, r.byte()
+	if mutable > 1 {
 		r.fail(bad(at, "mutability %d of a global", mutable))
 	}
+	p.layout.globals = append(p.layout.globals, global{kind: kind, mutable: mutable == 1, imported: imported})
+	return &p.layout.globals[len(p.layout.globals)-1]
 }
 
 func (p *parser) globalSection() {
 	r := &p.r
 	n := r.count(4, limit{"globals", p.limit.Globals, hintSplit})
 	for i := 0; i < n && r.err == nil; i++ {
-		p.globalType()
-		p.constant() // may only refer to globals before it
-		p.globals++
+		g := p.globalType(false)
+		g.value = p.constant() // may only refer to globals before it
 		p.count()
 	}
 	p.m.Globals = n
 }
 
-// constant reads a constant expression: the value of a global or an element, or a segment's offset.
-func (p *parser) constant() {
-	d := &p.konst
-	for d.start(0); d.next(); {
-		switch op := d.in.op; {
-		case op == opEnd, op == opGlobalGet, op == opRefNull, op == opRefFunc, op == opV128Const,
-			op >= opI32Const && op <= opF64Const:
-			if op == opV128Const {
-				p.m.Flags.SIMD = true
-			}
-		case op >= opI32Add && op <= opI32Mul, op >= opI64Add && op <= opI64Mul:
-			p.m.Flags.ExtendedConst = true
-		default:
-			p.r.fail(bad(d.in.offset, "instruction %#x in a constant expression", uint16(op)))
-		}
-	}
+// function reads a function's index outside of code.
+func (p *parser) function() uint32 {
+	at := p.r.pos
+	f := p.r.index(len(p.funcs), "function")
+	p.layout.refs = append(p.layout.refs, p.r.span(at))
+	return f
 }
 
 func (p *parser) exportSection() {
@@ -326,7 +318,7 @@ func (p *parser) exportSection() {
 		e.Kind = ExternKind(r.byte())
 		switch e.Kind {
 		case ExternFunc:
-			e.Index = r.index(len(p.funcs), "function")
+			e.Index = p.function()
 			if r.err == nil {
 				e.Type = p.types[p.funcs[e.Index]]
 			}
@@ -339,7 +331,7 @@ func (p *parser) exportSection() {
 			}
 			e.Index = r.index(memories, "memory")
 		case ExternGlobal:
-			e.Index = r.index(p.globals, "global")
+			e.Index = r.index(len(p.layout.globals), "global")
 		case ExternTag:
 			e.Index = r.index(p.tags, "tag")
 		default:
@@ -359,5 +351,5 @@ func (p *parser) startSection() {
 	if t := p.types[p.funcs[f]]; len(t.Params)+len(t.Results) > 0 {
 		r.fail(bad(at, "the start function has type %s, not ()", t))
 	}
-	p.m.HasStart = true
+	p.m.HasStart, p.layout.start = true, f
 }

@@ -53,7 +53,7 @@ func (p *parser) element() {
 		if exprs {
 			p.constant()
 		} else {
-			r.index(len(p.funcs), "function")
+			p.function()
 		}
 	}
 }
@@ -83,6 +83,7 @@ func (p *parser) dataSection() {
 	for i := 0; i < n && r.err == nil; i++ {
 		at := r.pos
 		form := r.u32()
+		s := segment{active: form != 1, at: at}
 		switch {
 		case form > 2:
 			r.fail(bad(at, "data segment of unknown form %d", form))
@@ -95,9 +96,13 @@ func (p *parser) dataSection() {
 			if p.m.Memory == nil {
 				r.fail(bad(at, "a data segment without a memory"))
 			}
-			p.constant()
+			s.offset = p.constant()
 		}
-		r.take(int(r.u32()))
+		size := int(r.u32())
+		start := r.pos
+		r.take(size)
+		s.data = r.span(start)
+		p.layout.segments = append(p.layout.segments, s)
 	}
 	p.m.Data = n
 }
@@ -124,6 +129,7 @@ func (p *parser) codeSection() {
 		}
 		r.end = r.pos + int(size)
 		p.body(i)
+		p.layout.bodies[i].code = r.span(r.end - int(size))
 		if r.err == nil && r.left() > 0 {
 			r.fail(bad(r.pos, "function %d is %d bytes longer than its code", p.imported+i, r.left()))
 		}
@@ -131,7 +137,6 @@ func (p *parser) codeSection() {
 			r.end = section
 		}
 	}
-	p.bodies = n
 }
 
 // body walks the code of one defined function.
@@ -139,15 +144,19 @@ func (p *parser) body(i int) {
 	r, d := &p.r, &p.code
 	at := r.pos
 	locals := p.localDecls()
+	p.layout.bodies = append(p.layout.bodies, function{locals: uint32(locals)})
 	if r.err != nil {
 		return
 	}
 	branches := 0
+	f, calls := &p.layout.bodies[i], uint32(len(p.layout.calls))
 	for d.start(locals + len(p.types[p.funcs[p.imported+i]].Params)); d.next(); {
+		p.layout.note(&d.in, f)
 		if p.note(&d.in) {
 			branches++
 		}
 	}
+	f.calls = span{calls, uint32(len(p.layout.calls))}
 	if r.err != nil {
 		return
 	}
@@ -195,7 +204,7 @@ func (p *parser) note(in *instr) bool {
 	case opTryTable:
 		f.Exceptions = true
 		return true
-	case opThrow, opThrow + 2:
+	case opThrow, opThrowRef:
 		f.Exceptions = true
 	case opReturnCall, opReturnCallInd:
 		f.TailCalls = true
@@ -205,7 +214,7 @@ func (p *parser) note(in *instr) bool {
 		f.TailCalls, f.TypedRefs = true, true
 	case opRefAsNonNull:
 		f.TypedRefs = true
-	case opRefAsNonNull + 1, opBrOnNonNull:
+	case opBrOnNull, opBrOnNonNull:
 		f.TypedRefs = true
 		return true
 	case opTableSet, opTableFill:
@@ -224,7 +233,7 @@ func (p *parser) note(in *instr) bool {
 		case prefixAtomic:
 			f.Threads = true
 		case prefixMisc:
-			f.Bulk = f.Bulk || in.op == opMemoryInit+2 || in.op == opMemoryInit+3
+			f.Bulk = f.Bulk || in.op == opMemoryCopy || in.op == opMemoryFill
 		}
 	}
 	return false

@@ -1,0 +1,309 @@
+package prepare
+
+// rewriter writes the code of a module's functions with their interruption points.
+type rewriter struct {
+	p  *parser
+	pl *planner
+	d  decoder
+	e  emitter
+
+	f       *function
+	counter uint32 // local that holds a charged function's units, or what its entry found
+	labels  []label
+	depth   uint32 // labels that are open in the output
+	weights []uint8
+	splits  []uint32
+	before  before
+}
+
+// label is a block that is open, with its label's place in the output.
+type label struct {
+	at    uint32 // labels outside of it
+	apart bool   // a loop in the form that keeps its slow path apart
+}
+
+// newRewriter numbers what Prepare adds.
+func newRewriter(p *parser, pl *planner) *rewriter {
+	w := &rewriter{p: p, pl: pl, d: decoder{r: &reader{b: p.r.b}, limit: p.limit, space: &p.space}}
+	w.e.fuel = uint32(len(p.layout.globals))
+	w.e.yield = uint32(p.imported)
+	next := uint32(len(p.funcs)) + 1
+	for h, used := range p.layout.used {
+		if used {
+			w.e.helpers[h] = next
+			next++
+		}
+	}
+	return w
+}
+
+// moved is the index that a function of the module has behind the new import.
+func (p *parser) moved(f uint32) uint32 {
+	if f < uint32(p.imported) {
+		return f
+	}
+	return f + 1
+}
+
+// function writes the code of one function: groups of locals, then instructions. It is valid until the next.
+func (w *rewriter) function(i uint32) ([]byte, error) {
+	f, e := &w.p.layout.bodies[i], &w.e
+	e.b = e.b[:0]
+	w.f = f
+	w.labels, w.depth = append(w.labels[:0], label{}), 1
+	w.weights = w.pl.weights[f.weights:]
+	w.splits = w.pl.splits[f.splits.from:f.splits.to]
+	locals := w.p.enter(&w.d, i)
+	w.counter = uint32(w.d.locals)
+	if f.charged {
+		w.entry(locals)
+	} else {
+		e.b = append(e.b, w.p.r.b[locals.from:locals.to]...)
+	}
+	d := &w.d
+	copied := int(locals.to) // up to where the input is in the output
+	flush := func(to int) {
+		e.b = append(e.b, w.p.r.b[copied:to]...)
+		copied = to
+	}
+	for d.next() {
+		in := &d.in
+		if len(w.splits) > 0 && w.splits[0] == uint32(in.offset) {
+			flush(in.offset)
+			w.splits = w.splits[1:]
+			w.split()
+		}
+		if w.changes(in) {
+			flush(in.offset)
+			w.instruction(in)
+			copied = in.end
+		}
+		w.before.note(in)
+	}
+	if d.r.err != nil {
+		return nil, d.r.err
+	}
+	flush(d.in.end)
+	return e.b, nil
+}
+
+// entry writes the locals, with the counter behind them, and the point at a function's entry.
+func (w *rewriter) entry(locals span) {
+	e := &w.e
+	r := reader{b: w.p.r.b, pos: int(locals.from), end: int(locals.to)}
+	e.u32(r.u32() + 1)
+	e.b = append(e.b, r.take(r.left())...)
+	e.b = append(e.b, 1, 0x7f)
+	amount := 1 + w.f.longest/unit + w.f.locals/frame
+	if w.f.loops > 0 {
+		// Units that no loop uses are lost. A whole chunk would be paid in vain by functions whose loops are short; and one
+		// that isn't paid would let them run for nothing.
+		amount += prepaid
+	}
+	w.spend(amount)
+	if w.f.loops > 0 {
+		e.constant(opI32Const, prepaid)
+		e.op(opLocalSet, w.counter)
+	}
+}
+
+// spend takes units from the fuel. The counter serves to look at what is left, which is quicker than to read the global again.
+func (w *rewriter) spend(units uint32) {
+	e := &w.e
+	e.op(opGlobalGet, e.fuel)
+	e.constant(opI32Const, int64(units))
+	e.op(opI32Sub)
+	e.op(opLocalTee, w.counter)
+	e.op(opGlobalSet, e.fuel)
+	e.op(opLocalGet, w.counter)
+	e.constant(opI32Const, 0)
+	e.op(opI32LtS)
+	e.op(opIf, void)
+	e.op(opCall, e.helpers[slowEntry])
+	e.op(opEnd)
+}
+
+// count takes units from the counter and leaves on the stack whether it has fallen below zero.
+func (w *rewriter) count(units uint32) {
+	e := &w.e
+	e.op(opLocalGet, w.counter)
+	e.constant(opI32Const, int64(units))
+	e.op(opI32Sub)
+	e.op(opLocalTee, w.counter)
+	e.constant(opI32Const, 0)
+	e.op(opI32LtS)
+}
+
+// inline is a point in the middle of code: it leaves the stack as it is.
+func (w *rewriter) inline(units uint32) {
+	e := &w.e
+	w.count(units)
+	e.op(opIf, void)
+	e.op(opCall, e.helpers[slowLoop])
+	e.constant(opI32Const, int64(units))
+	e.op(opI32Sub)
+	e.op(opLocalSet, w.counter)
+	e.op(opEnd)
+}
+
+func (w *rewriter) split() {
+	switch {
+	case w.f.loops > 0:
+		w.inline(splitWeight)
+	case w.f.charged:
+		w.spend(splitWeight)
+	default: // a short function, where an exception may land
+		w.e.spend(func() { w.e.constant(opI32Const, splitWeight) })
+	}
+}
+
+// changes reports whether in isn't copied as it is, and follows blocks.
+func (w *rewriter) changes(in *instr) bool {
+	switch in.op {
+	case opBlock, opIf:
+		w.open(w.depth, false)
+		return false
+	case opEnd:
+		if w.labels[len(w.labels)-1].apart {
+			return true
+		}
+		w.close()
+		return false
+	case opLoop, opTryTable,
+		opBr, opBrIf, opBrTable, opBrOnNull, opBrOnNonNull,
+		opCall, opReturnCall, opRefFunc,
+		opMemoryInit, opTableInit, opTableCopy, opTableFill, opTableGrow, opAtomicWait32, opAtomicWait64:
+		return true
+	case opMemoryFill, opMemoryCopy:
+		_, short := w.before.length()
+		return !short
+	}
+	return false
+}
+
+func (w *rewriter) open(at uint32, apart bool) {
+	w.labels = append(w.labels, label{at, apart})
+	w.depth++
+}
+
+// close ends the innermost block, as far as it is one label.
+func (w *rewriter) close() {
+	w.labels = w.labels[:len(w.labels)-1]
+	w.depth--
+}
+
+// instruction writes what in becomes.
+func (w *rewriter) instruction(in *instr) {
+	e := &w.e
+	switch in.op {
+	case opLoop:
+		w.loop(in)
+	case opEnd:
+		w.loopEnd()
+	case opTryTable:
+		w.tryTable(in)
+	case opBr, opBrIf, opBrOnNull, opBrOnNonNull:
+		e.op(in.op, w.target(in.x))
+	case opBrTable:
+		e.op(in.op, uint32(len(in.labels)-1))
+		for _, l := range in.labels {
+			e.u32(w.target(l))
+		}
+	case opCall, opReturnCall, opRefFunc:
+		e.op(in.op, w.p.moved(in.x))
+	case opMemoryFill:
+		e.op(opCall, e.helpers[fill])
+	case opMemoryCopy:
+		e.op(opCall, e.helpers[copying])
+	case opMemoryInit, opTableInit, opTableCopy, opTableFill, opTableGrow:
+		e.op(opCall, e.helpers[charge]) // the length is on top
+		e.b = append(e.b, w.p.r.b[in.offset:in.end]...)
+	case opAtomicWait32, opAtomicWait64:
+		e.constant(opI32Const, int64(int32(in.y)))
+		if in.op == opAtomicWait32 {
+			e.op(opCall, e.helpers[wait32])
+		} else {
+			e.op(opCall, e.helpers[wait64])
+		}
+	}
+}
+
+// target is a label's number in the output.
+func (w *rewriter) target(l uint32) uint32 {
+	return w.depth - 1 - w.labels[len(w.labels)-1-int(l)].at
+}
+
+// loop writes a loop's head. The usual form keeps the slow path out of the loop, where it costs its registers nothing:
+//
+//	block $exit
+//	  loop $head
+//	    block $slow
+//	      counter -= weight; br_if $slow (counter < 0)
+//	      …
+//	      br $exit
+//	    end
+//	    counter = slow_loop()
+//	    br $head
+//	  end
+//	end
+//
+// There the head charges its weight once more, from the new chunk: what was left of the old one is lost. A loop with
+// parameters would have to carry them through $slow; its head has the slow path inside.
+func (w *rewriter) loop(in *instr) {
+	e, b := &w.e, w.p.r.b
+	weight := uint32(w.weights[0])
+	w.weights = w.weights[1:]
+	if in.block.index >= 0 && len(w.p.types[in.block.index].Params) > 0 {
+		e.b = append(e.b, b[in.offset:in.end]...)
+		w.open(w.depth, false)
+		w.inline(weight)
+		return
+	}
+	kind := b[in.offset+1 : in.end]
+	e.b = append(append(e.b, byte(opBlock)), kind...)
+	e.b = append(append(e.b, byte(opLoop)), kind...)
+	e.op(opBlock, void)
+	w.count(weight)
+	e.op(opBrIf, 0)
+	w.open(w.depth+1, true)
+	w.depth += 2
+}
+
+func (w *rewriter) loopEnd() {
+	e := &w.e
+	e.op(opBr, 2)
+	e.op(opEnd)
+	e.op(opCall, e.helpers[slowLoop])
+	e.op(opLocalSet, w.counter)
+	e.op(opBr, 0)
+	e.op(opEnd)
+	e.op(opEnd)
+	w.close()
+	w.depth -= 2
+}
+
+func (w *rewriter) tryTable(in *instr) {
+	e, b := &w.e, w.p.r.b
+	// The block type is copied: what follows it is the vector of catches.
+	r := reader{b: b, pos: in.offset + 1, end: in.end}
+	(&decoder{r: &r, space: &w.p.space}).blockType()
+	e.b = append(e.b, b[in.offset:r.pos]...)
+	e.u32(uint32(len(in.catches)))
+	for _, c := range in.catches {
+		e.b = append(e.b, c.kind)
+		if c.kind < 2 {
+			e.u32(c.tag)
+		}
+		e.u32(w.target(c.label))
+	}
+	w.open(w.depth, false)
+}
+
+// body writes a helper's code.
+func (e *emitter) body(h helper) []byte {
+	info := &helperInfo[h]
+	e.b = append(e.b[:0], info.locals...)
+	info.body(e)
+	e.op(opEnd)
+	return e.b
+}
