@@ -56,13 +56,10 @@ const (
 
 // header is the part of an artifact that isn't large.
 type header struct {
-	Module   prepare.Module   `json:"module"`
-	Globals  []prepare.Global `json:"globals,omitempty"`
-	MaxPages uint32           `json:"max_pages"`
-	Deep     bool             `json:"deep,omitempty"`
-	Segments int              `json:"segments"`
-	Wasm     int              `json:"wasm"` // bytes
-	File     string           `json:"file"`
+	Prepared prepare.Prepared // without Wasm and Image
+	Segments int              // of the image
+	Wasm     int              // bytes
+	File     string
 }
 
 // fileForm is how the engine names its files: by a hash.
@@ -72,7 +69,9 @@ var fileForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // artifacts; with an empty one, whoever can write to the store can have any code run. Error: TooLarge ARTIFACT_TOO_LARGE.
 func (a *Artifact) Encode(key []byte) ([]byte, error) {
 	p := a.Prepared
-	meta, err := json.Marshal(header{p.Module, p.Globals, p.MaxPages, p.Deep, len(p.Image), len(p.Wasm), a.File})
+	h := header{*p, len(p.Image), len(p.Wasm), a.File}
+	h.Prepared.Image, h.Prepared.Wasm = nil, nil
+	meta, err := json.Marshal(h)
 	if err != nil {
 		return nil, fault.Internal.New("ARTIFACT", "artifact %.12s: %v", a.Digest, err)
 	}
@@ -204,7 +203,7 @@ func parse(raw []byte) (*Artifact, error) {
 	if size > int64(len(rest)) || int64(h.Wasm) > int64(len(rest))-size {
 		return nil, short
 	}
-	p := &prepare.Prepared{Module: h.Module, Globals: h.Globals, MaxPages: h.MaxPages, Deep: h.Deep}
+	p := &h.Prepared
 	data := bytes.Clone(rest[:size]) // the image is kept when wasm and code are no longer needed
 	if h.Segments > 0 {
 		p.Image = make([]prepare.Segment, h.Segments)

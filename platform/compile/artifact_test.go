@@ -44,6 +44,11 @@ func sample() *compile.Artifact {
 }
 
 func TestRoundTrip(t *testing.T) {
+	for v, i := reflect.ValueOf(*sample().Prepared), 0; i < v.NumField(); i++ {
+		if v.Field(i).IsZero() {
+			t.Errorf("the sample has no %s: would it be kept?", v.Type().Field(i).Name)
+		}
+	}
 	bare := &compile.Artifact{Fingerprint: strings.Repeat("f", 200), File: file, Code: []byte{}, Prepared: &prepare.Prepared{Wasm: []byte{}}}
 	large := sample()
 	large.Code = bytes.Repeat(large.Code, 7000) // larger than what the decompressor takes for a window
@@ -128,13 +133,13 @@ func TestForged(t *testing.T) {
 		"short header":      raw([]byte{255, 255, 255, 255}),
 		"no JSON":           head("{"),
 		"no file":           head("{}"),
-		"file elsewhere":    head(`{"file":"../../../../etc/cron.d/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}`),
-		"segments":          head(`{"segments":1000000000000,"file":"` + file + `"}`),
-		"negative":          head(`{"segments":-1,"file":"` + file + `"}`),
-		"negative wasm":     head(`{"wasm":-1,"file":"` + file + `"}`),
-		"wasm":              head(`{"wasm":2,"file":"`+file+`"}`, 1),
-		"long segment":      head(`{"segments":1,"file":"`+file+`"}`, 0, 0, 0, 0, 255, 255, 255, 255, 1),
-		"another module":    head(`{"file":"` + file + `"}`),
+		"file elsewhere":    head(`{"File":"../../../../etc/cron.d/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}`),
+		"Segments":          head(`{"Segments":1000000000000,"File":"` + file + `"}`),
+		"negative":          head(`{"Segments":-1,"File":"` + file + `"}`),
+		"negative wasm":     head(`{"Wasm":-1,"File":"` + file + `"}`),
+		"Wasm":              head(`{"Wasm":2,"File":"`+file+`"}`, 1),
+		"long segment":      head(`{"Segments":1,"File":"`+file+`"}`, 0, 0, 0, 0, 255, 255, 255, 255, 1),
+		"another module":    head(`{"File":"` + file + `"}`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := seal(a.Digest[:], []byte{byte(len(a.Fingerprint))}, []byte(a.Fingerprint), tail)

@@ -23,15 +23,13 @@ import (
 // childName is what the child is started as: argv[0], which nobody types.
 const childName = "skein: compile"
 
-// Exit codes of the child.
+// Exit codes of the child. Any other is Go's, for a crash.
 const (
-	// exitCrash is Go's own. A panic of the compiler is caught, so it is the runtime that could not go on: for lack of memory,
-	// which it says or shows by a SIGSEGV of its garbage collector, or of stack.
-	exitCrash   = 2
-	exitRefused = 10 // the engine refuses the module; stdout says why
-	exitMemory  = 11 // out of memory, and noticed in time
-	exitSize    = 12 // the code is larger than maxCode
-	exitFailed  = 13 // it isn't the module's fault; stderr says why
+	exitRefused = 10 + iota // the engine refuses the module; stdout says why
+	exitTime
+	exitMemory
+	exitSize   // the code is larger than maxCode
+	exitFailed // it isn't the module's fault; stderr says why
 )
 
 // confined is the first that the child says, once its limits hold.
@@ -167,28 +165,27 @@ func verdict(end *os.ProcessState, out string, limits Limits) error {
 	if end == nil {
 		return nil
 	}
-	if status, ok := end.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		// The kernel counts in ticks, and the sum of user and system time may be a few of them short.
-		if used := end.UserTime() + end.SystemTime(); used > limits.CPU-100*time.Millisecond {
-			return tooCostly("more than %s of a processor", limits.CPU)
-		}
-		if status.Signal() == syscall.SIGKILL {
-			return fault.Unavailable.New("COMPILER_LOST", "the compiler was killed, perhaps because the machine is out of memory").
-				WithHint("try again; a machine that compiles needs %d MiB for it", limits.Memory>>20).WithRetry(10 * time.Second)
-		}
-	}
 	why, limited := strings.CutPrefix(out, confined)
-	switch code := end.ExitCode(); {
-	case !limited:
+	if !limited {
 		return nil
-	case code == exitMemory, code == exitCrash:
-		return tooCostly("more than %d MiB of memory", limits.Memory>>20)
-	case code == exitSize:
-		return tooCostly("more than %d MiB of native code", maxCode>>20)
-	case code == exitRefused:
-		return refused(why)
 	}
-	return nil
+	if status, ok := end.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return fault.Unavailable.New("COMPILER_LOST", "the compiler was killed, perhaps because the machine is out of memory").
+			WithHint("try again; a machine that compiles needs %d MiB for it", limits.Memory>>20).WithRetry(10 * time.Second)
+	}
+	switch end.ExitCode() {
+	case exitRefused:
+		return refused(why)
+	case exitTime:
+		return tooCostly("more than %s of a processor", limits.CPU)
+	case exitSize:
+		return tooCostly("more than %d MiB of native code", maxCode>>20)
+	case exitFailed:
+		return nil
+	}
+	// A panic of the compiler is caught, so it is Go's runtime that could not go on: for lack of memory, which it says or
+	// shows by a SIGSEGV of its garbage collector, or of stack.
+	return tooCostly("more than %d MiB of memory", limits.Memory>>20)
 }
 
 func refused(why string) *fault.Error {

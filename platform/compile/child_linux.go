@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/signal"
 	"strconv"
 	"syscall"
 )
@@ -36,12 +37,26 @@ func confine(memory int64, cpu uint64) error {
 	if err != nil {
 		return err
 	}
+	// The kernel sends a signal first, so that we can say what it was. It counts in ticks, which need not be what it tells the
+	// parent of the time in the end.
+	over := make(chan os.Signal, 1)
+	signal.Notify(over, syscall.SIGXCPU)
+	go func() {
+		<-over
+		os.Exit(exitTime)
+	}()
+	data := now + uint64(memory)
 	for _, l := range []struct {
 		resource int
-		most     uint64
-	}{{rlimitCore, 0}, {rlimitFsize, maxCode}, {rlimitCPU, cpu}, {rlimitData, now + uint64(memory)}} {
-		if err := syscall.Setrlimit(l.resource, &syscall.Rlimit{Cur: l.most, Max: l.most}); err != nil {
-			return fmt.Errorf("limit %d of %d: %w", l.resource, l.most, err)
+		limit    syscall.Rlimit
+	}{
+		{rlimitCore, syscall.Rlimit{}},
+		{rlimitFsize, syscall.Rlimit{Cur: maxCode, Max: maxCode}},
+		{rlimitCPU, syscall.Rlimit{Cur: cpu, Max: cpu + 1}},
+		{rlimitData, syscall.Rlimit{Cur: data, Max: data}},
+	} {
+		if err := syscall.Setrlimit(l.resource, &l.limit); err != nil {
+			return fmt.Errorf("limit %d of %d: %w", l.resource, l.limit.Max, err)
 		}
 	}
 	// What is left is for the system to be kind: should it run out of memory in spite of all, it takes this process first.

@@ -1,6 +1,8 @@
 package compile_test
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -11,8 +13,19 @@ import (
 	"skein.dev/platform/prepare"
 )
 
+// asParent makes this program one that compiles something slow.
+const asParent = "SKEIN_TEST_PARENT"
+
 func TestMain(m *testing.M) {
 	compile.Child()
+	if os.Getenv(asParent) != "" {
+		f, err := os.Open("/etc/passwd")
+		if err == nil {
+			_, err = compile.Compile(context.Background(), prepared(slow()), compile.DefaultLimits())
+		}
+		fmt.Println(f.Name(), err)
+		return
+	}
 	os.Exit(m.Run())
 }
 
