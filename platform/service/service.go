@@ -73,6 +73,7 @@ func Main(name string, cfg Flagger, start Start) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
+	tuneMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	go func() {
 		<-ctx.Done()
