@@ -216,14 +216,14 @@ func classify(ctx context.Context, code uint32, err error) Exit {
 	return Exit{State: skein.Failed, Reason: "GUEST_TRAP", Message: "the guest trapped: " + name, Backtrace: trace}
 }
 
-// Cancelled is the cause of a context that ended on request.
-var Cancelled = errors.New("the call was cancelled")
+// ErrCancelled is the cause of a context that ended on request.
+var ErrCancelled = errors.New("the call was cancelled")
 
 // Interrupted is the end of a call whose context is done.
 func Interrupted(ctx context.Context) Exit {
 	cause := context.Cause(ctx)
 	switch {
-	case errors.Is(cause, Cancelled):
+	case errors.Is(cause, ErrCancelled):
 		return Exit{State: skein.Cancelled, Reason: "CANCELLED", Message: "the call was cancelled"}
 	case errors.Is(cause, context.DeadlineExceeded):
 		return Exit{State: skein.TimedOut, Reason: "DEADLINE", Message: "the call's deadline passed"}
