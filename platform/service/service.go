@@ -291,7 +291,7 @@ func (s *Server) turn(notReady error) {
 	case s.serving && !was:
 		s.log.Info("ready")
 		s.health.Resume()
-	case was && !s.draining:
+	case was && !s.serving && !s.draining:
 		s.log.Warn("not ready", "error", notReady)
 		fallthrough
 	case s.draining:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -207,6 +208,34 @@ func TestReadiness(t *testing.T) {
 	r.stop()
 	if err := r.ended(); err != nil { // a health watch does not hold the drain up
 		t.Error(err)
+	}
+}
+
+// A service that is ready and hears so again stays ready.
+func TestStaysReady(t *testing.T) {
+	s := newServer(Config{Quiet: true}, slog.New(slog.DiscardHandler), &net.TCPAddr{})
+	defer s.close()
+	state := func() healthpb.HealthCheckResponse_ServingStatus {
+		resp, err := s.health.Check(t.Context(), &healthpb.HealthCheckRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.GetStatus()
+	}
+	for i, step := range []struct {
+		notReady error
+		want     healthpb.HealthCheckResponse_ServingStatus
+	}{
+		{nil, healthpb.HealthCheckResponse_SERVING},
+		{nil, healthpb.HealthCheckResponse_SERVING},
+		{errors.New("why"), healthpb.HealthCheckResponse_NOT_SERVING},
+		{nil, healthpb.HealthCheckResponse_SERVING},
+		{errDraining, healthpb.HealthCheckResponse_NOT_SERVING},
+		{nil, healthpb.HealthCheckResponse_NOT_SERVING},
+	} {
+		if s.turn(step.notReady); state() != step.want {
+			t.Errorf("step %d: %v after %v", i, state(), step.notReady)
+		}
 	}
 }
 
