@@ -205,7 +205,8 @@ type Result struct {
 	Executor string
 	Started  time.Time // on the executor
 	Ended    time.Time
-	Memory   int64 // peak of the guest's linear memory in bytes
+	Memory   int64         // peak of the guest's linear memory in bytes
+	CPU      time.Duration // that the guest used
 }
 
 // StateKey names a shared value.

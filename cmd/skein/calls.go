@@ -164,6 +164,7 @@ func (a *app) printCall(c *callv1.Call) error {
 		row(w, "cold start", c.GetColdStart())
 		row(w, "attempt", c.GetAttempt())
 		row(w, "executor", dash(c.GetExecutor()))
+		row(w, "CPU", span(c.GetCpuTime()))
 		row(w, "memory", size(c.GetMemoryPeakBytes()))
 		row(w, "input", size(c.GetInputBytes()))
 		row(w, "output", size(c.GetOutputBytes()))

@@ -30,7 +30,9 @@ type Config struct {
 	Name               string
 	Slots              int
 	Memory             int64 // MiB a guest may have
-	Modules            int64 // MiB of wasm whose code is kept
+	Warm               int64 // MiB
+	Code               int64 // MiB
+	Key                string
 	Replicas           int64 // MiB
 }
 
@@ -43,7 +45,9 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&c.Name, "name", "", "`name` of this executor; the host's name and a random suffix if empty")
 	fs.IntVar(&c.Slots, "slots", 4*runtime.GOMAXPROCS(0), "how many calls run at the same time")
 	fs.Int64Var(&c.Memory, "guest-memory", 128, "`MiB` of linear memory a guest may have")
-	fs.Int64Var(&c.Modules, "modules", 256, "`MiB` of modules whose compiled code is kept")
+	fs.Int64Var(&c.Warm, "warm-memory", 512, "`MiB` that instances may keep which wait for calls")
+	fs.Int64Var(&c.Code, "code-memory", 1024, "`MiB` of native code that are kept")
+	fs.StringVar(&c.Key, "artifact-key", "", "`secret` that signs native code and snapshots in the object store, the same for upload and all executors; without one, whoever can write there can run code here")
 	fs.Int64Var(&c.Replicas, "replicas", 256, "`MiB` of state kept here; what is not pushed stays beyond it")
 }
 
@@ -62,7 +66,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if err := errors.Join(errP, errS, errF); err != nil {
 		return err
 	}
-	m, err := machine.Open(ctx, c.Memory<<20, host.Link)
+	m, err := machine.Open(ctx, machine.Config{GuestMemory: c.Memory << 20, WarmMemory: c.Warm << 20}, host.Link)
 	if err != nil {
 		return err
 	}
@@ -72,7 +76,9 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		name = defaultName()
 	}
 	e := &Executor{
-		name: name, log: s.Log(), machine: m, modules: newModules(bucket, m, c.Modules<<20),
+		name: name, log: s.Log(), machine: m, modules: &modules{
+			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), budget: c.Code << 20, all: map[skein.Digest]*module{},
+		},
 		state: replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
 		slots: make(chan struct{}, c.Slots), memory: int64(c.Slots) * (c.Memory << 20),
 	}

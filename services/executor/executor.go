@@ -71,7 +71,8 @@ func (e *Executor) Run(ctx context.Context, call skein.Call) skein.Result {
 	res := e.run(ctx, call)
 	res.Executor, res.Started, res.Ended = e.name, began, time.Now()
 
-	span.SetAttributes(attribute.Bool("faas.coldstart", res.Cold), attribute.Int64("faas.ext.memory_peak", res.Memory))
+	span.SetAttributes(attribute.Bool("faas.coldstart", res.Cold), attribute.Int64("faas.ext.memory_peak", res.Memory),
+		attribute.Float64("faas.cpu", res.CPU.Seconds()))
 	if res.State != skein.Succeeded {
 		span.SetAttributes(attribute.String("skein.reason", res.Reason), attribute.Int("skein.exit_code", int(res.ExitCode)))
 		span.SetStatus(codes.Error, res.Message)
@@ -118,7 +119,7 @@ func environ(ctx context.Context, call skein.Call) []string {
 }
 
 func result(x machine.Exit) skein.Result {
-	return skein.Result{State: x.State, ExitCode: x.Code, Reason: x.Reason, Message: x.Message, Memory: x.MemoryPeak}
+	return skein.Result{State: x.State, ExitCode: x.Code, Reason: x.Reason, Message: x.Message, Memory: x.MemoryPeak, CPU: x.CPU}
 }
 
 // failed is the result of a call whose guest never ran.

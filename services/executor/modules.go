@@ -4,26 +4,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
 	"skein.dev"
 	"skein.dev/platform/blob"
+	"skein.dev/platform/compile"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
 	"skein.dev/services/executor/internal/machine"
 )
 
-// modules holds the compiled modules: each digest is fetched and compiled once, however many calls ask for it at the same
-// time, and stays until room is needed.
+// modules holds the modules that can run: each digest is loaded once, however many calls ask for it at the same time, and
+// stays until room is needed.
 type modules struct {
 	bucket  blob.Bucket
+	key     []byte // of artifacts and snapshots
 	machine *machine.Machine
-	budget  int64 // bytes of wasm whose code is kept
+	log     *slog.Logger
+	budget  int64 // bytes of native code that are kept
 	mu      sync.Mutex
 	all     map[skein.Digest]*module
 	size    int64
@@ -40,12 +44,8 @@ type module struct {
 	used int64 // when last acquired, in uses
 }
 
-// loadTimeout bounds fetch and compilation; they go on when the call that caused them ends, for the next one.
-const loadTimeout = 2 * time.Minute
-
-func newModules(bucket blob.Bucket, m *machine.Machine, budget int64) *modules {
-	return &modules{bucket: bucket, machine: m, budget: budget, all: map[skein.Digest]*module{}}
-}
+// loadTimeout bounds fetch, compilation and boot; they go on when the call that caused them ends, for the next one.
+const loadTimeout = 3 * time.Minute
 
 // acquire gives a compiled module and whether the caller had to wait for it; release must follow.
 func (s *modules) acquire(ctx context.Context, d skein.Digest) (mod *machine.Module, cold bool, err error) {
@@ -86,30 +86,81 @@ func (s *modules) release(d skein.Digest) {
 	}
 }
 
-// load fetches and compiles; a failure is told to those who wait and then forgotten, so that the next call tries again.
+// load makes a module ready; a failure is told to those who wait and then forgotten, so that the next call tries again.
 func (s *modules) load(ctx context.Context, d skein.Digest, m *module) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	ctx, span := tracer().Start(ctx, "load module", trace.WithAttributes(attribute.String("skein.digest", d.String())))
 	defer span.End()
-	var mod *machine.Module
-	wasm, info, err := s.fetch(ctx, d)
-	if err == nil {
-		_, compile := tracer().Start(ctx, "compile", trace.WithAttributes(attribute.Int("skein.bytes", len(wasm))))
-		mod, err = s.machine.Compile(ctx, wasm, info)
-		compile.End()
+	mod, size, err := s.make(ctx, d)
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
 	}
 	s.mu.Lock()
 	m.mod, m.err = mod, err
 	if err != nil {
 		delete(s.all, d)
 	} else {
-		m.size = int64(len(wasm))
+		m.size = size
 		s.size += m.size
 		s.evict(ctx)
 	}
 	s.mu.Unlock()
 	close(m.done)
+}
+
+// make takes what others have made of the module, and makes and stores what is missing or damaged.
+func (s *modules) make(ctx context.Context, d skein.Digest) (*machine.Module, int64, error) {
+	a, err := s.artifact(ctx, d)
+	var mod *machine.Module
+	if err == nil {
+		mod, err = s.code(ctx, a)
+	}
+	if errors.Is(err, fault.NotFound) || errors.Is(err, fault.DataLoss) || errors.Is(err, fault.Conflict) {
+		if !errors.Is(err, fault.NotFound) {
+			s.log.WarnContext(ctx, "a stored artifact can't be used", "digest", d.String(), "error", err)
+		}
+		if a, err = s.compile(ctx, d); err == nil {
+			mod, err = s.code(ctx, a)
+		}
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := s.awaken(ctx, mod, d); err != nil {
+		return nil, 0, errors.Join(err, mod.Close(ctx))
+	}
+	return mod, int64(len(a.Code)), nil
+}
+
+func (s *modules) artifact(ctx context.Context, d skein.Digest) (*compile.Artifact, error) {
+	ctx, span := tracer().Start(ctx, "artifact get", trace.WithSpanKind(trace.SpanKindClient))
+	defer span.End()
+	return compile.Get(ctx, s.bucket, s.key, d)
+}
+
+func (s *modules) code(ctx context.Context, a *compile.Artifact) (*machine.Module, error) {
+	ctx, span := tracer().Start(ctx, "load code", trace.WithAttributes(attribute.Int("skein.bytes", len(a.Code))))
+	defer span.End()
+	return s.machine.LoadArtifact(ctx, a)
+}
+
+// compile makes the artifact from the module as it was uploaded, in a child, and stores it for others.
+func (s *modules) compile(ctx context.Context, d skein.Digest) (*compile.Artifact, error) {
+	p, err := s.fetch(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	compiling, span := tracer().Start(ctx, "compile", trace.WithAttributes(attribute.Int("skein.bytes", len(p.Wasm))))
+	a, err := compile.Compile(compiling, p, compile.DefaultLimits())
+	span.End()
+	if err != nil {
+		return nil, err
+	}
+	if err := compile.Put(ctx, s.bucket, s.key, a); err != nil { // it only saves others the work
+		s.log.WarnContext(ctx, "the artifact can't be stored", "digest", d.String(), "error", err)
+	}
+	return a, nil
 }
 
 // evict drops modules that no call holds, those longest unused first. The caller holds mu.
@@ -127,40 +178,37 @@ func (s *modules) evict(ctx context.Context) {
 		}
 		delete(s.all, oldest)
 		s.size -= found.size
-		_ = found.mod.Close(ctx)
+		go func() { // it waits for instances that are being reset
+			if err := found.mod.Close(context.WithoutCancel(ctx)); err != nil {
+				s.log.Warn("unload module", "digest", oldest.String(), "error", err)
+			}
+		}()
 	}
 }
 
-func (s *modules) fetch(ctx context.Context, d skein.Digest) ([]byte, *prepare.Module, error) {
+// fetch reads the module as it was uploaded and prepares it. Upload has looked at it; the store may since have been written
+// by others, or the limits have changed.
+func (s *modules) fetch(ctx context.Context, d skein.Digest) (*prepare.Prepared, error) {
 	ctx, span := tracer().Start(ctx, "object get", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attribute.String("skein.key", prepare.ModuleKey(d))))
 	defer span.End()
-	r, info, err := s.bucket.Get(ctx, prepare.ModuleKey(d), 0, -1)
+	wasm, _, err := blob.Read(ctx, s.bucket, prepare.ModuleKey(d), skein.MaxModule)
 	if err != nil {
-		return nil, nil, fmt.Errorf("module %.12s: %w", d, err)
-	}
-	defer func() { _ = r.Close() }()
-	if info.Size > skein.MaxModule {
-		return nil, nil, fault.TooLarge.New("TOO_LARGE", "module %.12s has %d bytes", d, info.Size)
-	}
-	wasm := make([]byte, info.Size)
-	if _, err := io.ReadFull(r, wasm); err != nil {
-		return nil, nil, fault.Unavailable.New("STORE_DOWN", "module %.12s: %v", d, err)
+		return nil, fmt.Errorf("module %.12s: %w", d, err)
 	}
 	if skein.DigestOf(wasm) != d {
-		return nil, nil, fault.DataLoss.New("DIGEST_MISMATCH", "module %.12s in the object store is not what was uploaded", d)
+		return nil, fault.DataLoss.New("DIGEST_MISMATCH", "module %.12s in the object store is not what was uploaded", d)
 	}
-	// Upload has looked at it; the store may since have been written by others, or the limits have changed.
-	mod, err := prepare.Inspect(wasm, prepare.DefaultLimits())
+	p, err := prepare.Prepare(wasm, prepare.DefaultLimits())
 	if err == nil {
-		err = errors.Join(prepare.CheckEntry(mod), prepare.CheckImports(mod))
+		err = errors.Join(prepare.CheckEntry(&p.Module), prepare.CheckImports(&p.Module))
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("module %.12s: %w", d, err)
+		return nil, fmt.Errorf("module %.12s: %w", d, err)
 	}
-	return wasm, mod, nil
+	return p, nil
 }
 
-// digests lists what is compiled.
+// digests lists what is loaded.
 func (s *modules) digests() []skein.Digest {
 	s.mu.Lock()
 	defer s.mu.Unlock()

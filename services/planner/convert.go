@@ -35,7 +35,7 @@ func fromOutcome(o *callv1.Outcome) (skein.CallID, skein.Result, error) {
 	}
 	res := skein.Result{
 		Output: o.GetOutput(), ExitCode: o.GetExitCode(), Reason: o.GetReason(), Message: o.GetMessage(), Log: o.GetLog(),
-		Cold: o.GetColdStart(), Memory: o.GetMemoryPeakBytes(),
+		Cold: o.GetColdStart(), Memory: o.GetMemoryPeakBytes(), CPU: o.GetCpuTime().AsDuration(),
 	}
 	for state, wire := range toState {
 		if wire == o.GetState() && state.Terminal() {
@@ -67,7 +67,7 @@ func toCall(r *Record) *callv1.Call {
 	if !r.Started.IsZero() {
 		c.QueueTime = durationpb.New(r.Started.Sub(r.Created))
 		if !r.Ended.IsZero() {
-			c.RunTime = durationpb.New(r.Ended.Sub(r.Started))
+			c.RunTime, c.CpuTime = durationpb.New(r.Ended.Sub(r.Started)), durationpb.New(r.CPU)
 		}
 	}
 	return c

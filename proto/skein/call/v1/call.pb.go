@@ -135,7 +135,9 @@ type Call struct {
 	OutputBytes     int64 `protobuf:"varint,22,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
 	LogBytes        int64 `protobuf:"varint,23,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
 	// When the record, with output and log, may be forgotten. Unset while the call is not terminal.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// CPU time that the guest used.
+	CpuTime       *durationpb.Duration `protobuf:"bytes,25,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -338,6 +340,13 @@ func (x *Call) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Call) GetCpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.CpuTime
+	}
+	return nil
+}
+
 // What an executor needs to run a call.
 type Assignment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -484,7 +493,8 @@ type Outcome struct {
 	RunTime         *durationpb.Duration   `protobuf:"bytes,10,opt,name=run_time,json=runTime,proto3" json:"run_time,omitempty"`
 	MemoryPeakBytes int64                  `protobuf:"varint,11,opt,name=memory_peak_bytes,json=memoryPeakBytes,proto3" json:"memory_peak_bytes,omitempty"`
 	// The executor's name.
-	Executor      string `protobuf:"bytes,12,opt,name=executor,proto3" json:"executor,omitempty"`
+	Executor      string               `protobuf:"bytes,12,opt,name=executor,proto3" json:"executor,omitempty"`
+	CpuTime       *durationpb.Duration `protobuf:"bytes,13,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -603,11 +613,18 @@ func (x *Outcome) GetExecutor() string {
 	return ""
 }
 
+func (x *Outcome) GetCpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.CpuTime
+	}
+	return nil
+}
+
 var File_skein_call_v1_call_proto protoreflect.FileDescriptor
 
 const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\n" +
-	"\x18skein/call/v1/call.proto\x12\rskein.call.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\a\n" +
+	"\x18skein/call/v1/call.proto\x12\rskein.call.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\a\n" +
 	"\x04Call\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x18\n" +
@@ -639,7 +656,8 @@ const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\foutput_bytes\x18\x16 \x01(\x03R\voutputBytes\x12\x1b\n" +
 	"\tlog_bytes\x18\x17 \x01(\x03R\blogBytes\x12;\n" +
 	"\vexpire_time\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x93\x03\n" +
+	"expireTime\x124\n" +
+	"\bcpu_time\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\"\x93\x03\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x12\n" +
@@ -657,7 +675,7 @@ const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\n" +
 	"TraceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x82\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x03\n" +
 	"\aOutcome\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12.\n" +
@@ -672,7 +690,8 @@ const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\brun_time\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\arunTime\x12*\n" +
 	"\x11memory_peak_bytes\x18\v \x01(\x03R\x0fmemoryPeakBytes\x12\x1a\n" +
-	"\bexecutor\x18\f \x01(\tR\bexecutor*\xbb\x01\n" +
+	"\bexecutor\x18\f \x01(\tR\bexecutor\x124\n" +
+	"\bcpu_time\x18\r \x01(\v2\x19.google.protobuf.DurationR\acpuTime*\xbb\x01\n" +
 	"\tCallState\x12\x1a\n" +
 	"\x16CALL_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CALL_STATE_QUEUED\x10\x01\x12\x16\n" +
@@ -714,15 +733,17 @@ var file_skein_call_v1_call_proto_depIdxs = []int32{
 	6,  // 5: skein.call.v1.Call.queue_time:type_name -> google.protobuf.Duration
 	6,  // 6: skein.call.v1.Call.run_time:type_name -> google.protobuf.Duration
 	5,  // 7: skein.call.v1.Call.expire_time:type_name -> google.protobuf.Timestamp
-	6,  // 8: skein.call.v1.Assignment.timeout:type_name -> google.protobuf.Duration
-	4,  // 9: skein.call.v1.Assignment.trace:type_name -> skein.call.v1.Assignment.TraceEntry
-	0,  // 10: skein.call.v1.Outcome.state:type_name -> skein.call.v1.CallState
-	6,  // 11: skein.call.v1.Outcome.run_time:type_name -> google.protobuf.Duration
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	6,  // 8: skein.call.v1.Call.cpu_time:type_name -> google.protobuf.Duration
+	6,  // 9: skein.call.v1.Assignment.timeout:type_name -> google.protobuf.Duration
+	4,  // 10: skein.call.v1.Assignment.trace:type_name -> skein.call.v1.Assignment.TraceEntry
+	0,  // 11: skein.call.v1.Outcome.state:type_name -> skein.call.v1.CallState
+	6,  // 12: skein.call.v1.Outcome.run_time:type_name -> google.protobuf.Duration
+	6,  // 13: skein.call.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_skein_call_v1_call_proto_init() }
