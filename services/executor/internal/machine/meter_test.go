@@ -99,7 +99,7 @@ func TestTheProcessGoesOn(t *testing.T) {
 	wg.Wait()
 	runtime.ReadMemStats(&after)
 	t.Logf("the longest turn of a collection and a sleep of 1 ms took %s; %d collections", worst, after.NumGC-before.NumGC)
-	if worst > time.Second || after.NumGC-before.NumGC < 10 {
+	if worst > 1500*time.Millisecond || after.NumGC-before.NumGC < 5 {
 		t.Errorf("%s, %d collections", worst, after.NumGC-before.NumGC)
 	}
 }
@@ -114,7 +114,7 @@ func TestCPUTime(t *testing.T) {
 			began := time.Now()
 			exit, _, _ := run(t.Context(), mod, []byte("m"))
 			t.Logf("%s of CPU in %s", exit.CPU, time.Since(began))
-			if exit.State != skein.Succeeded || exit.CPU > 2*alone.CPU+200*time.Millisecond || exit.CPU < alone.CPU/3 {
+			if exit.State != skein.Succeeded || exit.CPU > 3*alone.CPU+300*time.Millisecond || exit.CPU < alone.CPU/3 {
 				t.Errorf("%s of CPU, alone %s", exit.CPU, alone.CPU)
 			}
 		})
