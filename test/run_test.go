@@ -16,7 +16,7 @@ func TestRunExample(t *testing.T) {
 	c := cluster.Dev(t, "--example", filepath.Join(cluster.Root(), "examples", "wordcount", "go"))
 	eventually(t, 5*time.Minute, func() string {
 		log := c.Planner.Log()
-		for _, want := range []string{"100 the\n69 or\n67 of\n", "call ann/wordcount", "object get", "Over REST:", "Ctrl-C"} {
+		for _, want := range []string{"100 the\n69 or\n67 of\n", "call ann/wordcount", "artifact get", "Over REST:", "Ctrl-C"} {
 			if !strings.Contains(log, want) {
 				return fmt.Sprintf("skein dev has not said %q:\n%s", want, log)
 			}
