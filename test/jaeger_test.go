@@ -100,7 +100,7 @@ func checkCall(tr trace, id, cold string) string {
 		}
 		if tr.under(s, call) {
 			below[tr.service(s)] = true
-			object = object || s.OperationName == "object get"
+			object = object || s.OperationName == "artifact get"
 		}
 	}
 	root := tr.root(call)
