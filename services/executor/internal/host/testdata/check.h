@@ -3,6 +3,7 @@
 #include <skein.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CHECK(x) do { if (!(x)) return __LINE__ % 255 + 1; } while (0)
 #define OUTSIDE ((void *)0xfffffff0)
