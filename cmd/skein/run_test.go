@@ -10,7 +10,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"skein.dev/platform/compile"
 )
+
+func TestMain(m *testing.M) {
+	compile.Child()
+	os.Exit(m.Run())
+}
 
 // result is what one command line did.
 type result struct {

@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,9 +39,13 @@ const confined = "confined\n"
 // maxCode bounds the native code of a module, in bytes.
 const maxCode = 1 << 30
 
+// asked is set once Child was called. A program that doesn't would do in the child whatever it does, and have children.
+var asked atomic.Bool
+
 // Child makes this process the compiler, if Compile of another process of the same program started it, and then doesn't
 // return. It is the first thing in main, and in TestMain of packages whose tests compile.
 func Child() {
+	asked.Store(true)
 	if len(os.Args) != 4 || os.Args[0] != childName {
 		return
 	}
@@ -105,6 +110,9 @@ func report(err error) int {
 func inChild(ctx context.Context, wasm []byte, limits Limits) (name string, code []byte, err error) {
 	broken := func(err error) error {
 		return fault.Internal.New("COMPILER", "the compiler can't be run: %v", err)
+	}
+	if !asked.Load() {
+		return "", nil, broken(errors.New("main, or TestMain, does not call compile.Child"))
 	}
 	self, err := executable()
 	if err != nil {

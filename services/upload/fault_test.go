@@ -99,7 +99,8 @@ func TestFailureAtEveryCall(t *testing.T) {
 						t.Fatal(err)
 					}
 					b := &failing{Bucket: bucket, after: after}
-					r := &Registry{bucket: b, limits: prepare.DefaultLimits()}
+					r := newRegistry(b)
+					compiled(t, bucket, "one", "two", "next") // "new" is compiled
 					for _, text := range []string{"one", "two"} {
 						if _, _, err := r.Upload(ctx, f, module(text), ""); err != nil {
 							t.Fatal(err)
@@ -144,7 +145,7 @@ func TestRepair(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Registry{bucket: bucket, limits: prepare.DefaultLimits()}
+	r := newRegistry(bucket)
 	f, wasm := skein.Function{User: "ann", Name: "f"}, module("x")
 	if _, _, err := r.Upload(ctx, f, wasm, ""); err != nil {
 		t.Fatal(err)
@@ -331,10 +332,11 @@ func TestHead(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	for _, bad := range []Config{
-		{"file:x", 0, 1 << 30},
-		{"file:x", skein.MaxModule + 1, 1 << 40},
-		{"file:x", 100, 199},
-		{"ftp://x", 100, 200},
+		{Bucket: "file:x", MaxModule: 0, Memory: 1 << 30},
+		{Bucket: "file:x", MaxModule: skein.MaxModule + 1, Memory: 1 << 40},
+		{Bucket: "file:x", MaxModule: 100, Memory: 199},
+		{Bucket: "ftp://x", MaxModule: 100, Memory: 200},
+		{Bucket: "file:x", MaxModule: 100, Memory: 200, ArtifactKey: "fifteen bytes.."},
 	} {
 		if err := bad.Start(t.Context(), nil); err == nil {
 			t.Errorf("%+v is accepted", bad)
@@ -343,7 +345,7 @@ func TestConfig(t *testing.T) {
 	cfg := DefaultConfig()
 	fs := flag.NewFlagSet("upload", flag.ContinueOnError)
 	cfg.Flags(fs)
-	if err := fs.Parse([]string{"--bucket=file:y", "--max-module=5", "--upload-memory=10"}); err != nil || cfg != (Config{"file:y", 5, 10}) {
+	if err := fs.Parse([]string{"--bucket=file:y", "--max-module=5", "--upload-memory=10", "--artifact-key=k"}); err != nil || cfg != (Config{"file:y", 5, 10, "k"}) {
 		t.Errorf("%+v %v", cfg, err)
 	}
 }

@@ -1,15 +1,15 @@
 // Package upload accepts modules and keeps them as versions of functions.
 //
-// A module arrives whole in memory (intake.go), is read by package prepare, and is refused with a reason before anything
-// is stored. Then three kinds of objects are written, in this order:
+// A module arrives whole in memory (intake.go), is read by package prepare and compiled by package compile, and is refused
+// with a reason before anything is stored. Then four kinds of objects are written, in this order:
 //
 //	modules/DIGEST                          the bytes; immutable; executors read them straight from the bucket
+//	artifacts/ENGINE/DIGEST                 what was made of them: executors of the same engine need not compile
 //	functions/USER/NAME/versions/NUMBER     the version's record; put only where there is none, so numbers never collide
 //	functions/USER/NAME/current             the head: the function's current version and what requests were answered
 //
 // The head is replaced last, and only if it is still the one that was read: that is the moment when a version becomes
-// visible. A failure before it leaves a module or a record that nothing names; the next upload of the same bytes takes
-// them up. Of uploads at the same time the greatest number ends as current; a rollback names its version itself.
+// visible. A failure before it leaves objects that nothing names; the next upload of the same bytes takes them up. Of uploads at the same time the greatest number ends as current; a rollback names its version itself.
 //
 // Deleting a function marks its head as deleted, which ends it at once, then removes its records. Numbers go on behind
 // the deleted ones if the function comes back, so "version 3 of ann/echo" means one module for ever. Modules stay: other
@@ -31,6 +31,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"skein.dev"
 	"skein.dev/platform/blob"
+	"skein.dev/platform/compile"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
 )
@@ -39,6 +40,9 @@ import (
 type Registry struct {
 	bucket   blob.Bucket
 	limits   prepare.Limits
+	effort   compile.Limits
+	key      []byte // of artifacts
+	builds   builds
 	watchers watchers
 }
 
@@ -60,7 +64,8 @@ type Version struct {
 
 // Upload stores wasm as f's newest version and makes it current; created is false if the bytes are those of the current
 // version already. fn is the function with that version, even if an upload at the same time got a greater number and is
-// current by now. A request that was answered before, by its id, gets the same answer again. Errors: those of package prepare; Exists REQUEST_ID_REUSED; the bucket's.
+// current by now. A request that was answered before, by its id, gets the same answer again. Errors: those of packages
+// prepare and compile; Exists REQUEST_ID_REUSED; the bucket's.
 func (r *Registry) Upload(ctx context.Context, f skein.Function, wasm []byte, requestID string) (fn Function, created bool, err error) {
 	ctx, end := begin(ctx, "upload", &f)
 	defer end(&err)
@@ -71,7 +76,7 @@ func (r *Registry) Upload(ctx context.Context, f skein.Function, wasm []byte, re
 	if err != nil {
 		return Function{}, false, err
 	}
-	if err := r.putModule(ctx, m.Digest, wasm); err != nil {
+	if err := r.keep(ctx, m.Digest, wasm); err != nil {
 		return Function{}, false, err
 	}
 	var imports []string

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -20,11 +21,22 @@ import (
 	"skein.dev"
 	"skein.dev/platform/blob"
 	"skein.dev/platform/blob/blobtest"
+	"skein.dev/platform/compile"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
 	"skein.dev/platform/service"
 	uploadv1 "skein.dev/proto/skein/upload/v1"
 )
+
+func TestMain(m *testing.M) {
+	compile.Child()
+	os.Exit(m.Run())
+}
+
+// newRegistry is one as Config makes it.
+func newRegistry(bucket blob.Bucket) *Registry {
+	return &Registry{bucket: bucket, limits: prepare.DefaultLimits(), effort: compile.DefaultLimits()}
+}
 
 // module is a small valid command that imports proc_exit; each text makes another.
 func module(text string) []byte {
@@ -219,7 +231,7 @@ func TestLife(t *testing.T) {
 		// Another function shares the module.
 		s.put("ann/other", two, 201)
 		s.put("bob/echo", one, 201)
-		if keys := s.objects(); len(keys) != 2+3+4 {
+		if keys := s.objects(); len(keys) != 2+2+3+4 { // modules, artifacts, heads, records
 			t.Errorf("%v", keys)
 		}
 
@@ -260,7 +272,7 @@ func TestLife(t *testing.T) {
 				t.Errorf("%s %s after delete: %d %+v", call[0], call[1], code, p)
 			}
 		}
-		if keys := s.objects(); len(keys) != 2+3+2 {
+		if keys := s.objects(); len(keys) != 2+2+3+2 {
 			t.Errorf("after delete: %v", keys)
 		}
 		if fn := s.put("ann/echo", one, 201); fn.GetCurrent().GetNumber() != 4 {
@@ -373,6 +385,7 @@ func TestRefused(t *testing.T) {
 		{"entry type", "ann/f", imports("_start\x00\x01", "_start\x00\x00"), fault.Invalid, "ABI_MISMATCH"},
 		{"unknown import", "ann/f", imports("proc_exit", "proc_quit"), fault.Invalid, "UNKNOWN_IMPORT"},
 		{"import type", "ann/f", imports("proc_exit\x00\x01", "proc_exit\x00\x00"), fault.Invalid, "ABI_MISMATCH"},
+		{"type error", "ann/f", bytes.Replace(good, []byte("\x0a\x04\x01\x02\x00\x0b"), []byte("\x0a\x05\x01\x03\x00\x1a\x0b"), 1), fault.Invalid, "BAD_MODULE"},
 		{"oversized", "ann/f", append(good, make([]byte, 1<<20)...), fault.TooLarge, "TOO_LARGE"},
 		{"user", "Ann/f", good, fault.Invalid, "BAD_NAME"},
 		{"function", "ann/-f", good, fault.Invalid, "BAD_NAME"},

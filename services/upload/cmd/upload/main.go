@@ -2,11 +2,13 @@
 package main
 
 import (
+	"skein.dev/platform/compile"
 	"skein.dev/platform/service"
 	"skein.dev/services/upload"
 )
 
 func main() {
+	compile.Child()
 	cfg := upload.DefaultConfig()
 	service.Main("upload", &cfg, cfg.Start)
 }
