@@ -112,7 +112,9 @@ func (mod *Module) CallEach(call func() Guest) (failed int) {
 	}
 	p.mu.Unlock()
 	for _, inst := range all {
-		inst.wake()
+		if inst.wake() != nil {
+			failed++
+		}
 		exit, usable := inst.serve(call())
 		if exit.Reason != "" {
 			failed++

@@ -45,8 +45,8 @@ type Machine struct {
 	compare     bool // every reset memory with its image, for tests
 	differences atomic.Int64
 
-	stop     context.CancelFunc
-	stopped  sync.WaitGroup
+	stop    context.CancelFunc
+	stopped sync.WaitGroup
 }
 
 // Open makes a machine; link adds the host modules. BAD_MEMORY_LIMIT if a guest would have less than a page or too much.
