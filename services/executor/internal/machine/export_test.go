@@ -80,5 +80,47 @@ func (mod *Module) Fresh() error {
 // StackSeen reports whether the engine's stacks can be measured.
 func StackSeen() bool { return stackFields().stack != nil }
 
-// Yields is the largest time of the thread's between two yields.
-const LeastFuel = leastFuel
+// Kept is an instance that its holder calls and resets.
+type Kept struct{ inst *instance }
+
+// Keep makes one.
+func (mod *Module) Keep() (Kept, error) {
+	inst, err := mod.fresh()
+	return Kept{inst}, err
+}
+
+// Call is one, without a reset.
+func (k Kept) Call(ctx Guest) Exit {
+	exit, _ := k.inst.serve(ctx)
+	return exit
+}
+
+// Reset is what is done after each.
+func (k Kept) Reset() error { return k.inst.reset() }
+
+// Close takes the instance down.
+func (k Kept) Close() { k.inst.close() }
+
+// CallEach has each of the idle instances serve a call, and waits until all are idle again.
+func (mod *Module) CallEach(call func() Guest) (failed int) {
+	p := &mod.m.pool
+	var all []*instance
+	p.mu.Lock()
+	for inst := mod.clean.back; inst != nil; inst = mod.clean.back {
+		p.take(inst)
+		all = append(all, inst)
+	}
+	p.mu.Unlock()
+	for _, inst := range all {
+		if inst.wake() != nil {
+			failed++
+		}
+		exit, usable := inst.serve(call())
+		if exit.Reason != "" {
+			failed++
+		}
+		mod.release(inst, usable)
+	}
+	mod.Settle()
+	return failed
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"time"
 
 	"github.com/tetratelabs/wazero/api"
@@ -29,11 +30,12 @@ type instance struct {
 	result         [1]uint64
 
 	// Guarded by the pool's mutex.
-	links [2]link
-	since time.Duration // it is idle since
-	age   *list         // that it is in
-	cost  int64         // bytes that it keeps
-	blank bool          // its memory was given back: the image must be copied again
+	links   [2]link
+	since   time.Duration // it is idle since
+	age     *list         // that it is in
+	cost    int64         // bytes that it keeps
+	trimmed bool
+	blank   bool // its memory was given back as well: the image must be copied again
 }
 
 const (
@@ -51,18 +53,35 @@ func (inst *instance) instantiate() (err error) {
 	if inst.engine, err = mod.m.rt.InstantiateModule(ctx, mod.compiled, mod.m.instance); err != nil {
 		return fault.Invalid.New("BAD_MODULE", "the module can't be instantiated: %v", err)
 	}
+	dropSystem(inst.engine)
+	return inst.findGlobals()
+}
+
+// findGlobals makes the handles of globals that reset and invoke need.
+func (inst *instance) findGlobals() (err error) {
 	if inst.engine.ExportedGlobal(prepare.FuelName) != nil {
 		if inst.fuel, err = global(inst.engine, prepare.FuelName); err != nil {
 			return err
 		}
 	}
-	inst.globals = make([]api.MutableGlobal, len(mod.globals))
-	for i, name := range mod.globals {
+	inst.globals = make([]api.MutableGlobal, len(inst.mod.globals))
+	for i, name := range inst.mod.globals {
 		if inst.globals[i], err = global(inst.engine, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// dropSystem lets go of what the engine keeps for its own WASI, descriptors and clocks: a kilobyte that nobody asks for.
+func dropSystem(inst api.Module) {
+	v := reflect.ValueOf(inst)
+	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+		return
+	}
+	if sys := v.Elem().FieldByName("Sys"); sys.Kind() == reflect.Pointer && sys.CanSet() {
+		sys.SetZero()
+	}
 }
 
 func global(inst api.Module, name string) (api.MutableGlobal, error) {
@@ -91,7 +110,7 @@ func (inst *instance) serve(ctx Guest) (exit Exit, usable bool) {
 	exit.CPU, exit.MemoryPeak = meter.cpu, int64(inst.mem.high)
 	if inst.mem.refused && exit.State == skein.Failed {
 		exit.Reason = "GUEST_MEMORY"
-		exit.Message = fmt.Sprintf("the guest wanted more than its %d MiB of memory and failed: %s", inst.mem.limit>>20, exit.Message)
+		exit.Message = fmt.Sprintf("the guest wanted more than its %s of memory and failed: %s", sizeText(inst.mem.limit), exit.Message)
 	}
 	inst.mem.end()
 	usable = inst.snapshot != nil && !inst.engine.IsClosed() && expected(err)
@@ -99,6 +118,13 @@ func (inst *instance) serve(ctx Guest) (exit Exit, usable bool) {
 		slog.ErrorContext(ctx, "a guest's call ended in a way that should not be", "err", err)
 	}
 	return exit, usable
+}
+
+func sizeText(n uint64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
 }
 
 func (inst *instance) call(ctx Guest) (uint32, error) {
@@ -212,17 +238,23 @@ func (inst *instance) dropLargeHandles() {
 
 // trim lets go of what an instance can do without until its next call.
 func (inst *instance) trim() {
-	inst.entry, inst.refresh = nil, nil
+	inst.entry, inst.refresh, inst.globals, inst.fuel = nil, nil, nil, nil
+	inst.trimmed = true
 	inst.blank = inst.mod.m.tier.trim(inst.mem.slab, inst.mem.high, inst.mem.held)
 	inst.cost = instanceCost + elementCost*inst.mod.elements
 }
 
 // wake undoes trim.
-func (inst *instance) wake() {
+func (inst *instance) wake() error {
+	if !inst.trimmed {
+		return nil
+	}
+	inst.trimmed = false
 	if inst.blank {
 		inst.image.copyTo(inst.mem.slab)
 		inst.blank = false
 	}
+	return inst.findGlobals()
 }
 
 // capture takes the snapshot of an initialised instance.

@@ -44,7 +44,7 @@ type Meter struct {
 const (
 	// Units of fuel between yields. Cheap ones pass in 0.4 ns, so that the most lasts 25 µs; a unit of cache misses takes
 	// a thousand times longer, and a guest may change from one to the other.
-	leastFuel, firstFuel, mostFuel = 2_000, 50_000, 64_000
+	leastFuel, firstFuel, mostFuel = prepare.MinFuel, 50_000, prepare.MaxFuel
 
 	interval = 500 * time.Microsecond // between yields, of the guest's CPU time
 	precise  = time.Millisecond       // spans from here on are measured by the thread's clock, which costs a system call

@@ -54,9 +54,19 @@ func (mod *Module) acquire() (*instance, error) {
 		}
 		if inst := mod.clean.back; inst != nil {
 			p.take(inst)
+			if !inst.trimmed {
+				return inst, nil
+			}
 			p.mu.Unlock()
-			inst.wake()
+			err := inst.wake()
+			if err != nil {
+				inst.close()
+			}
 			p.mu.Lock()
+			if err != nil {
+				mod.unbusy()
+				return nil, err
+			}
 			return inst, nil
 		}
 		if mod.dirty.back != nil {
