@@ -29,7 +29,7 @@ import (
 func TestRooms(t *testing.T) {
 	called := &counter{names: map[string]int{}}
 	ctx := experimental.WithFunctionListenerFactory(t.Context(), called)
-	m, err := machine.Open(ctx, 64<<20, Link)
+	m, err := machine.Open(ctx, machine.Config{GuestMemory: 64 << 20}, Link)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,14 +44,18 @@ func TestRooms(t *testing.T) {
 	} {
 		t.Run(guest.name, func(t *testing.T) {
 			wasm := buildC(t, filepath.Join("testdata", guest.name+".c"))
-			info, err := prepare.Inspect(wasm, prepare.DefaultLimits())
+			p, err := prepare.Prepare(wasm, prepare.DefaultLimits())
 			if err == nil {
-				err = prepare.CheckImports(info)
+				err = prepare.CheckImports(&p.Module)
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			mod, err := m.Compile(t.Context(), wasm, info)
+			compiled, err := m.Runtime().CompileModule(t.Context(), p.Wasm)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mod, err := m.Load(t.Context(), compiled, p)
 			if err != nil {
 				t.Fatal(err)
 			}
