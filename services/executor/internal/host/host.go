@@ -44,7 +44,7 @@ type Call struct {
 	Stdin          io.Reader // must not block; nil is empty
 	Stdout, Stderr io.Writer // nil keeps nothing
 	Files          fs.FS     // the guest's tree, of files that are io.ReaderAts; nil is empty
-	Log            *Log      // gets what the host says to the function's author
+	Log            *Log      // gets what the host says to the function's author; nil keeps nothing
 	State          *replica.Store
 
 	Output []byte
@@ -52,6 +52,7 @@ type Call struct {
 	lastError abi.Errno
 	noted     map[string]bool // unbuilt rows the log has named already
 	table     *vfs.Table      // of descriptors; made when the first is used
+	buffers   [][]byte        // of the last vector, for the next
 }
 
 // outside is asked by rows that show a guest the world outside its instance: EPERM, and the end of the snapshot, for a boot.
@@ -186,7 +187,9 @@ func unbuilt(r abi.Row) row {
 				c.noted = map[string]bool{}
 			}
 			c.noted[r.Name] = true
-			fmt.Fprintf(c.Log, "skein: %s is not built yet (ENOSYS): %s\n", key(r), r.Note)
+			if c.Log != nil {
+				fmt.Fprintf(c.Log, "skein: %s is not built yet (ENOSYS): %s\n", key(r), r.Note)
+			}
 		}
 		return answer(c)
 	}

@@ -258,7 +258,7 @@ const maxIovecs = 1024
 
 // iovecs are the buffers of the pairs (address, length) at argument 1, of which argument 2 is the number. EINVAL if there
 // are more than maxIovecs, or if they have more bytes than the guest's memory or a signed size has.
-func (g guest) iovecs() ([][]byte, error) {
+func (c *Call) iovecs(g guest) ([][]byte, error) {
 	n := g.u32(2)
 	if n > maxIovecs {
 		return nil, abi.EINVAL
@@ -267,15 +267,15 @@ func (g guest) iovecs() ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	bufs := make([][]byte, n)
-	sum := int64(0)
-	for i := range bufs {
-		size := le.Uint32(pairs[8*i+4:])
-		if bufs[i], err = g.at(le.Uint32(pairs[8*i:]), size); err != nil {
+	bufs, sum := c.buffers[:0], int64(0)
+	for ; len(pairs) > 0; pairs = pairs[8:] {
+		b, err := g.at(le.Uint32(pairs), le.Uint32(pairs[4:]))
+		if err != nil {
 			return nil, err
 		}
-		sum += int64(size)
+		bufs, sum = append(bufs, b), sum+int64(len(b))
 	}
+	c.buffers = bufs
 	if sum > math.MaxInt32 || sum > 0 && sum > int64(g.mem.Size()) {
 		return nil, abi.EINVAL
 	}
@@ -292,12 +292,12 @@ func transfer(c *Call, g guest, result int, move func(o *vfs.Open, p []byte, don
 	if _, err = g.at(g.u32(result), 4); err != nil {
 		return err
 	}
-	bufs, err := g.iovecs()
+	bufs, err := c.iovecs(g)
 	if err != nil {
 		return err
 	}
 	if len(bufs) == 0 {
-		bufs = [][]byte{nil} // so that move may refuse
+		bufs = append(bufs, nil) // so that move may refuse
 	}
 	done := 0
 	for _, p := range bufs {

@@ -66,9 +66,9 @@ func caller(pages byte) []byte {
 		section(5, 1, []byte{0, pages}), section(7, n+1, exports), section(10, n, code))
 }
 
-func instance(t *testing.T, wasm []byte) api.Module {
+func instance(t *testing.T, wasm []byte, cfg wazero.RuntimeConfig) api.Module {
 	t.Helper()
-	rt := wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfigCompiler())
+	rt := wazero.NewRuntimeWithConfig(t.Context(), cfg)
 	t.Cleanup(func() { _ = rt.Close(context.Background()) })
 	if err := Link(t.Context(), rt); err != nil {
 		t.Fatal(err)
@@ -83,7 +83,7 @@ func instance(t *testing.T, wasm []byte) api.Module {
 // Whatever arguments a row gets, it answers: the only panics are those that end a guest.
 func TestRandomArguments(t *testing.T) {
 	const tuples = 2000
-	inst := instance(t, caller(2))
+	inst := instance(t, caller(2), wazero.NewRuntimeConfigCompiler())
 	mem := inst.Memory()
 	rng := rand.New(rand.NewPCG(1, 2))
 	size := uint64(mem.Size())
@@ -119,7 +119,10 @@ func TestRandomArguments(t *testing.T) {
 				Files: fstest.MapFS{"dir/file": {Data: []byte("content")}, "x": {}}, Boot: boot,
 			}
 			for i := range tuples {
-				if i%50 == 0 { // what rows wrote would soon be all there is
+				if i%50 == 0 {
+					c.table = nil // else all is soon closed
+				}
+				if i%500 == 0 { // what rows wrote would soon be all there is
 					whole, _ := mem.Read(0, mem.Size())
 					for at := 0; at < len(whole); at += 8 {
 						binary.LittleEndian.PutUint64(whole[at:], argument(api.ValueTypeI64))
@@ -127,7 +130,6 @@ func TestRandomArguments(t *testing.T) {
 					for j, s := range texts {
 						copy(whole[j*8192+1024:], s)
 					}
-					c.table = nil // and so would closed descriptors
 				}
 				args := make([]uint64, len(r.Signature.Params))
 				for j, typ := range r.Signature.Params {
@@ -190,7 +192,7 @@ func preview1Rows() room {
 
 // A poll ends with its call, and a fill of much memory does too.
 func TestWaitsEnd(t *testing.T) {
-	inst := instance(t, caller(2))
+	inst := instance(t, caller(2), wazero.NewRuntimeConfigCompiler())
 	mem := inst.Memory()
 	mem.WriteUint64Le(24, 3600e9)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -210,7 +212,7 @@ func TestWaitsEnd(t *testing.T) {
 
 // What a boot asks for decides whether it can be a snapshot.
 func TestBoot(t *testing.T) {
-	inst := instance(t, caller(2))
+	inst := instance(t, caller(2), wazero.NewRuntimeConfigCompiler())
 	mem := inst.Memory()
 	mem.WriteString(1024, "dir/file")
 	mem.WriteUint32Le(0, 2048) // an iovec
@@ -301,7 +303,7 @@ random: [true]
 	}
 	t.Run("command", func(t *testing.T) {
 		c := call()
-		_, err := instance(t, buildGo(t)).ExportedFunction("_start").Call(c)
+		_, err := instance(t, buildGo(t), wazero.NewRuntimeConfigInterpreter()).ExportedFunction("_start").Call(c)
 		if code, ok := errors.AsType[machine.ExitCode](err); !ok || code != 7 {
 			t.Fatalf("%v\n%s", err, c.Log.Bytes())
 		}
@@ -316,7 +318,7 @@ random: [true]
 		if _, exported := info.Export(prepare.RestoredExport); err != nil || !exported {
 			t.Fatalf("exports skein_restored: %t, %v", exported, err)
 		}
-		inst := instance(t, wasm)
+		inst := instance(t, wasm, wazero.NewRuntimeConfigInterpreter()) // compiling a Go program takes minutes under the race detector
 		boot := &Call{Context: t.Context(), Boot: true, Args: []string{"function"}}
 		if _, err := inst.ExportedFunction("_initialize").Call(boot); err != nil {
 			t.Fatal(err)
