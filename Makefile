@@ -41,8 +41,8 @@ test-jaeger: .bin/jaeger ## Run the test that reads the spans of a call back fro
 	cd test && SKEIN_REQUIRE_JAEGER=1 JAEGER_BIN=$(BIN)/jaeger go test -race -timeout 10m -count=1 -run Jaeger ./...
 
 .PHONY: bench
-bench: .bin/benchstat ## Run the benchmarks
-	cd test && go test -run '^$$' -bench . ./bench/...
+bench: ## Run the benchmarks and rewrite the results in docs/benchmarks.md
+	go run ./test/bench -md
 
 .PHONY: check
 check: check-format check-code check-modules check-protos check-generated check-deploy ## Check all that is not a test
@@ -96,7 +96,7 @@ check-deploy: .bin/compose
 	compose deploy/compose.yaml >/dev/null
 
 # Tools. Those of tools/go.mod are built together; a tool with a large graph of its own has a module of its own.
-LIGHT := protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv2 staticcheck gofumpt benchstat
+LIGHT := protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv2 staticcheck gofumpt
 $(LIGHT:%=.bin/%) &: tools/go.mod tools/go.sum
 	GOWORK=off go -C tools build -o $(BIN)/ tool
 	touch $(LIGHT:%=.bin/%)

@@ -73,6 +73,7 @@ func Main(name string, cfg Flagger, start Start) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
+	tuneMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	go func() {
 		<-ctx.Done()
@@ -290,7 +291,7 @@ func (s *Server) turn(notReady error) {
 	case s.serving && !was:
 		s.log.Info("ready")
 		s.health.Resume()
-	case was && !s.draining:
+	case was && !s.serving && !s.draining:
 		s.log.Warn("not ready", "error", notReady)
 		fallthrough
 	case s.draining:

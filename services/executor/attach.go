@@ -95,7 +95,7 @@ func (l *link) serve(ctx context.Context, planner plannerv1.DispatchServiceClien
 	}()
 	err = l.receive(ctx)
 	cancel()
-	if e := <-sent; e != nil && err == nil {
+	if e := <-sent; e != nil { // it is why receive ended
 		err = e
 	}
 	return err
@@ -128,7 +128,7 @@ func (l *link) receive(ctx context.Context) error {
 			stop := l.running[skein.CallID(padded(c.Cancel.GetCallId()))]
 			l.mu.Unlock()
 			if stop != nil {
-				stop(machine.Cancelled)
+				stop(machine.ErrCancelled)
 			}
 		}
 	}

@@ -109,14 +109,14 @@ func is[E error](err error) bool {
 	return ok
 }
 
-// Cancelled is the cause of a context that ended on request.
-var Cancelled = errors.New("the call was cancelled")
+// ErrCancelled is the cause of a context that ended on request.
+var ErrCancelled = errors.New("the call was cancelled")
 
 // Interrupted is the end of a call whose context is done.
 func Interrupted(ctx context.Context) Exit {
 	cause := context.Cause(ctx)
 	switch {
-	case errors.Is(cause, Cancelled):
+	case errors.Is(cause, ErrCancelled):
 		return Exit{State: skein.Cancelled, Reason: "CANCELLED", Message: "the call was cancelled"}
 	case errors.Is(cause, context.DeadlineExceeded):
 		return overdue()

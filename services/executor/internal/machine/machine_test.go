@@ -78,7 +78,7 @@ func TestDeadlineAndCancel(t *testing.T) {
 		}
 		cancel()
 		cctx, stop := context.WithCancelCause(t.Context())
-		time.AfterFunc(50*time.Millisecond, func() { stop(machine.Cancelled) })
+		time.AfterFunc(50*time.Millisecond, func() { stop(machine.ErrCancelled) })
 		if exit := runIn(cctx, how); exit.State != skein.Cancelled || exit.Reason != "CANCELLED" {
 			t.Errorf("%s cancelled: %+v", how, exit)
 		}

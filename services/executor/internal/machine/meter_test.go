@@ -24,7 +24,7 @@ func TestStops(t *testing.T) {
 			ctx, stop := context.WithCancelCause(t.Context())
 			end := context.CancelFunc(func() {})
 			if cancel {
-				time.AfterFunc(200*time.Millisecond, func() { stop(machine.Cancelled) })
+				time.AfterFunc(200*time.Millisecond, func() { stop(machine.ErrCancelled) })
 			} else {
 				ctx, end = context.WithTimeout(ctx, 200*time.Millisecond)
 			}
