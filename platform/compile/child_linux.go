@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 )
 
@@ -26,9 +25,6 @@ const (
 	rlimitData  = 2
 	rlimitCore  = 4
 )
-
-// niceness lets whatever else the machine does go first.
-const niceness = 10
 
 // confine bounds this process. Memory is what it may map for writing, and not its address space, of which Go's runtime
 // reserves much more than it uses and the race detector more than there is.
@@ -59,14 +55,8 @@ func confine(memory int64, cpu uint64) error {
 			return fmt.Errorf("limit %d of %d: %w", l.resource, l.limit.Max, err)
 		}
 	}
-	// What is left is for the system to be kind: should it run out of memory in spite of all, it takes this process first.
+	// Should the system run out of memory in spite of all, it takes this process first.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
-	threads, _ := os.ReadDir("/proc/self/task")
-	for _, t := range threads {
-		if id, err := strconv.Atoi(t.Name()); err == nil {
-			_ = syscall.Setpriority(syscall.PRIO_PROCESS, id, niceness)
-		}
-	}
 	return nil
 }
 

@@ -100,7 +100,10 @@ func TestFailureAtEveryCall(t *testing.T) {
 					}
 					b := &failing{Bucket: bucket, after: after}
 					r := newRegistry(b)
-					compiled(t, bucket, "one", "two", "next") // "new" is compiled
+					compiled(t, bucket, "one", "two", "next")
+					if id != "" {
+						compiled(t, bucket, "new") // else the change itself compiles
+					}
 					for _, text := range []string{"one", "two"} {
 						if _, _, err := r.Upload(ctx, f, module(text), ""); err != nil {
 							t.Fatal(err)

@@ -22,7 +22,7 @@ import (
 // BenchmarkFresh is an instance made of a snapshot, against the engine's of the module as it was uploaded and the
 // initialisation that ours has behind it.
 func BenchmarkFresh(b *testing.B) {
-	for _, name := range guests {
+	for _, name := range append(guests, "large") {
 		b.Run(strings.TrimSuffix(name, ".c"), func(b *testing.B) {
 			m := open(b, tiers["native"])
 			mod := boot(b, m, name)
@@ -50,7 +50,7 @@ func BenchmarkFresh(b *testing.B) {
 
 // BenchmarkReset is a call with the reset after it, against the call alone, and the reset alone, in nanoseconds.
 func BenchmarkReset(b *testing.B) {
-	for _, name := range guests {
+	for _, name := range append(guests, "large") {
 		b.Run(strings.TrimSuffix(name, ".c"), func(b *testing.B) {
 			mod := boot(b, open(b, tiers["native"]), name)
 			clean, alone := keep(b, mod), keep(b, mod)

@@ -17,8 +17,9 @@ import (
 // privately, so that the kernel copies a page when the guest first writes to it; and the kernel says which those were.
 type mapped struct {
 	m     *Machine
-	size  int // of a slab
-	dirty dirtyScan
+	size  int       // of a slab
+	dirty dirtyScan // nil if there is none: then resets give all back
+	most  int       // pages that are copied in a reset
 
 	mu     sync.Mutex
 	free   [][]byte
@@ -43,7 +44,7 @@ func newTier(m *Machine, size int) tier {
 	if m.portable || os.Getpagesize() != hostPage {
 		return plain
 	}
-	t := &mapped{m: m, size: size}
+	t := &mapped{m: m, size: size, most: dirtyCap}
 	if slab, err := t.reserve(); err != nil { // address space may be limited, or overcommitting forbidden
 		return plain
 	} else {
@@ -235,12 +236,12 @@ func (t *mapped) reset(slab []byte, high uint64, img *image, h held) (int64, err
 	}
 	mem := slab[:img.size]
 	if t.dirty != nil {
-		n, err := t.dirty(mem, dirtyCap, func(first, n int) {
+		n, err := t.dirty(mem, t.most, func(first, n int) {
 			for i := first; i < first+n; i++ {
 				img.put(mem, i)
 			}
 		})
-		if err == nil && n <= dirtyCap {
+		if err == nil && n <= t.most {
 			return int64(n) * hostPage, nil
 		}
 	}
