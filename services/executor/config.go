@@ -5,6 +5,8 @@ import (
 	"errors"
 	"flag"
 	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -119,12 +121,36 @@ type meters struct {
 	cold     metric.Int64Counter
 	errors   metric.Int64Counter
 	timeouts metric.Int64Counter
+	cpu      metric.Float64Histogram
+
+	names sync.Map // skein.Function → metric.MeasurementOption: hashing a name costs as much as all else here
+	named atomic.Int64
 }
+
+// maxNamed bounds the series that functions make; what is called beyond it counts for "other".
+const maxNamed = 10_000
+
+func (m *meters) of(f skein.Function) metric.MeasurementOption {
+	if name, ok := m.names.Load(f); ok {
+		return name.(metric.MeasurementOption)
+	}
+	if m.named.Add(1) > maxNamed {
+		m.named.Add(-1)
+		return otherFunctions
+	}
+	name, had := m.names.LoadOrStore(f, metric.WithAttributeSet(attribute.NewSet(attribute.String("faas.name", f.String()))))
+	if had {
+		m.named.Add(-1)
+	}
+	return name.(metric.MeasurementOption)
+}
+
+var otherFunctions = metric.WithAttributeSet(attribute.NewSet(attribute.String("faas.name", "other")))
 
 func newMeters(e *Executor) (*meters, error) {
 	meter := otel.Meter("skein.dev/services/executor")
 	var m meters
-	var errs [6]error
+	var errs [7]error
 	m.duration, errs[0] = meter.Float64Histogram("faas.invoke_duration", metric.WithUnit("s"), metric.WithDescription("Time of a call on its executor"),
 		metric.WithExplicitBucketBoundaries(.0001, .0005, .001, .005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10))
 	m.memory, errs[1] = meter.Int64Histogram("faas.mem_usage", metric.WithUnit("By"), metric.WithDescription("Peak of a guest's linear memory"),
@@ -132,6 +158,8 @@ func newMeters(e *Executor) (*meters, error) {
 	m.cold, errs[2] = meter.Int64Counter("faas.coldstarts", metric.WithDescription("Calls that waited for their module"))
 	m.errors, errs[3] = meter.Int64Counter("faas.errors", metric.WithDescription("Calls that failed, by reason"))
 	m.timeouts, errs[4] = meter.Int64Counter("faas.timeouts", metric.WithDescription("Calls whose deadline passed"))
+	m.cpu, errs[6] = meter.Float64Histogram("faas.cpu_usage", metric.WithUnit("s"), metric.WithDescription("CPU time of a call's guest"),
+		metric.WithExplicitBucketBoundaries(.00001, .0001, .001, .01, .1, 1, 10, 100))
 	var inUse metric.Int64ObservableGauge
 	inUse, errs[5] = meter.Int64ObservableGauge("faas.guest_memory", metric.WithUnit("By"), metric.WithDescription("Linear memory of all guests now"))
 	if err := errors.Join(errs[:]...); err != nil {
@@ -145,8 +173,8 @@ func newMeters(e *Executor) (*meters, error) {
 }
 
 func (m *meters) ended(ctx context.Context, f skein.Function, r skein.Result) {
-	name := attribute.String("faas.name", f.String())
-	all := metric.WithAttributes(name)
+	all := m.of(f)
+	m.cpu.Record(ctx, r.CPU.Seconds(), all)
 	m.duration.Record(ctx, r.Ended.Sub(r.Started).Seconds(), all)
 	m.memory.Record(ctx, r.Memory, all)
 	if r.Cold {
@@ -154,7 +182,7 @@ func (m *meters) ended(ctx context.Context, f skein.Function, r skein.Result) {
 	}
 	switch r.State {
 	case skein.Failed:
-		m.errors.Add(ctx, 1, metric.WithAttributes(name, attribute.String("error.type", r.Reason)))
+		m.errors.Add(ctx, 1, all, metric.WithAttributes(attribute.String("error.type", r.Reason)))
 	case skein.TimedOut:
 		m.timeouts.Add(ctx, 1, all)
 	}
