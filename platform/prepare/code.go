@@ -8,6 +8,7 @@ type rewriter struct {
 	e  emitter
 
 	f       *function
+	pair    uint32 // type (i32, i32) -> ()
 	counter uint32 // local that holds a charged function's units, or what its entry found
 	labels  []label
 	depth   uint32 // labels that are open in the output
@@ -34,6 +35,7 @@ func newRewriter(p *parser, pl *planner) *rewriter {
 			next++
 		}
 	}
+	w.pair = uint32(len(p.types)) + next - uint32(len(p.funcs)) // behind the types of yield and of the helpers
 	return w
 }
 
@@ -96,16 +98,20 @@ func (w *rewriter) entry(locals span) {
 	r := reader{b: w.p.r.b, pos: int(locals.from), end: int(locals.to)}
 	e.u32(r.u32() + 1)
 	e.b = append(e.b, r.take(r.left())...)
-	e.b = append(e.b, 1, 0x7f)
+	if w.f.bulk {
+		e.b = append(e.b, 2, 0x7f)
+	} else {
+		e.b = append(e.b, 1, 0x7f)
+	}
 	amount := 1 + w.f.longest/unit + w.f.locals/frame
 	if w.f.loops > 0 {
 		// Units that no loop uses are lost. A whole chunk would be paid in vain by functions whose loops are short; and one
 		// that isn't paid would let them run for nothing.
-		amount += prepaid
+		amount += w.f.prepaid
 	}
 	w.spend(amount)
 	if w.f.loops > 0 {
-		e.constant(opI32Const, prepaid)
+		e.constant(opI32Const, int64(w.f.prepaid))
 		e.op(opLocalSet, w.counter)
 	}
 }
@@ -227,10 +233,8 @@ func (w *rewriter) instruction(in *instr) {
 	case opRefFunc:
 		// The engine makes another object at every ref.func and keeps all of them as long as the instance lives.
 		e.op(opGlobalGet, uint32(len(w.p.layout.globals))+w.p.layout.refIndex[in.x])
-	case opMemoryFill:
-		e.op(opCall, e.helpers[fill])
-	case opMemoryCopy:
-		e.op(opCall, e.helpers[copying])
+	case opMemoryFill, opMemoryCopy:
+		w.bulk(in)
 	case opMemoryInit, opTableInit, opTableCopy, opTableFill, opTableGrow:
 		e.op(opCall, e.helpers[charge]) // the length is on top
 		e.b = append(e.b, w.p.r.b[in.offset:in.end]...)
@@ -242,6 +246,23 @@ func (w *rewriter) instruction(in *instr) {
 			e.op(opCall, e.helpers[wait64])
 		}
 	}
+}
+
+// bulk writes a memory.fill or memory.copy of unknown length: a small one as it is, others by their helper. A function with
+// one is charged, and so has locals behind its own.
+func (w *rewriter) bulk(in *instr) {
+	e, length := &w.e, w.counter+1
+	e.op(opLocalSet, length)
+	e.op(opLocalGet, length)
+	e.constant(opI32Const, smallBulk)
+	e.op(opI32LeU)
+	e.constant(opIf, int64(w.pair)) // its type takes the two addresses
+	e.op(opLocalGet, length)
+	e.b = append(e.b, w.p.r.b[in.offset:in.end]...)
+	e.op(opElse)
+	e.op(opLocalGet, length)
+	e.op(opCall, e.helpers[bulkHelper(in.op)])
+	e.op(opEnd)
 }
 
 // target is a label's number in the output.
