@@ -44,7 +44,7 @@ type Limits struct {
 
 // DefaultLimits leave room for the largest program that was measured: Ruby, 16 MB of wasm, takes 560 MiB and 18 s.
 func DefaultLimits() Limits {
-	return Limits{Memory: 1 << 30, CPU: time.Minute, Wall: 2 * time.Minute}
+	return Limits{Memory: 1 << 30, CPU: time.Minute, Wall: 5 * time.Minute}
 }
 
 // engine is what an engine of this process names its code by.
