@@ -12,7 +12,7 @@ type rewriter struct {
 	labels  []label
 	depth   uint32 // labels that are open in the output
 	weights []uint8
-	splits  []uint32
+	splits  []split
 	before  before
 }
 
@@ -25,7 +25,7 @@ type label struct {
 // newRewriter numbers what Prepare adds.
 func newRewriter(p *parser, pl *planner) *rewriter {
 	w := &rewriter{p: p, pl: pl, d: decoder{r: &reader{b: p.r.b}, limit: p.limit, space: &p.space}}
-	w.e.fuel = uint32(len(p.layout.globals))
+	w.e.fuel = p.fuelGlobal()
 	w.e.yield = uint32(p.imported)
 	next := uint32(len(p.funcs)) + 1
 	for h, used := range p.layout.used {
@@ -44,6 +44,9 @@ func (p *parser) moved(f uint32) uint32 {
 	}
 	return f + 1
 }
+
+// fuelGlobal is the index of the fuel: behind the module's globals, and those of the references that its code makes.
+func (p *parser) fuelGlobal() uint32 { return uint32(len(p.layout.globals) + len(p.layout.refFuncs)) }
 
 // function writes the code of one function: groups of locals, then instructions. It is valid until the next.
 func (w *rewriter) function(i uint32) ([]byte, error) {
@@ -68,10 +71,10 @@ func (w *rewriter) function(i uint32) ([]byte, error) {
 	}
 	for d.next() {
 		in := &d.in
-		if len(w.splits) > 0 && w.splits[0] == uint32(in.offset) {
+		if len(w.splits) > 0 && w.splits[0].at == uint32(in.offset) {
 			flush(in.offset)
+			w.split(w.splits[0].landing)
 			w.splits = w.splits[1:]
-			w.split()
 		}
 		if w.changes(in) {
 			flush(in.offset)
@@ -146,8 +149,15 @@ func (w *rewriter) inline(units uint32) {
 	e.op(opEnd)
 }
 
-func (w *rewriter) split() {
+// split is a point between instructions, or where exceptions land. There the engine gives locals the values that they had
+// when the try_table was entered, the counter too: what loops have taken from it since is made up for by a chunk.
+func (w *rewriter) split(landing bool) {
 	switch {
+	case w.f.loops > 0 && landing:
+		w.e.op(opCall, w.e.helpers[slowLoop])
+		w.e.constant(opI32Const, splitWeight)
+		w.e.op(opI32Sub)
+		w.e.op(opLocalSet, w.counter)
 	case w.f.loops > 0:
 		w.inline(splitWeight)
 	case w.f.charged:
@@ -169,7 +179,7 @@ func (w *rewriter) changes(in *instr) bool {
 		}
 		w.close()
 		return false
-	case opLoop, opTryTable,
+	case opLoop, opTryTable, opThrow, opThrowRef,
 		opBr, opBrIf, opBrTable, opBrOnNull, opBrOnNonNull,
 		opCall, opReturnCall, opRefFunc,
 		opMemoryInit, opTableInit, opTableCopy, opTableFill, opTableGrow, opAtomicWait32, opAtomicWait64:
@@ -209,8 +219,14 @@ func (w *rewriter) instruction(in *instr) {
 		for _, l := range in.labels {
 			e.u32(w.target(l))
 		}
-	case opCall, opReturnCall, opRefFunc:
+	case opThrow, opThrowRef:
+		w.dear()
+		e.b = append(e.b, w.p.r.b[in.offset:in.end]...)
+	case opCall, opReturnCall:
 		e.op(in.op, w.p.moved(in.x))
+	case opRefFunc:
+		// The engine makes another object at every ref.func and keeps all of them as long as the instance lives.
+		e.op(opGlobalGet, uint32(len(w.p.layout.globals))+w.p.layout.refIndex[in.x])
 	case opMemoryFill:
 		e.op(opCall, e.helpers[fill])
 	case opMemoryCopy:
@@ -282,8 +298,18 @@ func (w *rewriter) loopEnd() {
 	w.depth -= 2
 }
 
+// dear charges for an exception. It leaves the stack as it is.
+func (w *rewriter) dear() {
+	w.e.constant(opI32Const, exception<<countUnit)
+	w.e.op(opCall, w.e.helpers[charge])
+	w.e.op(opDrop)
+}
+
 func (w *rewriter) tryTable(in *instr) {
 	e, b := &w.e, w.p.r.b
+	if len(in.catches) > 0 {
+		w.dear()
+	}
 	// The block type is copied: what follows it is the vector of catches.
 	r := reader{b: b, pos: in.offset + 1, end: in.end}
 	(&decoder{r: &r, space: &w.p.space}).blockType()

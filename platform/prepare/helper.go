@@ -53,8 +53,16 @@ func (l *layout) note(in *instr, f *function) {
 		l.used[copying] = true
 	case opDataDrop:
 		l.drops = true
-	case opMemoryInit, opTableInit, opTableCopy, opTableFill, opTableGrow:
+	case opMemoryInit, opTableInit, opTableCopy, opTableFill, opTableGrow, opThrow, opThrowRef, opTryTable:
 		l.used[charge] = true
+	case opRefFunc:
+		if _, known := l.refIndex[in.x]; !known {
+			if l.refIndex == nil {
+				l.refIndex = map[uint32]uint32{}
+			}
+			l.refIndex[in.x] = uint32(len(l.refFuncs))
+			l.refFuncs = append(l.refFuncs, in.x)
+		}
 	case opAtomicWait32:
 		l.used[wait32] = true
 	case opAtomicWait64:
@@ -64,6 +72,7 @@ func (l *layout) note(in *instr, f *function) {
 
 // Instructions that only emitted code needs a name for.
 const (
+	opDrop       opcode = 0x1a
 	opSelect     opcode = 0x1b
 	opI32Ne      opcode = 0x47
 	opI32LtS     opcode = 0x48
@@ -108,10 +117,15 @@ func (e *emitter) op(op opcode, immediates ...uint32) {
 // constant writes i32.const or i64.const.
 func (e *emitter) constant(op opcode, v int64) {
 	e.op(op)
+	e.b = signed(e.b, v)
+}
+
+// signed appends LEB128.
+func signed(b []byte, v int64) []byte {
 	for ; v < -64 || v >= 64; v >>= 7 {
-		e.b = append(e.b, byte(v)&0x7f|0x80)
+		b = append(b, byte(v)&0x7f|0x80)
 	}
-	e.b = append(e.b, byte(v)&0x7f)
+	return append(b, byte(v)&0x7f)
 }
 
 // spend takes what amount leaves on the stack from the fuel, and yields if none is left.

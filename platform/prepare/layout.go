@@ -11,9 +11,11 @@ type layout struct {
 	bodies   []function // of the functions that the module defines
 	calls    []uint32   // callees of all direct calls, function by function
 	used     [helperCount]bool
-	drops    bool   // the code drops data segments
-	start    uint32 // the start function, if there is one
-	entries  uint32 // of the type section, where a group of types counts once
+	drops    bool              // the code drops data segments
+	refFuncs []uint32          // functions that the code makes references of
+	refIndex map[uint32]uint32 // their places in refFuncs
+	start    uint32            // the start function, if there is one
+	entries  uint32            // of the type section, where a group of types counts once
 }
 
 // span is bytes of the module.

@@ -12,6 +12,7 @@ const (
 	hostCall   = 64   // instructions that a call of an import counts for, beside its own time
 	reference  = 64   // the same for a call that isn't direct: its target may be short
 	inlineBulk = 4096 // bytes: a fill or copy of a known length up to this needs no helper
+	exception  = 2048 // units of a throw, and of entering a try_table: the engine copies the whole stack there
 )
 
 // splitWeight is what a point in the middle of a stretch charges: the longest way to the next one.
@@ -37,8 +38,8 @@ const _ = uint(chunk/4 - splitWeight)
 type planner struct {
 	p       *parser
 	d       decoder
-	weights []uint8  // of loops, in the order of their heads, function by function
-	splits  []uint32 // offsets in the module before which there is a split, in their order
+	weights []uint8 // of loops, in the order of their heads, function by function
+	splits  []split // in their order
 
 	frames  []block
 	regions []region
@@ -56,6 +57,12 @@ type block struct {
 	caught bool   // exceptions do
 	from   uint32 // of an if: the path at its head
 	reach  bool   // of an if: its head can be reached
+}
+
+// split is a point in the middle of code.
+type split struct {
+	at      uint32 // offset in the module of the instruction that it comes before
+	landing bool   // of exceptions
 }
 
 type region struct {
@@ -204,7 +211,7 @@ func (pl *planner) pass(in *instr) {
 	cost := pl.cost(in)
 	r := pl.here()
 	if r.path+cost > stretch {
-		pl.splits = append(pl.splits, uint32(in.offset))
+		pl.splits = append(pl.splits, split{at: uint32(in.offset)})
 		r.path = 0
 	}
 	r.path += cost
@@ -250,7 +257,7 @@ func (pl *planner) end(in *instr) {
 		pl.f.longest = r.longest
 	case f.caught:
 		// Exceptions land here from anywhere in their block, at whatever length of path.
-		pl.splits = append(pl.splits, uint32(in.end))
+		pl.splits = append(pl.splits, split{uint32(in.end), true})
 		r.path, pl.live = 0, true
 	default:
 		r.path, pl.live = f.join, f.joined
@@ -266,9 +273,7 @@ func (pl *planner) cost(in *instr) uint32 {
 		return 4 + pl.callee(in.x)
 	case op == opCallIndirect, op == opReturnCallInd, op == opCallRef, op == opReturnCallRef:
 		return 8 + reference
-	case op == opTryTable:
-		return 16
-	case op == opMemoryGrow, op == opTableGrow, op == opRefFunc, op == opThrow, op == opThrowRef: // they leave for Go
+	case op == opMemoryGrow, op == opTableGrow: // they leave for Go
 		return 64
 	case op >= 0x6d && op <= 0x70, op >= 0x7f && op <= 0x82, op == 0x91, op == 0x95, op == 0x9f, op == 0xa3:
 		return 8 // division, remainder, square root

@@ -234,8 +234,16 @@ func (o *output) memory() {
 	})
 }
 
+// globals adds the references that code makes, then the fuel.
 func (o *output) globals() {
-	o.longer(secGlobal, 1, func() {
+	p := o.p
+	o.longer(secGlobal, len(p.layout.refFuncs)+1, func() {
+		for _, f := range p.layout.refFuncs {
+			o.b = append(o.b, 0x64) // ref, not null
+			o.b = append(signed(o.b, int64(p.funcs[f])), 0, byte(opRefFunc))
+			o.u32(p.moved(f))
+			o.b = append(o.b, byte(opEnd))
+		}
 		o.b = append(o.b, abi.I32, 1, byte(opI32Const), 0, byte(opEnd))
 	})
 }
@@ -252,7 +260,7 @@ func (o *output) exports() {
 		}
 	}
 	o.longer(secExport, more, func() {
-		o.export(FuelName, ExternGlobal, uint32(len(p.layout.globals)))
+		o.export(FuelName, ExternGlobal, p.fuelGlobal())
 		if p.m.HasStart {
 			o.export(StartName, ExternFunc, p.moved(p.layout.start))
 		}

@@ -167,7 +167,7 @@ func TestSpec(t *testing.T) {
 		t.Logf("%4d not prepared: %s", s.skipped[why], why)
 	}
 	t.Logf("%d modules of all are valid, Prepare accepts %d of them; prepared only are valid: %v", s.valid, s.accepted, s.cured)
-	if s.prepared*10 < s.modules*8 {
+	if s.prepared*100 < s.modules*95 {
 		t.Errorf("only %d of %d modules ran prepared", s.prepared, s.modules)
 	}
 }
@@ -276,12 +276,7 @@ func (tr *trial) module(c *command, name string) *twin {
 			why = why[:i]
 		}
 	default:
-		for _, i := range p.Module.Imports {
-			if i.Kind != ExternFunc && i.Kind != ExternTag {
-				why = "it imports a " + i.Kind.String()
-			}
-		}
-		if m := p.Module.Memory; why == "" && name != "" && m != nil && m.HasMax {
+		if m := p.Module.Memory; name != "" && m != nil && m.HasMax {
 			why = "another module wants its memory to have a maximum"
 		}
 	}
