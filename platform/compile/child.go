@@ -3,6 +3,7 @@ package compile
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +13,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -29,6 +29,7 @@ const (
 	exitRefused = 10 + iota // the engine refuses the module; stdout says why
 	exitTime
 	exitMemory
+	exitLoad
 	exitSize   // the code is larger than maxCode
 	exitFailed // it isn't the module's fault; stderr says why
 )
@@ -46,31 +47,30 @@ var asked atomic.Bool
 // return. It is the first thing in main, and in TestMain of packages whose tests compile.
 func Child() {
 	asked.Store(true)
-	if len(os.Args) != 4 || os.Args[0] != childName {
+	if len(os.Args) != 3 || os.Args[0] != childName {
 		return
 	}
-	os.Exit(child(os.Args[1], os.Args[2], os.Args[3]))
+	os.Exit(child(os.Args[1], os.Args[2]))
 }
 
-func child(dir, memory, cpu string) (code int) {
+func child(dir, limit string) (code int) {
 	failed := func(err error) int {
 		_, _ = fmt.Fprintln(os.Stderr, err)
 		return exitFailed
 	}
-	most, errM := strconv.ParseInt(memory, 10, 64)
-	seconds, errC := strconv.ParseUint(cpu, 10, 64)
-	if err := errors.Join(errM, errC); err != nil {
+	var limits Limits
+	if err := json.Unmarshal([]byte(limit), &limits); err != nil {
 		return failed(err)
 	}
 	wasm, err := io.ReadAll(os.Stdin)
 	if err != nil {
 		return failed(err)
 	}
-	if err := confine(most, seconds); err != nil {
+	if err := confine(limits); err != nil {
 		return failed(err)
 	}
 	// The garbage collector works harder before the limit is hit; until then it may be lazy.
-	debug.SetMemoryLimit(most / 4 * 3)
+	debug.SetMemoryLimit(limits.Memory / 4 * 3)
 	_, _ = io.WriteString(os.Stdout, confined)
 	defer func() {
 		if p := recover(); p != nil {
@@ -80,7 +80,29 @@ func child(dir, memory, cpu string) (code int) {
 	if err := compileInto(context.Background(), dir, wasm); err != nil {
 		return report(err)
 	}
+	// An engine that loads the code still decodes and validates the module, and can't be stopped in it. So that is tried here.
+	before, err := processor()
+	if err != nil {
+		return failed(err)
+	}
+	if err := compileInto(context.Background(), dir, wasm); err != nil {
+		return report(err)
+	}
+	if after, err := processor(); err != nil {
+		return failed(err)
+	} else if after-before > limits.Load {
+		return exitLoad
+	}
 	return 0
+}
+
+// processor is the time of one that this process has had.
+func processor() (time.Duration, error) {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0, err
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
 }
 
 func asError(p any) error {
@@ -126,9 +148,12 @@ func inChild(ctx context.Context, wasm []byte, limits Limits) (name string, code
 
 	limited, cancel := context.WithTimeout(ctx, limits.Wall)
 	defer cancel()
-	seconds := int64((limits.CPU + time.Second - 1) / time.Second)
+	limit, err := json.Marshal(limits)
+	if err != nil {
+		return "", nil, broken(err)
+	}
 	cmd := exec.CommandContext(limited, self)
-	cmd.Args = []string{childName, dir, strconv.FormatInt(limits.Memory, 10), strconv.FormatInt(seconds, 10)}
+	cmd.Args = []string{childName, dir, string(limit)}
 	cmd.Env = []string{"TMPDIR=" + dir, "GOMAXPROCS=1"} // and nothing of ours: there may be secrets
 	cmd.Dir = dir
 	cmd.Stdin = bytes.NewReader(wasm)
@@ -150,7 +175,7 @@ func inChild(ctx context.Context, wasm []byte, limits Limits) (name string, code
 	case ctx.Err() != nil:
 		return "", nil, fault.From(ctx.Err())
 	case limited.Err() != nil:
-		return "", nil, tooCostly("more than %s", limits.Wall)
+		return "", nil, tooCostly("more than %s to compile", limits.Wall)
 	default:
 		if err := verdict(cmd.ProcessState, out.String(), limits); err != nil {
 			return "", nil, err
@@ -185,15 +210,17 @@ func verdict(end *os.ProcessState, out string, limits Limits) error {
 	case exitRefused:
 		return refused(why)
 	case exitTime:
-		return tooCostly("more than %s of a processor", limits.CPU)
+		return tooCostly("more than %s of a processor to compile", limits.CPU)
+	case exitLoad:
+		return tooCostly("more than %s of a processor to load once it is compiled", limits.Load)
 	case exitSize:
-		return tooCostly("more than %d MiB of native code", maxCode>>20)
+		return tooCostly("%d MiB of native code or more", maxCode>>20)
 	case exitFailed:
 		return nil
 	}
 	// A panic of the compiler is caught, so it is Go's runtime that could not go on: for lack of memory, which it says or
 	// shows by a SIGSEGV of its garbage collector, or of stack.
-	return tooCostly("more than %d MiB of memory", limits.Memory>>20)
+	return tooCostly("more than %d MiB of memory to compile", limits.Memory>>20)
 }
 
 func refused(why string) *fault.Error {
@@ -202,7 +229,7 @@ func refused(why string) *fault.Error {
 }
 
 func tooCostly(format string, args ...any) *fault.Error {
-	return fault.Invalid.New("MODULE_TOO_COSTLY", "the module takes %s to compile", fmt.Sprintf(format, args...)).
+	return fault.Invalid.New("MODULE_TOO_COSTLY", "the module takes %s", fmt.Sprintf(format, args...)).
 		WithHint("split its largest functions in the source; code that a generator made large is the usual cause")
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // executable is this program, even if its file was replaced or removed since.
@@ -28,7 +29,7 @@ const (
 
 // confine bounds this process. Memory is what it may map for writing, and not its address space, of which Go's runtime
 // reserves much more than it uses and the race detector more than there is.
-func confine(memory int64, cpu uint64) error {
+func confine(limits Limits) error {
 	now, err := mapped()
 	if err != nil {
 		return err
@@ -41,7 +42,7 @@ func confine(memory int64, cpu uint64) error {
 		<-over
 		os.Exit(exitTime)
 	}()
-	data := now + uint64(memory)
+	data, cpu := now+uint64(limits.Memory), uint64((limits.CPU+time.Second-1)/time.Second)
 	for _, l := range []struct {
 		resource int
 		limit    syscall.Rlimit

@@ -72,7 +72,7 @@ func sums(n int) (code []byte) {
 
 // Each bomb is refused as one, or compiled: in time, and in bounded memory.
 func TestBombs(t *testing.T) {
-	limits := compile.Limits{Memory: 256 << 20, CPU: 2 * time.Second, Wall: 20 * time.Second}
+	limits := compile.Limits{Memory: 256 << 20, CPU: 2 * time.Second, Load: time.Second, Wall: 20 * time.Second}
 	for name, bomb := range bombs {
 		t.Run(name, func(t *testing.T) {
 			b, peak, start := prepared(bomb()), watch(t), time.Now()
@@ -179,9 +179,28 @@ func TestTypeError(t *testing.T) {
 	}
 }
 
+// Code that nobody reaches costs only the validator, but wherever it is loaded.
+func TestLoadLimit(t *testing.T) {
+	dead := slices.Concat([]byte{0}, repeat("\x00", 1), repeat("\x10\x01", 100_000), []byte{0x0b})
+	b := slices.Concat([]byte("\x00asm\x01\x00\x00\x00"),
+		section(1, []byte{2, 0x60, 0, 0, 0x60}, uleb(1000), repeat("\x7e", 1000), []byte{0}), section(3, []byte("\x02\x00\x01")),
+		section(7, []byte("\x01\x06_start\x00\x00")),
+		section(10, []byte{2}, uleb(len(dead)), dead, []byte{2, 0, 0x0b}))
+	limits := compile.DefaultLimits()
+	if _, err := compile.Compile(t.Context(), prepared(b), limits); err != nil {
+		t.Error(err)
+	}
+	limits.Load = 20 * time.Millisecond
+	_, err := compile.Compile(t.Context(), prepared(b), limits)
+	wants(t, err, fault.Invalid, "MODULE_TOO_COSTLY")
+	if m := fault.From(err).Message; !strings.Contains(m, "to load") {
+		t.Error(m)
+	}
+}
+
 func TestWallLimit(t *testing.T) {
 	start := time.Now()
-	_, err := compile.Compile(t.Context(), prepared(slow()), compile.Limits{Memory: 1 << 30, CPU: time.Minute, Wall: time.Second})
+	_, err := compile.Compile(t.Context(), prepared(slow()), compile.Limits{Memory: 1 << 30, CPU: time.Minute, Load: time.Second, Wall: time.Second})
 	wants(t, err, fault.Invalid, "MODULE_TOO_COSTLY")
 	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("it took %s", took)
@@ -226,7 +245,7 @@ func TestBusy(t *testing.T) {
 		_, _ = compile.Compile(ctx, prepared(slow()), compile.DefaultLimits())
 	}()
 	eventually(t, "a child", func() bool { return len(childrenOf(t, os.Getpid())) > 0 })
-	_, err := compile.Compile(t.Context(), prepared(wasm(0, nil)), compile.Limits{Memory: 1 << 30, CPU: time.Second, Wall: 100 * time.Millisecond})
+	_, err := compile.Compile(t.Context(), prepared(wasm(0, nil)), compile.Limits{Memory: 1 << 30, CPU: time.Second, Load: time.Second, Wall: 100 * time.Millisecond})
 	wants(t, err, fault.Exhausted, "COMPILER_BUSY")
 	cancel()
 	<-done

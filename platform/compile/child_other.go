@@ -14,4 +14,4 @@ func ofChild() *syscall.SysProcAttr { return nil }
 func kill(p *os.Process) error { return p.Kill() }
 
 // confine does nothing here: the parent bounds the child's time, and that is all.
-func confine(int64, uint64) error { return nil }
+func confine(Limits) error { return nil }

@@ -39,12 +39,13 @@ func Config() wazero.RuntimeConfig {
 type Limits struct {
 	Memory int64         // bytes of it that the child may have beyond what it starts with
 	CPU    time.Duration // rounded up to seconds
+	Load   time.Duration // of a processor, to load the code into an engine: what each executor pays
 	Wall   time.Duration // from the start of the child; a compilation also waits at most as long for its turn
 }
 
 // DefaultLimits leave room for the largest program that was measured: Ruby, 16 MB of wasm, takes 560 MiB and 18 s.
 func DefaultLimits() Limits {
-	return Limits{Memory: 1 << 30, CPU: time.Minute, Wall: 2 * time.Minute}
+	return Limits{Memory: 1 << 30, CPU: time.Minute, Load: 5 * time.Second, Wall: 5 * time.Minute}
 }
 
 // engine is what an engine of this process names its code by.

@@ -22,7 +22,7 @@ type world struct {
 	dir string
 }
 
-func newWorld(t *testing.T) world {
+func newWorld(t testing.TB) world {
 	t.Helper()
 	ctx, dir := context.Background(), t.TempDir()
 	cache, err := wazero.NewCompilationCacheWithDir(dir)

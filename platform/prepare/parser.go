@@ -63,6 +63,7 @@ type parser struct {
 	stack     []constant // of the constant expression
 	segments  int        // entries of the element segments
 	allLocals int
+	allParams int
 	grows     []bool // tables that the code grows
 	names     int
 	customs   int

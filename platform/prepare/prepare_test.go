@@ -156,6 +156,9 @@ func TestLimits(t *testing.T) {
 		}, func(l *Limits, n int) { l.Types = n }},
 		{"parameters of a function", func(n int) []byte { return wasmOf(types(ftype(times(n, i32), nil))) }, func(l *Limits, n int) { l.Params = n }},
 		{"results of a function", func(n int) []byte { return wasmOf(types(ftype(nil, times(n, i32)))) }, func(l *Limits, n int) { l.Params = n }},
+		{"parameters and results of all function types", func(n int) []byte {
+			return wasmOf(types(ftype(times(n-1, i32), nil), ftype(nil, []byte{i32})))
+		}, func(l *Limits, n int) { l.AllParams = n }},
 		{"imports", func(n int) []byte {
 			return wasmOf(types(void), section(secImport, vec(slices.Repeat([][]byte{imp("a", "b", 0, 0)}, n)...)))
 		}, func(l *Limits, n int) { l.Imports = n }},

@@ -72,8 +72,14 @@ func (p *parser) functionType(known int) {
 
 func (p *parser) valueTypes(what string, known int) []abi.ValueType {
 	r := &p.r
+	at := r.pos
 	n := r.count(1, limit{what, p.limit.Params, "pass them in memory"})
 	if n == 0 {
+		return nil
+	}
+	all := limit{"parameters and results of all function types", p.limit.AllParams, hintSplit}
+	if p.allParams += n; p.allParams > all.most {
+		r.fail(all.exceeds(uint64(p.allParams), at))
 		return nil
 	}
 	list := make([]abi.ValueType, n)
