@@ -137,4 +137,3 @@ func provoke(ctx context.Context, c *cluster.Cluster, user string, module []byte
 	}
 	return "", fmt.Errorf("invoke: %s", a)
 }
-

@@ -229,7 +229,9 @@ func guestsThatRun(all map[string][]byte) {
 		return funcType{"wasi_snapshot_preview1", name, params, []byte{i32}}
 	}
 	forever := func(code ...[]byte) []byte { return join([]byte{loop, void}, join(code...), []byte{br, 0, end}) }
-	run := func(code []byte, imports ...funcType) []byte { return module{entry: start, imports: imports, code: code}.bytes() }
+	run := func(code []byte, imports ...funcType) []byte {
+		return module{entry: start, imports: imports, code: code}.bytes()
+	}
 	all["runs for ever"] = run(forever())
 	all["runs for ever in a br_table"] = run(join([]byte{loop, void}, num(0), []byte{0x0e, 1, 0, 0, end}))
 	all["calls itself"] = run(call(0))
@@ -254,9 +256,11 @@ func guestsThatRun(all map[string][]byte) {
 	log := module{entry: start, imports: []funcType{fdWrite}, data: iovec(0, 60_000), code: forever(num(1), num(0), num(1), num(60_000), call(0), []byte{drop})}
 	all["logs for ever"] = log.bytes()
 	all["logs 2^32-1 buffers"] = run(join(num(1), num(0), num(-1), num(0), call(0), []byte{drop}), fdWrite)
-	all["sleeps for ever"] = module{entry: start, imports: []funcType{wasi("poll_oneoff", i32, i32, i32, i32)},
+	all["sleeps for ever"] = module{
+		entry: start, imports: []funcType{wasi("poll_oneoff", i32, i32, i32, i32)},
 		data: join(pad(16), word32(1), pad(4), bytes.Repeat([]byte{0x7f}, 8), pad(24)),
-		code: join(num(0), num(64), num(1), num(200), call(0), []byte{drop})}.bytes()
+		code: join(num(0), num(64), num(1), num(200), call(0), []byte{drop}),
+	}.bytes()
 	all["polls 2^32-1 things"] = run(join(num(0), num(0), num(-1), num(0), call(0), []byte{drop}), wasi("poll_oneoff", i32, i32, i32, i32))
 	all["wants 4 GiB of randomness"] = run(join(num(0), num(-1), call(0), []byte{drop}), wasi("random_get", i32, i32))
 	all["wants randomness for ever"] = run(forever(num(0), num(65536), call(0), []byte{drop}), wasi("random_get", i32, i32))
