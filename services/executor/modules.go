@@ -45,7 +45,7 @@ type module struct {
 }
 
 // loadTimeout bounds fetch, compilation and boot; they go on when the call that caused them ends, for the next one.
-const loadTimeout = 3 * time.Minute
+const loadTimeout = 6 * time.Minute
 
 // acquire gives a compiled module and whether the caller had to wait for it; release must follow.
 func (s *modules) acquire(ctx context.Context, d skein.Digest) (mod *machine.Module, cold bool, err error) {
@@ -111,6 +111,7 @@ func (s *modules) load(ctx context.Context, d skein.Digest, m *module) {
 
 // make takes what others have made of the module, and makes and stores what is missing or damaged.
 func (s *modules) make(ctx context.Context, d skein.Digest) (*machine.Module, int64, error) {
+	snapshot := s.fetchSnapshot(ctx, d) // beside the artifact: both are round trips
 	a, err := s.artifact(ctx, d)
 	var mod *machine.Module
 	if err == nil {
@@ -127,7 +128,7 @@ func (s *modules) make(ctx context.Context, d skein.Digest) (*machine.Module, in
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := s.awaken(ctx, mod, d); err != nil {
+	if err := s.awaken(ctx, mod, d, snapshot); err != nil {
 		return nil, 0, errors.Join(err, mod.Close(ctx))
 	}
 	return mod, int64(len(a.Code)), nil

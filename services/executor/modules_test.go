@@ -44,7 +44,7 @@ var counter = slices.Concat(
 
 // place is an executor's store and loader without the rest.
 type place struct {
-	t      *testing.T
+	t      testing.TB
 	bucket blob.Bucket
 	dir    string
 	spans  *tracetest.SpanRecorder

@@ -35,10 +35,11 @@ func snapshotKey(d skein.Digest) string {
 }
 
 // awaken gives a module its snapshot: one that an executor has stored, or else its own, which it stores.
-func (s *modules) awaken(ctx context.Context, mod *machine.Module, d skein.Digest) error {
-	snap, err := s.snapshot(ctx, d)
+func (s *modules) awaken(ctx context.Context, mod *machine.Module, d skein.Digest, stored <-chan fetched) error {
+	f := <-stored
+	err := f.err
 	if err == nil {
-		err = mod.Adopt(snap)
+		err = mod.Adopt(f.snap)
 	}
 	if err == nil {
 		return nil
@@ -47,6 +48,21 @@ func (s *modules) awaken(ctx context.Context, mod *machine.Module, d skein.Diges
 		s.log.WarnContext(ctx, "a stored snapshot can't be used", "digest", d.String(), "error", err)
 	}
 	return s.boot(ctx, mod, d)
+}
+
+// fetched is what snapshot gave.
+type fetched struct {
+	snap *machine.Snapshot
+	err  error
+}
+
+func (s *modules) fetchSnapshot(ctx context.Context, d skein.Digest) <-chan fetched {
+	c := make(chan fetched, 1)
+	go func() {
+		snap, err := s.snapshot(ctx, d)
+		c <- fetched{snap, err}
+	}()
+	return c
 }
 
 func (s *modules) snapshot(ctx context.Context, d skein.Digest) (*machine.Snapshot, error) {

@@ -102,6 +102,19 @@ func benchmark(ctx context.Context, args []string) error {
 		fmt.Fprintln(w.out, r.brief())
 		rows = append(rows, r)
 	}
+	for _, p := range programs {
+		if !cfg.run.MatchString(p.String()) {
+			continue
+		}
+		more, err := p.measure(ctx, w)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p, err)
+		}
+		for _, r := range more {
+			fmt.Fprintf(w.out, "%-24s %s\n", r.bench, r.brief())
+		}
+		rows = append(rows, more...)
+	}
 	if err := w.saveProfiles(); err != nil {
 		return err
 	}
@@ -120,7 +133,6 @@ type bench struct {
 	clients int
 	goal    goal
 	sides   func(ctx context.Context, w *world, clients int) (ours, bare side, err error)
-	program string // instead of sides: a Go benchmark of this name in the executor's module
 }
 
 func (b bench) String() string {
@@ -148,15 +160,9 @@ var benchmarks = []bench{
 	{name: "throughput.core.direct", clients: 64, goal: goal{most: 1.35, cpu: true}, sides: direct},
 	{name: "throughput.core.planned", clients: 64, goal: goal{most: 2.4, cpu: true}, sides: planned},
 	{name: "throughput.core.stream", clients: 64, goal: goal{most: 2.4, cpu: true}, sides: streamed},
-	{name: "call.export", goal: goal{most: 1.5}, program: "BenchmarkCallExport"},
-	{name: "call.instance", program: "BenchmarkCallInstance"},
-	{name: "call.host", goal: goal{most: 1.5}, program: "BenchmarkCallHost"},
 }
 
 func (b bench) measure(ctx context.Context, w *world) (row, error) {
-	if b.program != "" {
-		return b.measureProgram(ctx, w)
-	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute+4*time.Duration(w.cfg.bursts)*w.cfg.burst)
 	defer cancel()
 	ours, bare, err := b.sides(ctx, w, b.clients)

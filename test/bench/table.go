@@ -2,9 +2,7 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"debug/buildinfo"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,6 +18,7 @@ type row struct {
 	bench      bench
 	time, cpu  spread // ours / bare
 	ours, bare figures
+	details    string // what else was measured
 }
 
 // figures are absolute. They are printed and judged by nobody.
@@ -51,6 +50,9 @@ func figuresOf(b burst) [3]float64 {
 }
 
 func (r row) brief() string {
+	if r.time.median == 0 {
+		return r.details
+	}
 	return fmt.Sprintf("time %s  CPU %s  %s", r.time, r.cpu, r.verdict())
 }
 
@@ -91,11 +93,20 @@ func table(rows []row) string {
 	b.WriteString("| benchmark | clients | time, ours / bare | CPU, ours / bare | goal | ours: p50, p99, CPU µs | bare: p50, p99, CPU µs |\n")
 	b.WriteString("|---|---:|---|---|---|---|---|\n")
 	for _, r := range rows {
+		if r.time.median == 0 {
+			continue
+		}
 		clients := "1"
 		if r.bench.clients > 0 {
 			clients = strconv.Itoa(r.bench.clients)
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | **%s** | %s | %s | %s | %s |\n", r.bench.name, clients, r.time, r.cpu, r.verdict(), r.ours, r.bare)
+	}
+	b.WriteString("\nMeasured beside these:\n\n")
+	for _, r := range rows {
+		if r.details != "" {
+			fmt.Fprintf(&b, "- `%s`: %s\n", r.bench.name, r.details)
+		}
 	}
 	return b.String()
 }
@@ -193,39 +204,3 @@ func rewrite(file, text string) error {
 }
 
 func after2(after string) string { return end + after }
-
-// measureProgram runs a Go benchmark of the executor's machine, which only its own module can import, and reads the
-// metrics it reports.
-func (b bench) measureProgram(ctx context.Context, w *world) (row, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^"+b.program+"$", "-benchtime", fmt.Sprint(w.cfg.bursts)+"x", "./internal/machine")
-	cmd.Dir = filepath.Join(w.root, "services", "executor")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return row{}, fmt.Errorf("go test: %w\n%s", err, out)
-	}
-	for line := range strings.Lines(string(out)) {
-		if !strings.HasPrefix(line, b.program) {
-			continue
-		}
-		m := metrics(strings.Fields(line))
-		return row{
-			bench: b,
-			time:  spread{m["ratio-q1"], m["ratio"], m["ratio-q3"]}, cpu: spread{m["cpu-ratio-q1"], m["cpu-ratio"], m["cpu-ratio-q3"]},
-			ours: figures{p50: m["ours-ns"], cpu: m["ours-cpu-ns"]}, bare: figures{p50: m["bare-ns"], cpu: m["bare-cpu-ns"]},
-		}, nil
-	}
-	return row{}, errors.Join(errors.New("no result"), errors.New(string(out)))
-}
-
-// metrics reads "Name-2 16 1.5 ratio 1.4 ratio-q1 …".
-func metrics(words []string) map[string]float64 {
-	m := map[string]float64{}
-	for i := 3; i < len(words); i += 2 {
-		if v, err := strconv.ParseFloat(words[i-1], 64); err == nil {
-			m[words[i]] = v
-		}
-	}
-	return m
-}

@@ -25,20 +25,20 @@ const (
 
 // MinIO starts a real MinIO for this test and gives the URL of a bucket in it; its credentials are in the test's
 // environment. Without a minio binary the test is skipped, or fails if SKEIN_REQUIRE_TOOLS is set.
-func MinIO(t *testing.T) (url string) { return Start(t, "minio").URL() }
+func MinIO(t testing.TB) (url string) { return Start(t, "minio").URL() }
 
 // Server is an S3 server, a child process of the test.
 type Server struct {
 	kind, bin, dir, addr string
 
-	t   *testing.T
+	t   testing.TB
 	out *output
 	cmd *exec.Cmd
 	end chan struct{} // closed when cmd is gone
 }
 
 // Start runs a server of a kind, "minio" or "versitygw", for the length of the test.
-func Start(t *testing.T, kind string) *Server {
+func Start(t testing.TB, kind string) *Server {
 	t.Helper()
 	t.Setenv("AWS_ACCESS_KEY_ID", user)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", password)
@@ -142,7 +142,7 @@ func (s *Server) await() error {
 }
 
 // find looks for a binary where the environment says (MINIO_BIN), on PATH, and in the .bin of a directory above.
-func find(t *testing.T, name string) string {
+func find(t testing.TB, name string) string {
 	t.Helper()
 	if bin := os.Getenv(strings.ToUpper(name) + "_BIN"); bin != "" {
 		return bin
@@ -168,7 +168,7 @@ func find(t *testing.T, name string) string {
 	return ""
 }
 
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
