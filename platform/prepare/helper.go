@@ -47,10 +47,6 @@ func (l *layout) note(in *instr, f *function) {
 		l.calls = append(l.calls, in.x)
 	case opCallIndirect, opReturnCallInd, opCallRef, opReturnCallRef:
 		f.indirect = true
-	case opMemoryFill:
-		l.used[fill] = true
-	case opMemoryCopy:
-		l.used[copying] = true
 	case opDataDrop:
 		l.drops = true
 	case opMemoryInit, opTableInit, opTableCopy, opTableFill, opTableGrow, opThrow, opThrowRef, opTryTable:
@@ -68,6 +64,13 @@ func (l *layout) note(in *instr, f *function) {
 	case opAtomicWait64:
 		l.used[wait64] = true
 	}
+}
+
+func bulkHelper(op opcode) helper {
+	if op == opMemoryFill {
+		return fill
+	}
+	return copying
 }
 
 // Instructions that only emitted code needs a name for.

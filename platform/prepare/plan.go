@@ -5,18 +5,25 @@ package prepare
 const (
 	unit       = 16   // instructions
 	chunk      = 1024 // units that a loop takes from the fuel at a time
-	prepaid    = 32   // units that a function's loops have from its entry
+	prepaid    = 32   // units at least that a function's loops have from its entry
 	short      = 64   // instructions: a function without loops whose paths are no longer needs no point of its own
 	stretch    = 1024 // instructions: no path between two points is longer
 	frame      = 64   // locals that make a function's entry dearer by a unit: deep recursion touches memory for them
 	hostCall   = 64   // instructions that a call of an import counts for, beside its own time
 	reference  = 64   // the same for a call that isn't direct: its target may be short
 	inlineBulk = 4096 // bytes: a fill or copy of a known length up to this needs no helper
+	smallBulk  = 1024 // bytes: up to this, one of unknown length is done without the helper, and counted as if it were as long
 	exception  = 2048 // units of a throw, and of entering a try_table: the engine copies the whole stack there
 )
 
 // splitWeight is what a point in the middle of a stretch charges: the longest way to the next one.
 const splitWeight = 1 + stretch/unit
+
+// mostFrame keeps what an entry charges below the least allowance, of which it would ask for another without end.
+const (
+	mostFrame = 1000
+	_         = uint(MinFuel - 1 - (1 + stretch/unit + mostFrame + splitWeight))
+)
 
 // A loop's weight must stay well below a chunk, or its head would ask for another chunk without end.
 const _ = uint(chunk/4 - splitWeight)
@@ -135,6 +142,7 @@ func (pl *planner) function(i uint32) error {
 	pl.frames = append(pl.frames[:0], block{op: opBlock})
 	pl.regions = append(pl.regions[:0], region{loop: -1})
 	pl.live = true
+	f.prepaid = prepaid
 	p.enter(d, i)
 	for d.next() {
 		pl.step(&d.in)
@@ -144,7 +152,7 @@ func (pl *planner) function(i uint32) error {
 		return d.r.err
 	}
 	f.splits = span{uint32(splits), uint32(len(pl.splits))}
-	f.charged = f.charged || f.loops > 0 || f.indirect || f.longest > short
+	f.charged = f.charged || f.loops > 0 || f.indirect || f.bulk || f.longest > short
 	return nil
 }
 
@@ -195,6 +203,11 @@ func (pl *planner) step(in *instr) {
 			pl.branch(label)
 		}
 		pl.live = false
+	case opMemoryFill, opMemoryCopy:
+		if _, known := pl.before.length(); !known {
+			pl.f.bulk = true
+			pl.p.layout.used[bulkHelper(in.op)] = true
+		}
 	case opUnreachable, opReturn, opReturnCall, opReturnCallInd, opReturnCallRef, opThrow, opThrowRef:
 		pl.live = false
 	}
@@ -242,7 +255,9 @@ func (pl *planner) end(in *instr) {
 	pl.frames = pl.frames[:last]
 	if f.op == opLoop {
 		r := pl.here()
-		pl.weights[r.loop] = uint8(1 + r.longest/unit)
+		weight := 1 + r.longest/unit
+		pl.weights[r.loop] = uint8(weight)
+		pl.f.prepaid = max(pl.f.prepaid, weight)
 		pl.regions = pl.regions[:len(pl.regions)-1]
 		return // the path of the region around goes on
 	}
@@ -281,7 +296,7 @@ func (pl *planner) cost(in *instr) uint32 {
 		if n, ok := pl.before.length(); ok {
 			return 8 + n/16
 		}
-		return 8
+		return 8 + smallBulk/16
 	case op >= opMemoryInit && op <= opTableFill:
 		return 16
 	case op>>8 == prefixVector:

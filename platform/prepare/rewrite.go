@@ -193,11 +193,12 @@ func (o *output) eachHelper(visit func(h helper)) (n int) {
 
 func (o *output) helpers() int { return o.eachHelper(func(helper) {}) }
 
-// types adds the type of yield, then those of the helpers.
+// types adds the type of yield, those of the helpers, and (i32, i32) -> () for blocks.
 func (o *output) types() {
-	o.longer(secType, 1+o.helpers(), func() {
+	o.longer(secType, 1+o.helpers()+1, func() {
 		o.b = append(o.b, 0x60, 0, 1, abi.I32)
 		o.eachHelper(func(h helper) { o.b = append(o.b, helperInfo[h].kind...) })
+		o.b = append(o.b, 0x60, 2, abi.I32, abi.I32, 0)
 	})
 }
 
