@@ -126,7 +126,7 @@ func TestTypeError(t *testing.T) {
 
 // Code that nobody reaches costs only the validator, but wherever it is loaded.
 func TestLoadLimit(t *testing.T) {
-	dead := slices.Concat([]byte{0}, repeat("\x00", 1), repeat("\x10\x01", 50_000), []byte{0x0b})
+	dead := slices.Concat([]byte{0}, repeat("\x00", 1), repeat("\x10\x01", 10_000), []byte{0x0b})
 	b := slices.Concat([]byte("\x00asm\x01\x00\x00\x00"),
 		section(1, []byte{2, 0x60, 0, 0, 0x60}, uleb(1000), repeat("\x7e", 1000), []byte{0}), section(3, []byte("\x02\x00\x01")),
 		section(7, []byte("\x01\x06_start\x00\x00")),
