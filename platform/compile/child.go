@@ -148,21 +148,13 @@ func inChild(ctx context.Context, wasm []byte, limits Limits) (name string, code
 
 	limited, cancel := context.WithTimeout(ctx, limits.Wall)
 	defer cancel()
-	limit, err := json.Marshal(limits)
+	cmd, err := command(limited, self, dir, limits)
 	if err != nil {
 		return "", nil, broken(err)
 	}
-	cmd := exec.CommandContext(limited, self)
-	cmd.Args = []string{childName, dir, string(limit)}
-	cmd.Env = []string{"TMPDIR=" + dir, "GOMAXPROCS=1"} // and nothing of ours: there may be secrets
-	cmd.Dir = dir
 	cmd.Stdin = bytes.NewReader(wasm)
 	var out, log head
 	cmd.Stdout, cmd.Stderr = &out, &log
-	cmd.SysProcAttr = ofChild()
-	cmd.Cancel = func() error { return kill(cmd.Process) }
-	cmd.WaitDelay = 5 * time.Second
-
 	// The child gets its signal when the thread that started it ends, not the process: so this thread stays.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -191,6 +183,21 @@ func inChild(ctx context.Context, wasm []byte, limits Limits) (name string, code
 		return "", nil, broken(err)
 	}
 	return filepath.Base(file), code, nil
+}
+
+func command(ctx context.Context, self, dir string, limits Limits) (*exec.Cmd, error) {
+	limit, err := json.Marshal(limits)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self)
+	cmd.Args = []string{childName, dir, string(limit)}
+	cmd.Env = []string{"TMPDIR=" + dir, "GOMAXPROCS=1"} // and nothing of ours: there may be secrets
+	cmd.Dir = dir
+	cmd.SysProcAttr = ofChild()
+	cmd.Cancel = func() error { return kill(cmd.Process) }
+	cmd.WaitDelay = 5 * time.Second
+	return cmd, nil
 }
 
 // verdict tells what the end of the child says of the module; nil if nothing.

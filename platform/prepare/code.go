@@ -88,35 +88,68 @@ func (w *rewriter) function(i uint32) ([]byte, error) {
 	if d.r.err != nil {
 		return nil, d.r.err
 	}
+	if f.charged {
+		flush(d.in.offset)
+		w.exit()
+	}
 	flush(d.in.end)
 	return e.b, nil
 }
 
-// entry writes the locals, with the counter behind them, and the point at a function's entry.
+// entry writes the locals, with the counter behind them, and the point at a function's entry. Its slow path lies behind the
+// function's code, where it costs the parameters' registers least:
+//
+//	loop $entry
+//	  block $slow
+//	    fuel -= amount; br_if $slow (fuel < 0)
+//	    …
+//	    return
+//	  end
+//	  slow_entry()
+//	  br $entry
+//	end
+//	unreachable
+//
+// $entry charges again, and must find more than it takes: MinFuel.
 func (w *rewriter) entry(locals span) {
 	e := &w.e
 	r := reader{b: w.p.r.b, pos: int(locals.from), end: int(locals.to)}
 	e.u32(r.u32() + 1)
 	e.b = append(e.b, r.take(r.left())...)
+	own := byte(1)
 	if w.f.bulk {
-		e.b = append(e.b, 2, 0x7f)
-	} else {
-		e.b = append(e.b, 1, 0x7f)
+		own = 2
 	}
-	amount := 1 + w.f.longest/unit + w.f.locals/frame
+	e.b = append(e.b, own, 0x7f)
+	amount := 1 + w.f.longest/unit + min(w.f.locals/frame, mostFrame)
 	if w.f.loops > 0 {
 		// Units that no loop uses are lost. A whole chunk would be paid in vain by functions whose loops are short; and one
 		// that isn't paid would let them run for nothing.
 		amount += w.f.prepaid
 	}
+	e.op(opLoop, void)
+	e.op(opBlock, void)
 	w.spend(amount)
+	e.op(opBrIf, 0)
+	w.depth += 2
 	if w.f.loops > 0 {
 		e.constant(opI32Const, int64(w.f.prepaid))
 		e.op(opLocalSet, w.counter)
 	}
 }
 
-// spend takes units from the fuel. The counter serves to look at what is left, which is quicker than to read the global again.
+func (w *rewriter) exit() {
+	e := &w.e
+	e.op(opReturn)
+	e.op(opEnd)
+	e.op(opCall, e.helpers[slowEntry])
+	e.op(opBr, 0)
+	e.op(opEnd)
+	e.op(opUnreachable)
+}
+
+// spend takes units from the fuel and leaves on the stack whether it has fallen below zero. It keeps what is left in the
+// counter, which is quicker than to read the global again.
 func (w *rewriter) spend(units uint32) {
 	e := &w.e
 	e.op(opGlobalGet, e.fuel)
@@ -127,9 +160,6 @@ func (w *rewriter) spend(units uint32) {
 	e.op(opLocalGet, w.counter)
 	e.constant(opI32Const, 0)
 	e.op(opI32LtS)
-	e.op(opIf, void)
-	e.op(opCall, e.helpers[slowEntry])
-	e.op(opEnd)
 }
 
 // count takes units from the counter and leaves on the stack whether it has fallen below zero.
@@ -168,6 +198,9 @@ func (w *rewriter) split(landing bool) {
 		w.inline(splitWeight)
 	case w.f.charged:
 		w.spend(splitWeight)
+		w.e.op(opIf, void)
+		w.e.op(opCall, w.e.helpers[slowEntry])
+		w.e.op(opEnd)
 	default: // a short function, where an exception may land
 		w.e.spend(func() { w.e.constant(opI32Const, splitWeight) })
 	}

@@ -29,7 +29,7 @@ func newBench(t testing.TB) *bench {
 		if b.left--; b.left < 0 {
 			panic(errOverdue)
 		}
-		return int32(b.left*37%300 + 1)
+		return int32(b.left*37%300 + MinFuel)
 	})
 	b.plain = wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfigCompiler().WithCoreFeatures(features).
 		WithDebugInfoEnabled(false).WithCloseOnContextDone(true))

@@ -19,6 +19,12 @@ const (
 // splitWeight is what a point in the middle of a stretch charges: the longest way to the next one.
 const splitWeight = 1 + stretch/unit
 
+// mostFrame keeps what an entry charges below the least allowance, of which it would ask for another without end.
+const (
+	mostFrame = 1000
+	_         = uint(MinFuel - 1 - (1 + stretch/unit + mostFrame + splitWeight))
+)
+
 // A loop's weight must stay well below a chunk, or its head would ask for another chunk without end.
 const _ = uint(chunk/4 - splitWeight)
 

@@ -178,7 +178,7 @@ func newTrial(t *testing.T, s *suite, dir string) *trial {
 	tr.a = newEngine(t, func() int32 { return MaxFuel })
 	tr.b = newEngine(t, func() int32 { // small ones, so that points yield often
 		tr.allowancesN++
-		return int32(tr.allowancesN * 37 % 400)
+		return MinFuel + int32(tr.allowancesN*37%400)
 	})
 	return tr
 }
