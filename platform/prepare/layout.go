@@ -50,10 +50,10 @@ type function struct {
 	bulk     bool   // it fills or copies memory, of lengths that only it knows
 	indirect bool   // it calls through tables or references
 
-	state   uint8  // in the planner's walk over the calls
-	charged bool   // its entry is an interruption point
-	longest uint32 // path through it, up to its own interruption points; what it calls counts while that is not charged
-	prepaid uint32 // units that its loops have from its entry: enough for any to begin
-	weights uint32 // of its first loop, in planner.weights
-	splits  span   // in planner.splits
+	state     uint8  // in the planner's walk over the calls
+	charged   bool   // its entry is an interruption point
+	longest   uint32 // path through it, up to its own interruption points; what it calls counts while that is not charged
+	prepaid   uint32 // units that its loops have from its entry: enough for any to begin
+	firstLoop uint32 // in planner.loops
+	splits    span   // in planner.splits
 }

@@ -12,7 +12,9 @@ import (
 // instantiated, shows what its state is, and calls back often. The same bytes always give the same result. Time and memory
 // stay in proportion to len(wasm); Image aliases it. Errors are those of Inspect, and BAD_MODULE also for a module that
 // can't be instantiated because a data segment lies outside of its memory, for one whose data has its place from an
-// imported global, and for names that are Reserved.
+// imported global, and for names that are Reserved. An engine takes the result whenever it takes wasm; that it doesn't the
+// other way round is on purpose: data at the place of a global, and values too many at the end of a loop or function are no
+// error any more.
 func Prepare(wasm []byte, limits Limits) (*Prepared, error) {
 	p, err := parse(wasm, &limits)
 	if err != nil {
@@ -49,6 +51,10 @@ func Prepare(wasm []byte, limits Limits) (*Prepared, error) {
 	}
 	return prepared, nil
 }
+
+// roomToGrow is how much longer than twice its length a module may become. Programs grow by a tenth; nothing but loops
+// without content grows tenfold.
+const roomToGrow = 4 << 20
 
 // reserved refuses names that only a prepared module may have.
 func (p *parser) reserved() error {
@@ -290,6 +296,10 @@ func (o *output) code(w *rewriter) (err error) {
 			}
 			o.u32(uint32(len(code)))
 			o.b = append(o.b, code...)
+			if most := 2*len(o.p.r.b) + roomToGrow; len(o.b) > most {
+				err = limit{"bytes with its interruption points", most, "empty loops are the usual cause; let the compiler remove them"}.exceeds(uint64(len(o.b)), int(bodies[i].code.from))
+				return
+			}
 		}
 		o.eachHelper(func(h helper) {
 			code := w.e.body(h)

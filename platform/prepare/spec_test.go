@@ -166,7 +166,7 @@ func TestSpec(t *testing.T) {
 		t.Logf("%4d not prepared: %s", s.skipped[why], why)
 	}
 	t.Logf("%d modules of all are valid, Prepare accepts %d of them; prepared only are valid: %v", s.valid, s.accepted, s.cured)
-	if s.prepared*100 < s.modules*95 {
+	if !testing.Short() && s.prepared*100 < s.modules*95 {
 		t.Errorf("only %d of %d modules ran prepared", s.prepared, s.modules)
 	}
 }
