@@ -235,6 +235,8 @@ func guestsThatRun(all map[string][]byte) {
 	all["runs for ever"] = run(forever())
 	all["runs for ever in a br_table"] = run(join([]byte{loop, void}, num(0), []byte{0x0e, 1, 0, 0, end}))
 	all["calls itself"] = run(call(0))
+	all["calls itself in a try_table"] = run([]byte{0x1f, void, 0, 0x10, 0, end})
+	all["calls itself in a try_table that catches all"] = run([]byte{0x1f, void, 1, 2, 0, 0x10, 0, end})
 	all["calls itself twice"] = run(join(call(0), call(0)))
 	all["calls itself in a loop"] = run(forever(call(0)))
 	all["calls itself by tail call"] = run([]byte{0x12, 0})
