@@ -38,7 +38,8 @@ func sample() *compile.Artifact {
 		Digest: m.Digest, Fingerprint: "p1-test", File: file, Code: code,
 		Prepared: &prepare.Prepared{
 			Module: m, Wasm: wasm(0, nil), MaxPages: 65536, Deep: true, Globals: []prepare.Global{{Name: "skein:global0", Type: byte(abi.F64)}},
-			Image: []prepare.Segment{{Offset: 1<<32 - 1, Data: []byte("one")}, {Offset: 0, Data: []byte{}}, {Offset: 5, Data: []byte("three")}},
+			Elements: []prepare.ElementSegment{{Table: 1, Offset: 2, Funcs: []uint32{3, prepare.NoFunc}}, {Offset: 9, Funcs: []uint32{}}, {Funcs: []uint32{7}}},
+			Image:    []prepare.Segment{{Offset: 1<<32 - 1, Data: []byte("one")}, {Offset: 0, Data: []byte{}}, {Offset: 5, Data: []byte("three")}},
 		},
 	}
 }
@@ -139,6 +140,9 @@ func TestForged(t *testing.T) {
 		"negative wasm":     head(`{"Wasm":-1,"File":"` + file + `"}`),
 		"Wasm":              head(`{"Wasm":2,"File":"`+file+`"}`, 1),
 		"long segment":      head(`{"Segments":1,"File":"`+file+`"}`, 0, 0, 0, 0, 255, 255, 255, 255, 1),
+		"Elements":          head(`{"Elements":1000000000000,"File":"` + file + `"}`),
+		"negative elements": head(`{"Elements":-1,"File":"` + file + `"}`),
+		"long elements":     head(`{"Elements":1,"File":"`+file+`"}`, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 1),
 		"another module":    head(`{"File":"` + file + `"}`),
 	} {
 		t.Run(name, func(t *testing.T) {
