@@ -243,13 +243,15 @@ func (inst *instance) dropLargeHandles() {
 // trim lets go of what an instance can do without until its next call.
 func (inst *instance) trim() {
 	inst.entry, inst.refresh, inst.globals, inst.fuel = nil, nil, nil, nil
+	inst.dropTables()
 	inst.trimmed = true
 	inst.blank = inst.mod.m.tier.trim(inst.mem.slab, inst.mem.high, inst.mem.held)
 	inst.cost = instanceCost + inst.mod.tables + elementCost*int64(len(inst.references))
 }
 
 // wake undoes trim.
-func (inst *instance) wake() error {
+func (inst *instance) wake() (err error) {
+	defer recoverEngine(&err)
 	if !inst.trimmed {
 		return nil
 	}
@@ -258,6 +260,7 @@ func (inst *instance) wake() error {
 		inst.image.copyTo(inst.mem.slab)
 		inst.blank = false
 	}
+	inst.fillTables()
 	return inst.findGlobals()
 }
 

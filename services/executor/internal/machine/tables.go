@@ -101,8 +101,12 @@ func (e *elements) fill(in inside, template []reference) []reference {
 	own := in.reference(e.own).context
 	list := append([]reference(nil), template...)
 	rest := list
-	for _, s := range e.segments {
-		t := (*in.table(s.Table))[s.Offset:][:len(s.Funcs)]
+	var table *[]uintptr
+	for i, s := range e.segments {
+		if i == 0 || s.Table != e.segments[i-1].Table {
+			table = in.table(s.Table)
+		}
+		t := (*table)[s.Offset:][:len(s.Funcs)]
 		for i := range t {
 			r := &rest[i]
 			switch {
@@ -119,7 +123,7 @@ func (e *elements) fill(in inside, template []reference) []reference {
 	return list
 }
 
-// fillTables gives an instance its elements.
+// fillTables gives an instance its elements, again after dropTables.
 func (inst *instance) fillTables() {
 	e := &inst.mod.elements
 	if e.total == 0 {
@@ -133,6 +137,18 @@ func (inst *instance) fillTables() {
 		inst.mod.references.Store(template)
 	}
 	inst.references = e.fill(in, *template)
+}
+
+// dropTables lets go of the elements of an instance that is not called until fillTables.
+func (inst *instance) dropTables() {
+	if inst.references == nil {
+		return
+	}
+	in := look(inst.engine)
+	for _, s := range inst.mod.elements.segments {
+		clear((*in.table(s.Table))[s.Offset:][:len(s.Funcs)]) // so that none points to what is gone
+	}
+	inst.references = nil
 }
 
 // checkTables fails if the engine's tables are not what this file takes them for.
