@@ -35,7 +35,7 @@ func sample() *compile.Artifact {
 		Tables:  []prepare.Table{{Min: 1, Type: 0x70}}, Functions: 7, HasStart: true, Flags: prepare.Flags{SIMD: true},
 	}
 	return &compile.Artifact{
-		Digest: m.Digest, Fingerprint: "p1-test", File: file, Code: code,
+		Digest: m.Digest, Fingerprint: "p2-test", File: file, Code: code,
 		Prepared: &prepare.Prepared{
 			Module: m, Wasm: wasm(0, nil), MaxPages: 65536, Deep: true, Globals: []prepare.Global{{Name: "skein:global0", Type: byte(abi.F64)}},
 			Elements: []prepare.ElementSegment{{Table: 1, Offset: 2, Funcs: []uint32{3, prepare.NoFunc}}, {Offset: 9, Funcs: []uint32{}}, {Funcs: []uint32{7}}},
@@ -97,8 +97,8 @@ func TestDamaged(t *testing.T) {
 	damaged("other key", b, []byte("Secret"), a.Digest, a.Fingerprint)
 	damaged("no key", b, nil, a.Digest, a.Fingerprint)
 	damaged("other module", b, key, skein.DigestOf([]byte("other")), a.Fingerprint)
-	damaged("other engine", b, key, a.Digest, "p1-tesT")
-	damaged("shorter engine", b, key, a.Digest, "p1-tes")
+	damaged("other engine", b, key, a.Digest, "p2-tesT")
+	damaged("shorter engine", b, key, a.Digest, "p2-tes")
 }
 
 // seal gives bytes the tag of an artifact, as whoever has the key can, or anybody if there is none.

@@ -119,7 +119,6 @@ type trial struct {
 	named       map[string]*twin
 	last        *twin
 	all         []*twin
-	register    map[*command]string
 	specLimits  Limits
 	allowancesN int
 }
