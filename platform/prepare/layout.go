@@ -8,6 +8,8 @@ type layout struct {
 	refs     []span              // function indices outside of code, in their order
 	globals  []global            // imported ones first
 	segments []segment
+	elements []elements
+	fixed    []bool     // tables whose active segments stay in the module
 	bodies   []function // of the functions that the module defines
 	calls    []uint32   // callees of all direct calls, function by function
 	used     [helperCount]bool
@@ -39,6 +41,16 @@ type segment struct {
 	at     int // of it, in the module
 	offset constant
 	data   span
+}
+
+// elements is one element segment.
+type elements struct {
+	active bool
+	lifted bool // it is not in the prepared module
+	at     span // of it, in the module
+	table  uint32
+	offset constant
+	funcs  []uint32 // of an active one
 }
 
 // function is one that the module defines: what the parser saw of it, then what the plan makes of it.
