@@ -25,7 +25,7 @@ run: ## Run the whole suite in one process on 127.0.0.1:8080, with an example fu
 
 .PHONY: build
 build: ## Build the CLI and the five services into bin/
-	go build -o bin/ ./cmd/skein $(SERVICES:%=./services/%/cmd/%)
+	go build -o bin/ ./cmd/skein $(foreach s,$(SERVICES),./services/$(s)/cmd/$(s))
 
 .PHONY: test
 test: .bin/minio ## Run every test under the race detector, against a real Redis and a real MinIO

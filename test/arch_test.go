@@ -109,6 +109,29 @@ func TestArchImports(t *testing.T) {
 	}
 }
 
+// What make would build is there.
+func TestMakeBuild(t *testing.T) {
+	cmd := exec.Command("make", "-n", "build")
+	cmd.Dir = root(t)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packages := 0
+	for word := range strings.FieldsSeq(string(out)) {
+		if !strings.HasPrefix(word, "./") {
+			continue
+		}
+		packages++
+		if main, err := filepath.Glob(filepath.Join(root(t), word, "*.go")); err != nil || len(main) == 0 {
+			t.Errorf("make build wants %s, where nothing is", word)
+		}
+	}
+	if packages != 6 {
+		t.Errorf("make build builds %d programs: %s", packages, out)
+	}
+}
+
 func TestArchPackages(t *testing.T) {
 	tree := readTree(t)
 	for _, dir := range tree.dirs {

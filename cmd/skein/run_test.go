@@ -11,12 +11,11 @@ import (
 	"strings"
 	"testing"
 
-	"skein.dev/platform/compile"
+	"skein.dev/platform/compile/compiletest"
 )
 
 func TestMain(m *testing.M) {
-	compile.Child()
-	os.Exit(m.Run())
+	os.Exit(compiletest.Main(m))
 }
 
 // result is what one command line did.

@@ -41,6 +41,8 @@ type Artifact struct {
 //	len(header)            4 bytes
 //	header                 JSON: type header
 //	offset, length         4 and 4 bytes for each segment of the image
+//	table, offset, length  4, 4 and 4 bytes for each segment of elements
+//	elements               4 bytes for each function
 //	segments, wasm, code
 //
 // Numbers are little-endian. Up to len(raw) the form can be read without a decompressor, and nothing is read before the
@@ -56,8 +58,9 @@ const (
 
 // header is the part of an artifact that isn't large.
 type header struct {
-	Prepared prepare.Prepared // without Wasm and Image
+	Prepared prepare.Prepared // without Wasm, Image and Elements
 	Segments int              // of the image
+	Elements int              // segments
 	Wasm     int              // bytes
 	File     string
 }
@@ -69,8 +72,8 @@ var fileForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // artifacts; with an empty one, whoever can write to the store can have any code run. Error: TooLarge ARTIFACT_TOO_LARGE.
 func (a *Artifact) Encode(key []byte) ([]byte, error) {
 	p := a.Prepared
-	h := header{*p, len(p.Image), len(p.Wasm), a.File}
-	h.Prepared.Image, h.Prepared.Wasm = nil, nil
+	h := header{*p, len(p.Image), len(p.Elements), len(p.Wasm), a.File}
+	h.Prepared.Image, h.Prepared.Elements, h.Prepared.Wasm = nil, nil, nil
 	meta, err := json.Marshal(h)
 	if err != nil {
 		return nil, fault.Internal.New("ARTIFACT", "artifact %.12s: %v", a.Digest, err)
@@ -83,6 +86,7 @@ func (a *Artifact) Encode(key []byte) ([]byte, error) {
 		small = binary.LittleEndian.AppendUint32(small, uint32(len(s.Data)))
 		size += int64(len(s.Data))
 	}
+	small = appendElements(small, p.Elements)
 	if size += int64(len(small)); size > maxRaw {
 		return nil, fault.TooLarge.New("ARTIFACT_TOO_LARGE", "the module has %d MiB of code and data once it is compiled, at most %d are allowed", size>>20, maxRaw>>20)
 	}
@@ -99,6 +103,20 @@ func (a *Artifact) Encode(key []byte) ([]byte, error) {
 	b := out.Bytes()
 	copy(b[len(magic):], tagOf(key, b))
 	return b, nil
+}
+
+func appendElements(b []byte, segments []prepare.ElementSegment) []byte {
+	for _, s := range segments {
+		b = binary.LittleEndian.AppendUint32(b, s.Table)
+		b = binary.LittleEndian.AppendUint32(b, s.Offset)
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(s.Funcs)))
+	}
+	for _, s := range segments {
+		for _, f := range s.Funcs {
+			b = binary.LittleEndian.AppendUint32(b, f)
+		}
+	}
+	return b
 }
 
 func (a *Artifact) compress(out *bytes.Buffer, small []byte, size int64) error {
@@ -196,6 +214,11 @@ func parse(raw []byte) (*Artifact, error) {
 		return nil, short
 	}
 	table, rest := rest[:8*h.Segments], rest[8*h.Segments:]
+	p := &h.Prepared
+	var ok bool
+	if p.Elements, rest, ok = parseElements(rest, h.Elements); !ok {
+		return nil, short
+	}
 	size := int64(0)
 	for i := range h.Segments {
 		size += int64(binary.LittleEndian.Uint32(table[8*i+4:]))
@@ -203,7 +226,6 @@ func parse(raw []byte) (*Artifact, error) {
 	if size > int64(len(rest)) || int64(h.Wasm) > int64(len(rest))-size {
 		return nil, short
 	}
-	p := &h.Prepared
 	data := bytes.Clone(rest[:size]) // the image is kept when wasm and code are no longer needed
 	if h.Segments > 0 {
 		p.Image = make([]prepare.Segment, h.Segments)
@@ -215,4 +237,25 @@ func parse(raw []byte) (*Artifact, error) {
 	rest = rest[size:]
 	p.Wasm = rest[:h.Wasm:h.Wasm]
 	return &Artifact{Prepared: p, File: h.File, Code: rest[h.Wasm:]}, nil
+}
+
+// parseElements reads n segments of elements from the front of b.
+func parseElements(b []byte, n int) (list []prepare.ElementSegment, rest []byte, ok bool) {
+	if n < 0 || n > len(b)/12 {
+		return nil, nil, false
+	}
+	table, rest := b[:12*n], b[12*n:]
+	for ; len(table) > 0; table = table[12:] {
+		s := prepare.ElementSegment{Table: binary.LittleEndian.Uint32(table), Offset: binary.LittleEndian.Uint32(table[4:])}
+		size := int64(binary.LittleEndian.Uint32(table[8:]))
+		if size > int64(len(rest)/4) {
+			return nil, nil, false
+		}
+		s.Funcs = make([]uint32, size)
+		for i := range s.Funcs {
+			s.Funcs[i] = binary.LittleEndian.Uint32(rest[4*i:])
+		}
+		list, rest = append(list, s), rest[4*size:]
+	}
+	return list, rest, true
 }

@@ -35,10 +35,11 @@ func sample() *compile.Artifact {
 		Tables:  []prepare.Table{{Min: 1, Type: 0x70}}, Functions: 7, HasStart: true, Flags: prepare.Flags{SIMD: true},
 	}
 	return &compile.Artifact{
-		Digest: m.Digest, Fingerprint: "p1-test", File: file, Code: code,
+		Digest: m.Digest, Fingerprint: "p2-test", File: file, Code: code,
 		Prepared: &prepare.Prepared{
 			Module: m, Wasm: wasm(0, nil), MaxPages: 65536, Deep: true, Globals: []prepare.Global{{Name: "skein:global0", Type: byte(abi.F64)}},
-			Image: []prepare.Segment{{Offset: 1<<32 - 1, Data: []byte("one")}, {Offset: 0, Data: []byte{}}, {Offset: 5, Data: []byte("three")}},
+			Elements: []prepare.ElementSegment{{Table: 1, Offset: 2, Funcs: []uint32{3, prepare.NoFunc}}, {Offset: 9, Funcs: []uint32{}}, {Funcs: []uint32{7}}},
+			Image:    []prepare.Segment{{Offset: 1<<32 - 1, Data: []byte("one")}, {Offset: 0, Data: []byte{}}, {Offset: 5, Data: []byte("three")}},
 		},
 	}
 }
@@ -96,8 +97,8 @@ func TestDamaged(t *testing.T) {
 	damaged("other key", b, []byte("Secret"), a.Digest, a.Fingerprint)
 	damaged("no key", b, nil, a.Digest, a.Fingerprint)
 	damaged("other module", b, key, skein.DigestOf([]byte("other")), a.Fingerprint)
-	damaged("other engine", b, key, a.Digest, "p1-tesT")
-	damaged("shorter engine", b, key, a.Digest, "p1-tes")
+	damaged("other engine", b, key, a.Digest, "p2-tesT")
+	damaged("shorter engine", b, key, a.Digest, "p2-tes")
 }
 
 // seal gives bytes the tag of an artifact, as whoever has the key can, or anybody if there is none.
@@ -139,6 +140,9 @@ func TestForged(t *testing.T) {
 		"negative wasm":     head(`{"Wasm":-1,"File":"` + file + `"}`),
 		"Wasm":              head(`{"Wasm":2,"File":"`+file+`"}`, 1),
 		"long segment":      head(`{"Segments":1,"File":"`+file+`"}`, 0, 0, 0, 0, 255, 255, 255, 255, 1),
+		"Elements":          head(`{"Elements":1000000000000,"File":"` + file + `"}`),
+		"negative elements": head(`{"Elements":-1,"File":"` + file + `"}`),
+		"long elements":     head(`{"Elements":1,"File":"`+file+`"}`, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 1),
 		"another module":    head(`{"File":"` + file + `"}`),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -140,6 +140,9 @@ func inChild(ctx context.Context, wasm []byte, limits Limits) (name string, code
 	if err != nil {
 		return "", nil, broken(err)
 	}
+	if other := otherProgram(); other != "" {
+		self = other
+	}
 	dir, err := os.MkdirTemp("", "skein-compile-")
 	if err != nil {
 		return "", nil, broken(err)

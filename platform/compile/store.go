@@ -10,6 +10,18 @@ import (
 	"skein.dev/platform/fault"
 )
 
+// KeyUsage is the help of the flag by which services get the key.
+const KeyUsage = "`secret` of 16 bytes or more that signs native code and snapshots in the object store, the same for upload and all executors; without one, whoever can write there can run code on executors"
+
+// CheckKey refuses a key that could be guessed; an empty one is none.
+func CheckKey(key string) error {
+	const least = 16
+	if n := len(key); n > 0 && n < least {
+		return fault.Invalid.New("BAD_KEY", "--artifact-key has %d bytes, want at least %d", n, least).WithHint("openssl rand -hex 32 makes a good one")
+	}
+	return nil
+}
+
 // Key is where a bucket keeps an artifact.
 func Key(digest skein.Digest, fingerprint string) string {
 	return "artifacts/" + fingerprint + "/" + digest.String()

@@ -63,6 +63,17 @@ func CheckEntry(m *Module) error {
 	return fault.Invalid.New("NO_ENTRY", "module: it exports neither _start nor handle").WithHint("%s", hint)
 }
 
+// CheckFeatures reports whether m does without what the engine has and should not. Error: fault.Invalid TYPED_REFS. For
+// references to functions of a certain type wazero 1.12 takes those of any other, so that a function could be called with
+// a number in place of a pointer, and give a pointer in place of a number.
+func CheckFeatures(m *Module) error {
+	if !m.Flags.TypedRefs {
+		return nil
+	}
+	return fault.Invalid.New("TYPED_REFS", "module: it uses typed function references (call_ref, ref null $t), which are not supported").
+		WithHint("call through a table: call_indirect")
+}
+
 // CheckImports reports whether Skein's host interface has all that m imports. Errors are fault.Invalid: UNKNOWN_IMPORT
 // for a function that no row of package abi describes, ABI_MISMATCH for one of another type, UNSUPPORTED_IMPORT for
 // memories, tables, globals and tags.

@@ -12,9 +12,10 @@ type rewriter struct {
 	counter uint32 // local that holds a charged function's units, or what its entry found
 	labels  []label
 	depth   uint32 // labels that are open in the output
-	weights []uint8
+	loops   []loopPlan
 	splits  []split
 	before  before
+	body    int // of the loop that is to be written once more: where it begins; 0: none
 }
 
 // label is a block that is open, with its label's place in the output.
@@ -56,7 +57,7 @@ func (w *rewriter) function(i uint32) ([]byte, error) {
 	e.b = e.b[:0]
 	w.f = f
 	w.labels, w.depth = append(w.labels[:0], label{}), 1
-	w.weights = w.pl.weights[f.weights:]
+	w.loops = w.pl.loops[f.firstLoop:]
 	w.splits = w.pl.splits[f.splits.from:f.splits.to]
 	locals := w.p.enter(&w.d, i)
 	w.counter = uint32(w.d.locals)
@@ -81,7 +82,7 @@ func (w *rewriter) function(i uint32) ([]byte, error) {
 		if w.changes(in) {
 			flush(in.offset)
 			w.instruction(in)
-			copied = in.end
+			copied = d.r.pos
 		}
 		w.before.note(in)
 	}
@@ -317,30 +318,50 @@ func (w *rewriter) target(l uint32) uint32 {
 //	  end
 //	end
 //
-// There the head charges its weight once more, from the new chunk: what was left of the old one is lost. A loop with
-// parameters would have to carry them through $slow; its head has the slow path inside.
+// A small loop is written twice, with a block around the first body that its branches to $head end, so that they go on
+// with the second.
+//
+// The head that follows the slow path charges once more, from the new chunk: what was left of the old one is
+// lost. A loop with parameters would have to carry them through $slow; its head has the slow path inside.
 func (w *rewriter) loop(in *instr) {
 	e, b := &w.e, w.p.r.b
-	weight := uint32(w.weights[0])
-	w.weights = w.weights[1:]
+	l := w.loops[0]
+	w.loops = w.loops[1:]
 	if in.block.index >= 0 && len(w.p.types[in.block.index].Params) > 0 {
 		e.b = append(e.b, b[in.offset:in.end]...)
 		w.open(w.depth, false)
-		w.inline(weight)
+		w.inline(uint32(l.weight))
 		return
 	}
 	kind := b[in.offset+1 : in.end]
 	e.b = append(append(e.b, byte(opBlock)), kind...)
 	e.b = append(append(e.b, byte(opLoop)), kind...)
 	e.op(opBlock, void)
-	w.count(weight)
+	w.count(uint32(l.weight))
 	e.op(opBrIf, 0)
-	w.open(w.depth+1, true)
-	w.depth += 2
+	head := w.depth + 1
+	w.depth += 3
+	if l.twice {
+		w.body = in.end
+		e.op(opBlock, void)
+		head = w.depth
+		w.depth++
+	}
+	w.labels = append(w.labels, label{head, true})
 }
 
+// loopEnd is behind a loop's body, the last or the first of two.
 func (w *rewriter) loopEnd() {
 	e := &w.e
+	if w.body != 0 {
+		e.op(opBr, 3)
+		e.op(opEnd)
+		w.depth--
+		w.labels[len(w.labels)-1].at = w.depth - 2
+		w.d.r.pos, w.body = w.body, 0
+		w.d.open = append(w.d.open, opLoop)
+		return
+	}
 	e.op(opBr, 2)
 	e.op(opEnd)
 	e.op(opCall, e.helpers[slowLoop])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"reflect"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
@@ -56,6 +57,7 @@ func (e *engine) boot(ctx context.Context, p *Prepared, name string) (api.Module
 	if err != nil {
 		return nil, err
 	}
+	fillTables(mod, p.Elements)
 	for _, s := range p.Image {
 		if !mod.Memory().Write(s.Offset, s.Data) {
 			return nil, errors.New("a segment lies outside the memory")
@@ -68,6 +70,21 @@ func (e *engine) boot(ctx context.Context, p *Prepared, name string) (api.Module
 		}
 	}
 	return mod, nil
+}
+
+// fillTables does what the active element segments did, with references that the engine makes.
+func fillTables(mod api.Module, segments []ElementSegment) {
+	v := reflect.ValueOf(mod).Elem()
+	engine := v.FieldByName("Engine").Interface().(interface{ FunctionInstanceReference(index uint32) uintptr })
+	for _, s := range segments {
+		references := v.FieldByName("Tables").Index(int(s.Table)).Elem().FieldByName("References").Interface().([]uintptr)
+		for i, f := range s.Funcs {
+			references[int(s.Offset)+i] = 0
+			if f != NoFunc {
+				references[int(s.Offset)+i] = engine.FunctionInstanceReference(f)
+			}
+		}
+	}
 }
 
 // bounded allocates memories of at most so many pages: it keeps the maximum that a prepared module doesn't declare.

@@ -11,12 +11,19 @@ const pageSize = 64 << 10
 type constant struct {
 	bits  uint32 // of an i32
 	known byte   // 0: of another type, ill-typed, or made from an imported global
+	entry byte   // what it is as an element of a table of functions; bits is the function
 }
 
 const (
 	unknown byte = iota
 	known
 	imported // it depends on an imported global
+)
+
+const (
+	noEntry byte = iota
+	funcEntry
+	nullEntry
 )
 
 // constant reads a constant expression: the value of a global or an element, or a segment's offset.
@@ -27,9 +34,11 @@ func (p *parser) constant() constant {
 		switch op := d.in.op; {
 		case op == opRefFunc:
 			p.layout.refs = append(p.layout.refs, span{uint32(d.in.offset + 1), uint32(d.in.end)})
-			p.push(constant{})
+			p.push(constant{bits: d.in.x, entry: funcEntry})
+		case op == opRefNull && p.r.b[d.in.offset+1] == funcRef:
+			p.push(constant{entry: nullEntry})
 		case op == opI32Const:
-			p.push(constant{uint32(d.in.value), known})
+			p.push(constant{bits: uint32(d.in.value), known: known})
 		case op == opGlobalGet:
 			p.push(p.layout.globals[d.in.x].constant())
 		case op >= opI32Add && op <= opI32Mul:
@@ -123,6 +132,31 @@ func (p *parser) image() ([]Segment, *fault.Error) {
 		}
 		if len(data) > 0 {
 			list = append(list, Segment{s.offset.bits, data})
+		}
+	}
+	return list, nil
+}
+
+// tables lifts active element segments out of the module. It leaves those of a table whose elements could be of another
+// type than any function, since the engine checks the types of none but active segments.
+func (p *parser) tables() ([]ElementSegment, *fault.Error) {
+	var list []ElementSegment
+	for i := range p.layout.elements {
+		e := &p.layout.elements[i]
+		if !e.active || p.layout.fixed[e.table] {
+			continue
+		}
+		least := p.m.Tables[e.table].Min
+		if end := uint64(e.offset.bits) + uint64(len(e.funcs)); end > uint64(least) {
+			return nil, bad(int(e.at.from), "element segment %d reaches up to %d, outside its table, which begins with %d elements", i, end, least)
+		}
+		for j, f := range e.funcs {
+			if f != NoFunc {
+				e.funcs[j] = p.moved(f)
+			}
+		}
+		if e.lifted = true; len(e.funcs) > 0 {
+			list = append(list, ElementSegment{e.table, e.offset.bits, e.funcs})
 		}
 	}
 	return list, nil

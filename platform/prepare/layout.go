@@ -8,6 +8,8 @@ type layout struct {
 	refs     []span              // function indices outside of code, in their order
 	globals  []global            // imported ones first
 	segments []segment
+	elements []elements
+	fixed    []bool     // tables whose active segments stay in the module
 	bodies   []function // of the functions that the module defines
 	calls    []uint32   // callees of all direct calls, function by function
 	used     [helperCount]bool
@@ -41,6 +43,16 @@ type segment struct {
 	data   span
 }
 
+// elements is one element segment.
+type elements struct {
+	active bool
+	lifted bool // it is not in the prepared module
+	at     span // of it, in the module
+	table  uint32
+	offset constant
+	funcs  []uint32 // of an active one
+}
+
 // function is one that the module defines: what the parser saw of it, then what the plan makes of it.
 type function struct {
 	code     span // locals and instructions
@@ -50,10 +62,10 @@ type function struct {
 	bulk     bool   // it fills or copies memory, of lengths that only it knows
 	indirect bool   // it calls through tables or references
 
-	state   uint8  // in the planner's walk over the calls
-	charged bool   // its entry is an interruption point
-	longest uint32 // path through it, up to its own interruption points; what it calls counts while that is not charged
-	prepaid uint32 // units that its loops have from its entry: enough for any to begin
-	weights uint32 // of its first loop, in planner.weights
-	splits  span   // in planner.splits
+	state     uint8  // in the planner's walk over the calls
+	charged   bool   // its entry is an interruption point
+	longest   uint32 // path through it, up to its own interruption points; what it calls counts while that is not charged
+	prepaid   uint32 // units that its loops have from its entry: enough for any to begin
+	firstLoop uint32 // in planner.loops
+	splits    span   // in planner.splits
 }

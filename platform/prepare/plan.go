@@ -13,6 +13,8 @@ const (
 	reference  = 64   // the same for a call that isn't direct: its target may be short
 	inlineBulk = 4096 // bytes: a fill or copy of a known length up to this needs no helper
 	smallBulk  = 1024 // bytes: up to this, one of unknown length is done without the helper, and counted as if it were as long
+	twiceLong  = 48   // instructions: an innermost loop no longer than this is written twice, so that every other round passes its head
+	twiceBytes = 128  // the same in bytes
 	exception  = 2048 // units of a throw, and of entering a try_table: the engine copies the whole stack there
 )
 
@@ -43,10 +45,10 @@ const _ = uint(chunk/4 - splitWeight)
 // has no cycle is bounded, and paid by the region that it was called from. A tail call is a call here. A thrown exception
 // only leaves activations, and lands at a label, where a split follows, or at a loop's head.
 type planner struct {
-	p       *parser
-	d       decoder
-	weights []uint8 // of loops, in the order of their heads, function by function
-	splits  []split // in their order
+	p      *parser
+	d      decoder
+	loops  []loopPlan // in the order of their heads, function by function
+	splits []split    // in their order
 
 	frames  []block
 	regions []region
@@ -75,7 +77,15 @@ type split struct {
 type region struct {
 	path    uint32 // instructions since its last point
 	longest uint32
-	loop    int // in weights; negative for the function
+	loop    int    // in planner.loops; negative for the function
+	from    uint32 // offset of its first instruction
+	complex bool   // it has a loop, a call or a try_table inside
+}
+
+// loopPlan is what the head of a loop charges, for one round or for several.
+type loopPlan struct {
+	weight uint8
+	twice  bool
 }
 
 const (
@@ -137,7 +147,7 @@ func (pl *planner) function(i uint32) error {
 	p, d := pl.p, &pl.d
 	f := &p.layout.bodies[i]
 	pl.f = f
-	f.weights = uint32(len(pl.weights))
+	f.firstLoop = uint32(len(pl.loops))
 	splits := len(pl.splits)
 	pl.frames = append(pl.frames[:0], block{op: opBlock})
 	pl.regions = append(pl.regions[:0], region{loop: -1})
@@ -180,10 +190,14 @@ func (pl *planner) step(in *instr) {
 		for _, c := range in.catches { // their labels don't count the try_table itself
 			pl.frames[len(pl.frames)-1-int(c.label)].caught = true
 		}
+		pl.here().complex = true
 		pl.open(in.op)
+	case opCall, opCallIndirect, opCallRef:
+		pl.here().complex = true
 	case opLoop:
-		pl.regions = append(pl.regions, region{loop: len(pl.weights)})
-		pl.weights = append(pl.weights, 0)
+		pl.here().complex = true
+		pl.regions = append(pl.regions, region{loop: len(pl.loops), from: uint32(in.end)})
+		pl.loops = append(pl.loops, loopPlan{})
 		pl.open(in.op)
 	case opElse:
 		f := &pl.frames[len(pl.frames)-1]
@@ -255,9 +269,12 @@ func (pl *planner) end(in *instr) {
 	pl.frames = pl.frames[:last]
 	if f.op == opLoop {
 		r := pl.here()
-		weight := 1 + r.longest/unit
-		pl.weights[r.loop] = uint8(weight)
-		pl.f.prepaid = max(pl.f.prepaid, weight)
+		l := loopPlan{uint8(1 + r.longest/unit), !r.complex && r.longest <= twiceLong && uint32(in.offset)-r.from <= twiceBytes}
+		if l.twice {
+			l.weight *= 2
+		}
+		pl.loops[r.loop] = l
+		pl.f.prepaid = max(pl.f.prepaid, uint32(l.weight))
 		pl.regions = pl.regions[:len(pl.regions)-1]
 		return // the path of the region around goes on
 	}

@@ -1,5 +1,7 @@
 // Package prepare reads a WebAssembly module before any engine sees it: it refuses what is malformed, what would cost an
-// engine too much, and what asks for a host that Skein isn't. Enter by Inspect, then CheckEntry and CheckImports.
+// engine too much, and what asks for a host that Skein isn't. Enter by Inspect, then CheckEntry and CheckImports. Prepare
+// then makes of it what the machine runs: layout.go is what the parser remembers for it, image.go lifts the data out, plan.go
+// decides where code is interrupted, code.go writes functions anew, helper.go those that are added, rewrite.go the sections.
 package prepare
 
 import (

@@ -392,3 +392,22 @@ func TestOpcodeTable(t *testing.T) {
 		t.Errorf("%d with prefix 0xfe", got)
 	}
 }
+
+// Typed function references are read, and not run: the engine confuses their types.
+func TestTypedRefs(t *testing.T) {
+	wasm := wasmOf(
+		types(ftype([]byte{funcref}, []byte{i64}), ftype([]byte{i64}, []byte{i64}), ftype(nil, []byte{i64})),
+		section(secFunction, vec([]byte{1}, []byte{2})), section(secExport, vec(export("leak", 0, 1))), section(secElement, vec([]byte{3, 0, 1, 0})),
+		section(secCode, vec(body(noLocals, 0x20, 0), body([]byte{1, 1, 0x63, 0}, 0xd2, 0, 0x21, 0, 0xd2, 0, 0x20, 0, 0x14, 0))),
+	)
+	m, err := Inspect(wasm, DefaultLimits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := fault.From(CheckFeatures(m)); e == nil || e.Reason != "TYPED_REFS" {
+		t.Errorf("%v", e)
+	}
+	if err := CheckFeatures(&Module{}); err != nil {
+		t.Error(err)
+	}
+}

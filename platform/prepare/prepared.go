@@ -2,7 +2,7 @@ package prepare
 
 // Version names what Prepare makes of a module. It changes whenever the same bytes are prepared otherwise, so that what
 // was compiled from an older form is not taken for the newer.
-const Version = 1
+const Version = 2
 
 // The names under which a prepared module shows what the machine needs of it. Guests can't have names like these: Prepare
 // refuses a module that exports or imports one.
@@ -31,6 +31,10 @@ type Prepared struct {
 	// Image is what the active data segments put into the memory, in their order: later ones may overwrite earlier ones. All
 	// lie inside the memory's minimum. Wasm has none of them.
 	Image []Segment
+	// Elements are what the active element segments put into tables that the module defines, in their order, as Image is for
+	// the memory. All lie inside their table's minimum, and Wasm has none of them. A table has all of its active segments
+	// here or all in Wasm, where those stay that the machine can't do in the engine's stead.
+	Elements []ElementSegment
 	// Globals are the mutable globals that the module defines and that hold numbers, as Wasm exports them. The one of fuel is
 	// not among them.
 	Globals []Global
@@ -46,6 +50,16 @@ type Segment struct {
 	Offset uint32
 	Data   []byte
 }
+
+// ElementSegment is functions at their place in a table of functions.
+type ElementSegment struct {
+	Table  uint32 // in the index space of tables
+	Offset uint32
+	Funcs  []uint32 // in the index space that Wasm has for functions; NoFunc for null
+}
+
+// NoFunc is the null of ElementSegment.Funcs.
+const NoFunc = 1<<32 - 1
 
 // Global is an export of Prepared.Wasm.
 type Global struct {

@@ -11,8 +11,9 @@ import (
 // Prepare inspects wasm and makes of it what the machine runs: the same program, which does nothing when it is
 // instantiated, shows what its state is, and calls back often. The same bytes always give the same result. Time and memory
 // stay in proportion to len(wasm); Image aliases it. Errors are those of Inspect, and BAD_MODULE also for a module that
-// can't be instantiated because a data segment lies outside of its memory, for one whose data has its place from an
-// imported global, and for names that are Reserved.
+// can't be instantiated because a segment lies outside of its memory or table, for one whose data has its place from an
+// imported global, and for names that are Reserved. An engine takes the result whenever it takes wasm; that it doesn't the other way round is on purpose: data at the place of a global, and
+// values too many at the end of a loop or function are no error any more.
 func Prepare(wasm []byte, limits Limits) (*Prepared, error) {
 	p, err := parse(wasm, &limits)
 	if err != nil {
@@ -25,6 +26,10 @@ func Prepare(wasm []byte, limits Limits) (*Prepared, error) {
 	if bad != nil {
 		return nil, bad
 	}
+	tables, bad := p.tables()
+	if bad != nil {
+		return nil, bad
+	}
 	p.layout.used[slowLoop], p.layout.used[slowEntry] = true, true
 	pl, err := p.plan()
 	if err != nil {
@@ -34,7 +39,8 @@ func Prepare(wasm []byte, limits Limits) (*Prepared, error) {
 	if err := out.module(newRewriter(p, pl)); err != nil {
 		return nil, err
 	}
-	prepared := &Prepared{Module: *p.m, Wasm: out.b, Image: image, MaxPages: 1 << 16, Deep: p.m.Flags.TableMutation || p.layout.drops}
+	prepared := &Prepared{Module: *p.m, Wasm: out.b, Image: image, Elements: tables, MaxPages: 1 << 16}
+	prepared.Deep = p.m.Flags.TableMutation || p.layout.drops
 	if m := p.m.Memory; m != nil && m.HasMax {
 		prepared.MaxPages = m.Max
 	}
@@ -49,6 +55,10 @@ func Prepare(wasm []byte, limits Limits) (*Prepared, error) {
 	}
 	return prepared, nil
 }
+
+// roomToGrow is how much longer than twice its length a module may become. Programs grow by a tenth; nothing but loops
+// without content grows tenfold.
+const roomToGrow = 4 << 20
 
 // reserved refuses names that only a prepared module may have.
 func (p *parser) reserved() error {
@@ -102,7 +112,7 @@ func (o *output) module(w *rewriter) error {
 	o.same(secTag)
 	o.globals()
 	o.exports()
-	o.same(secElement)
+	o.elements()
 	dataOps := o.p.m.Flags.DataOps
 	if dataOps {
 		o.same(secDataCount)
@@ -290,6 +300,10 @@ func (o *output) code(w *rewriter) (err error) {
 			}
 			o.u32(uint32(len(code)))
 			o.b = append(o.b, code...)
+			if most := 2*len(o.p.r.b) + roomToGrow; len(o.b) > most {
+				err = limit{"bytes with its interruption points", most, "empty loops are the usual cause; let the compiler remove them"}.exceeds(uint64(len(o.b)), int(bodies[i].code.from))
+				return
+			}
 		}
 		o.eachHelper(func(h helper) {
 			code := w.e.body(h)
@@ -298,6 +312,28 @@ func (o *output) code(w *rewriter) (err error) {
 		})
 	})
 	return err
+}
+
+// elements keeps the segments that were not lifted and the numbers of all: an active one is dropped once the module is
+// instantiated, so that an empty declarative one is the same.
+func (o *output) elements() {
+	list := o.p.layout.elements
+	if len(list) == 0 {
+		return
+	}
+	o.section(secElement, func() {
+		o.u32(uint32(len(list)))
+		for _, e := range list {
+			if !e.lifted {
+				o.copy(e.at)
+				continue
+			}
+			for len(o.refs) > 0 && o.refs[0].from < e.at.to {
+				o.refs = o.refs[1:]
+			}
+			o.b = append(o.b, 3, 0, 0)
+		}
+	})
 }
 
 // data keeps the passive segments and the numbers of all: an active one is empty once the module is instantiated.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -150,6 +151,11 @@ func TestPrepareRefused(t *testing.T) {
 		if err == nil || !errors.Is(err, fault.Invalid) || f.Reason != "BAD_MODULE" || !strings.Contains(f.Message+" — "+f.Hint, c.text) || f.Hint == "" {
 			t.Errorf("%s: want %q, got %+v", c.name, c.text, f)
 		}
+	}
+	loops := body(noLocals, slices.Repeat([]byte{0x03, 0x40, 0x0b}, 300_000)...)
+	_, err := Prepare(wasmOf(types(ftype(nil, nil)), section(secFunction, vec([]byte{0}, []byte{0})), section(secCode, vec(loops, loops))), DefaultLimits())
+	if f := fault.From(err); err == nil || f.Reason != "MODULE_LIMIT" || !strings.Contains(f.Message, "interruption points") {
+		t.Errorf("nothing but loops: %v", err)
 	}
 	again, err := Prepare(rich(), DefaultLimits())
 	if err != nil {

@@ -4,6 +4,9 @@ import (
 	"skein.dev/abi"
 )
 
+// funcRef is the type of a reference to any function, or null.
+const funcRef = 0x70
+
 // valueType reads one and returns its first byte; an index in it must be of one of so many types.
 func valueType(r *reader, types int) byte {
 	at := r.pos
@@ -193,6 +196,7 @@ func (p *parser) table(imported bool) {
 		p.constant()
 	}
 	p.m.Tables = append(p.m.Tables, t)
+	p.layout.fixed = append(p.layout.fixed, imported || valued || t.Type != funcRef)
 	var sum uint64
 	for _, t := range p.m.Tables {
 		sum += uint64(t.Min)

@@ -25,21 +25,19 @@ func (p *parser) element() {
 		return
 	}
 	active, named, exprs := form&1 == 0, form&2 != 0, form&4 != 0
+	e := elements{active: active}
 	if active {
-		table := uint32(0)
 		if named {
-			table = r.u32()
+			e.table = r.u32()
 		}
-		if r.err == nil && uint64(table) >= uint64(len(p.m.Tables)) {
-			r.fail(bad(at, "element segment for table %d of %d", table, len(p.m.Tables)))
+		if r.err == nil && uint64(e.table) >= uint64(len(p.m.Tables)) {
+			r.fail(bad(at, "element segment for table %d of %d", e.table, len(p.m.Tables)))
 		}
-		p.constant()
+		e.offset = p.constant()
 	} else if !named {
 		p.m.Flags.Passive = true
 	}
-	if form&3 != 0 {
-		p.elementKind(exprs)
-	}
+	plain := form&3 == 0 || p.elementKind(exprs)
 	l := limit{"entries of element segments", p.limit.SegmentItems, hintSplit}
 	size := 1
 	if exprs {
@@ -50,31 +48,53 @@ func (p *parser) element() {
 		r.fail(l.exceeds(uint64(p.segments), at))
 	}
 	for i := 0; i < n && r.err == nil; i++ {
-		if exprs {
-			p.constant()
-		} else {
-			p.function()
+		f, ok := p.entry(exprs)
+		if plain = plain && ok; active && plain {
+			e.funcs = append(e.funcs, f)
 		}
 	}
+	if r.err != nil {
+		return
+	}
+	if active && (!plain || e.offset.known != known) {
+		p.layout.fixed[e.table] = true
+	}
+	e.at = r.span(at)
+	p.layout.elements = append(p.layout.elements, e)
 }
 
-// elementKind reads what a segment's entries are: a reference type before expressions, else a byte that means function.
-func (p *parser) elementKind(exprs bool) {
+// entry reads an entry of a segment. ok is false if it is neither a function nor null.
+func (p *parser) entry(exprs bool) (f uint32, ok bool) {
+	if !exprs {
+		return p.function(), true
+	}
+	c := p.constant()
+	if c.entry == nullEntry {
+		return NoFunc, true
+	}
+	return c.bits, c.entry == funcEntry
+}
+
+// elementKind reads what a segment's entries are: a reference type before expressions, else a byte that means function. It
+// reports whether that is any function, or null.
+func (p *parser) elementKind(exprs bool) bool {
 	r := &p.r
 	at := r.pos
 	if !exprs {
 		if r.byte() != 0 {
 			r.fail(bad(at, "element segment of unknown kind"))
 		}
-		return
+		return true
 	}
-	switch t := valueType(r, len(p.types)); t {
-	case 0x70, 0x6f, 0x69:
+	t := valueType(r, len(p.types))
+	switch t {
+	case funcRef, 0x6f, 0x69:
 	case 0x63, 0x64:
 		p.m.Flags.TypedRefs = true
 	default:
 		r.fail(bad(at, "element segment of type %#x", t))
 	}
+	return t == funcRef
 }
 
 func (p *parser) dataSection() {

@@ -166,7 +166,7 @@ func TestSpec(t *testing.T) {
 		t.Logf("%4d not prepared: %s", s.skipped[why], why)
 	}
 	t.Logf("%d modules of all are valid, Prepare accepts %d of them; prepared only are valid: %v", s.valid, s.accepted, s.cured)
-	if s.prepared*100 < s.modules*95 {
+	if !testing.Short() && s.prepared*100 < s.modules*95 {
 		t.Errorf("only %d of %d modules ran prepared", s.prepared, s.modules)
 	}
 }
@@ -262,7 +262,7 @@ func (tr *trial) module(c *command, name string) *twin {
 	ctx := tr.Context()
 	p, wasm, refused := tr.compile(c)
 	plainMod, errA := tr.a.InstantiateWithConfig(ctx, wasm, plain(name))
-	if refused != nil && errA != nil {
+	if refused != nil && (errA != nil || c.Type != "module") { // the engine overlooks elements outside of a table
 		_, _ = tr.b.InstantiateWithConfig(ctx, wasm, plain(name)) // for what it does to other modules until it fails
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/blob"
+	"skein.dev/platform/compile"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/service"
 	executorv1 "skein.dev/proto/skein/executor/v1"
@@ -49,7 +50,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.Int64Var(&c.Memory, "guest-memory", 128, "`MiB` of linear memory a guest may have")
 	fs.Int64Var(&c.Warm, "warm-memory", 512, "`MiB` that instances may keep which wait for calls")
 	fs.Int64Var(&c.Code, "code-memory", 1024, "`MiB` of native code that are kept")
-	fs.StringVar(&c.Key, "artifact-key", "", "`secret` that signs native code and snapshots in the object store, the same for upload and all executors; without one, whoever can write there can run code here")
+	fs.StringVar(&c.Key, "artifact-key", "", compile.KeyUsage)
 	fs.Int64Var(&c.Replicas, "replicas", 256, "`MiB` of state kept here; what is not pushed stays beyond it")
 }
 
@@ -57,6 +58,9 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if c.Slots < 1 {
 		return fault.Invalid.New("BAD_SLOTS", "%d slots: an executor needs at least one", c.Slots)
+	}
+	if err := compile.CheckKey(c.Key); err != nil {
+		return err
 	}
 	bucket, err := blob.Open(ctx, c.Bucket)
 	if err != nil {

@@ -201,7 +201,7 @@ func (s *modules) fetch(ctx context.Context, d skein.Digest) (*prepare.Prepared,
 	}
 	p, err := prepare.Prepare(wasm, prepare.DefaultLimits())
 	if err == nil {
-		err = errors.Join(prepare.CheckEntry(&p.Module), prepare.CheckImports(&p.Module))
+		err = errors.Join(prepare.CheckEntry(&p.Module), prepare.CheckFeatures(&p.Module), prepare.CheckImports(&p.Module))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("module %.12s: %w", d, err)

@@ -18,6 +18,7 @@ import (
 	"skein.dev"
 	"skein.dev/platform/blob"
 	"skein.dev/platform/compile"
+	"skein.dev/platform/compile/compiletest"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
 	"skein.dev/services/executor/internal/host"
@@ -25,8 +26,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	compile.Child()
-	os.Exit(m.Run())
+	os.Exit(compiletest.Main(m))
 }
 
 // counter is a reactor that exits with how often its handle has run in its memory, and whose start function makes that 7.

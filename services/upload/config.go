@@ -33,11 +33,8 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&c.Bucket, "bucket", c.Bucket, "`URL` of the object store: s3://BUCKET?endpoint=http://HOST:PORT&region=REGION or file:DIR")
 	fs.Int64Var(&c.MaxModule, "max-module", c.MaxModule, "most `bytes` a module may have, up to 256 MiB")
 	fs.Int64Var(&c.Memory, "upload-memory", c.Memory, "most `bytes` that modules may take while they arrive, all together; at least twice --max-module")
-	fs.StringVar(&c.ArtifactKey, "artifact-key", c.ArtifactKey, "`secret` of 16 bytes or more by which compiled modules are known to be ours, the same for all services; if empty, whoever can write to the bucket can run native code")
+	fs.StringVar(&c.ArtifactKey, "artifact-key", c.ArtifactKey, compile.KeyUsage)
 }
-
-// minKey is the least length of a key, in bytes: it is no password that somebody remembers.
-const minKey = 16
 
 // Start adds the upload service to s. It doesn't wait for the object store: the service is not ready while that is away.
 func (c *Config) Start(ctx context.Context, s *service.Server) error {
@@ -47,8 +44,8 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if c.Memory < 2*c.MaxModule { // a buffer that grows holds its old content beside the new
 		return fmt.Errorf("--upload-memory=%d: want at least twice --max-module, %d", c.Memory, 2*c.MaxModule)
 	}
-	if n := len(c.ArtifactKey); n > 0 && n < minKey {
-		return fmt.Errorf("--artifact-key has %d bytes: want at least %d", n, minKey)
+	if err := compile.CheckKey(c.ArtifactKey); err != nil {
+		return err
 	}
 	bucket, err := blob.Open(ctx, c.Bucket)
 	if err != nil {

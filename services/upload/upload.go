@@ -100,6 +100,9 @@ func (r *Registry) check(ctx context.Context, wasm []byte) (m *prepare.Module, e
 	if err = prepare.CheckEntry(m); err != nil {
 		return nil, err
 	}
+	if err = prepare.CheckFeatures(m); err != nil {
+		return nil, err
+	}
 	return m, prepare.CheckImports(m)
 }
 

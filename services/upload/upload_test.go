@@ -22,6 +22,7 @@ import (
 	"skein.dev/platform/blob"
 	"skein.dev/platform/blob/blobtest"
 	"skein.dev/platform/compile"
+	"skein.dev/platform/compile/compiletest"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
 	"skein.dev/platform/service"
@@ -29,8 +30,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	compile.Child()
-	os.Exit(m.Run())
+	os.Exit(compiletest.Main(m))
 }
 
 // newRegistry is one as Config makes it.

@@ -63,11 +63,19 @@ func digits(v float64) string {
 		return strconv.FormatFloat(v, 'f', 0, 64)
 	case v >= 10:
 		return strconv.FormatFloat(v, 'f', 1, 64)
+	case v < 0.1:
+		return strconv.FormatFloat(v, 'g', 2, 64)
 	}
 	return strconv.FormatFloat(v, 'f', 2, 64)
 }
 
 func (s spread) String() string {
+	switch {
+	case s.median == 0:
+		return "–"
+	case s.q1 == s.median && s.q3 == s.median: // a single figure
+		return digits(s.median)
+	}
 	return fmt.Sprintf("%s (%s–%s)", digits(s.median), digits(s.q1), digits(s.q3))
 }
 
@@ -84,7 +92,7 @@ func (r row) verdict() string {
 	if value > g.most {
 		reached = "not yet"
 	}
-	return fmt.Sprintf("%s ≤ %.2f, %s", kind, g.most, reached)
+	return fmt.Sprintf("%s ≤ %s, %s", kind, digits(g.most), reached)
 }
 
 // table is Markdown.

@@ -70,6 +70,9 @@ var buildAll = sync.OnceValue(func() error {
 	args := []string{"build", "-o", binDir + "/"}
 	if raceEnabled {
 		args = append(args, "-race")
+		if err := run(Root(), nil, "go", "build", "-o", compiler(), "./services/upload/cmd/upload"); err != nil {
+			return err
+		}
 	}
 	args = append(args, "./cmd/skein")
 	for _, s := range Services {
@@ -77,6 +80,9 @@ var buildAll = sync.OnceValue(func() error {
 	}
 	return run(Root(), nil, "go", args...)
 })
+
+// compiler is a program without the race detector that compiles modules for those that have it.
+func compiler() string { return filepath.Join(binDir, "compiler") }
 
 // Bin gives the path of a binary: skein or one of the five services. All are built at the first request of a test run,
 // with the race detector if the test has it.

@@ -235,6 +235,14 @@ func guestsThatRun(all map[string][]byte) {
 	all["runs for ever"] = run(forever())
 	all["runs for ever in a br_table"] = run(join([]byte{loop, void}, num(0), []byte{0x0e, 1, 0, 0, end}))
 	all["calls itself"] = run(call(0))
+	// An (i64) -> i64 in the place of a (funcref) -> i64: what it is given is an address of the host's.
+	all["leaks an address by a typed reference"] = join(
+		[]byte(head), section(1, []byte{0x60, 1, 0x70, 1, i64}, []byte{0x60, 1, i64, 1, i64}, []byte{0x60, 0, 1, i32}), section(3, uleb(1), uleb(2)),
+		section(7, join(sized([]byte(handle)), []byte{0, 1})), section(9, []byte{3, 0, 1, 0}),
+		section(10, sized([]byte{0, 0x20, 0, end}), sized(join([]byte{1, 1, 0x63, 0, 0xd2, 0, 0x21, 0, 0xd2, 0, 0x20, 0, 0x14, 0, 0xa7, end}))),
+	)
+	all["calls itself in a try_table"] = run([]byte{0x1f, void, 0, 0x10, 0, end})
+	all["calls itself in a try_table that catches all"] = run([]byte{0x1f, void, 1, 2, 0, 0x10, 0, end})
 	all["calls itself twice"] = run(join(call(0), call(0)))
 	all["calls itself in a loop"] = run(forever(call(0)))
 	all["calls itself by tail call"] = run([]byte{0x12, 0})

@@ -66,7 +66,7 @@ func (p *Process) Launch() *Process {
 		p.t.Cleanup(p.finish)
 	}
 	cmd := exec.Command(p.bin, append(slices.Clone(p.args), p.serve(p.Addr)...)...)
-	cmd.Env = append(environ(), p.env...)
+	cmd.Env = append(append(environ(), "SKEIN_RACE_COMPILER="+compiler()), p.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	out, gone, expected := &output{listening: make(chan string, 1)}, make(chan struct{}), &atomic.Bool{}
 	cmd.Stdout, cmd.Stderr = out, out

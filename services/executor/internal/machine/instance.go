@@ -26,6 +26,8 @@ type instance struct {
 	globals  []api.MutableGlobal
 	fuel     api.MutableGlobal // nil in a module without code
 
+	references []reference // of elements of tables: nothing else keeps them
+
 	entry, refresh api.Function // nil until wanted: each has a stack
 	result         [1]uint64
 
@@ -40,7 +42,8 @@ type instance struct {
 
 const (
 	instanceCost = 2 << 10 // bytes the engine keeps for an instance, without a table and handles
-	elementCost  = 96      // for an element of a table
+	tableCost    = 8       // for an element of a table
+	elementCost  = 24      // for one that isn't null
 	handleCost   = 12 << 10
 	// largeStack is the size beyond which a handle is not worth its memory.
 	largeStack = 256 << 10
@@ -54,6 +57,7 @@ func (inst *instance) instantiate() (err error) {
 		return fault.Invalid.New("BAD_MODULE", "the module can't be instantiated: %v", err)
 	}
 	dropSystem(inst.engine)
+	inst.fillTables()
 	return inst.findGlobals()
 }
 
@@ -201,7 +205,7 @@ func (inst *instance) reset() error {
 		inst.globals[i].Set(v)
 	}
 	inst.dropLargeHandles()
-	inst.cost = instanceCost + elementCost*mod.elements + resident
+	inst.cost = instanceCost + mod.tables + elementCost*int64(len(inst.references)) + resident
 	for _, fn := range []api.Function{inst.entry, inst.refresh} {
 		if fn != nil {
 			inst.cost += handleCost
@@ -239,13 +243,15 @@ func (inst *instance) dropLargeHandles() {
 // trim lets go of what an instance can do without until its next call.
 func (inst *instance) trim() {
 	inst.entry, inst.refresh, inst.globals, inst.fuel = nil, nil, nil, nil
+	inst.dropTables()
 	inst.trimmed = true
 	inst.blank = inst.mod.m.tier.trim(inst.mem.slab, inst.mem.high, inst.mem.held)
-	inst.cost = instanceCost + elementCost*inst.mod.elements
+	inst.cost = instanceCost + inst.mod.tables + elementCost*int64(len(inst.references))
 }
 
 // wake undoes trim.
-func (inst *instance) wake() error {
+func (inst *instance) wake() (err error) {
+	defer recoverEngine(&err)
 	if !inst.trimmed {
 		return nil
 	}
@@ -254,6 +260,7 @@ func (inst *instance) wake() error {
 		inst.image.copyTo(inst.mem.slab)
 		inst.blank = false
 	}
+	inst.fillTables()
 	return inst.findGlobals()
 }
 

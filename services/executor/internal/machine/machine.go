@@ -75,6 +75,9 @@ func Open(ctx context.Context, cfg Config, link func(context.Context, wazero.Run
 	if err := errors.Join(linkYield(ctx, m.rt), link(ctx, m.rt)); err != nil {
 		return nil, errors.Join(err, m.rt.Close(ctx), m.cache.Close(ctx), os.RemoveAll(dir))
 	}
+	if err := checkTables(ctx, m.rt); err != nil {
+		return nil, errors.Join(err, m.rt.Close(ctx), m.cache.Close(ctx), os.RemoveAll(dir))
+	}
 	idle, stop := context.WithCancel(context.WithoutCancel(ctx))
 	m.stop = stop
 	m.stopped.Go(func() { m.age(idle) })
@@ -107,7 +110,8 @@ func (m *Machine) Load(_ context.Context, compiled wazero.CompiledModule, p *pre
 	mod := &Module{
 		m: m, compiled: compiled, digest: p.Module.Digest,
 		command: p.Module.Kind == prepare.Command, deep: p.Deep, exceptions: p.Module.Flags.Exceptions,
-		limit: min(m.limit, uint64(p.MaxPages)*pageSize),
+		elements: elementsOf(p),
+		limit:    min(m.limit, uint64(p.MaxPages)*pageSize),
 	}
 	mod.free.L = &m.pool.mu
 	if mem := p.Module.Memory; mem != nil {
@@ -147,7 +151,7 @@ func (m *Machine) Load(_ context.Context, compiled wazero.CompiledModule, p *pre
 		}
 	}
 	for _, t := range p.Module.Tables {
-		mod.elements += int64(t.Min)
+		mod.tables += int64(t.Min) * tableCost
 	}
 	return mod, nil
 }

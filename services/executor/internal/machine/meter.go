@@ -48,7 +48,7 @@ const (
 
 	interval = 500 * time.Microsecond // between yields, of the guest's CPU time
 	precise  = time.Millisecond       // spans from here on are measured by the thread's clock, which costs a system call
-	fair     = 10 * time.Millisecond  // after which others have a turn
+	fair     = 2 * time.Millisecond   // after which others have a turn
 
 	// stackMost bounds a guest's native stack in bytes. It is looked at when the guest yields, and it doubles when it
 	// grows, from 10 KiB: the last doubling that is allowed is to 10 MiB.

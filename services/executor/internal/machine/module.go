@@ -21,11 +21,14 @@ type Module struct {
 	limit    uint64 // of these
 	globals  []string
 	memory   bool
-	elements int64 // of tables
+	tables   int64 // bytes that an instance's tables take
+	elements elements
 
 	command, deep, exceptions   bool
 	start, initialize, restored bool // it has the export
 	zygote                      string
+
+	references atomic.Pointer[[]reference] // of elements; nil until the first instance was made
 
 	snapshot atomic.Pointer[Snapshot]
 	booting  sync.Mutex

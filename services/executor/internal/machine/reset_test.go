@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -378,5 +379,25 @@ func TestDamagedSnapshots(t *testing.T) {
 	data := load(t, m, "data.c")
 	if err := data.Adopt(other); err == nil {
 		t.Error("a module takes another's snapshot")
+	}
+}
+
+// What an instance lets go of while it is idle it has again when it is called.
+func TestTablesComeBack(t *testing.T) {
+	m := open(t, tiers["native"])
+	mod := boot(t, m, "gore")
+	for range 3 {
+		for range 2 {
+			if exit, _, out := run(t.Context(), mod, nil); exit.State != skein.Succeeded {
+				t.Fatalf("%+v %s", exit, out)
+			}
+			mod.Settle()
+		}
+		warm := m.Warm()
+		m.Age(11 * time.Second)
+		if left := m.Warm(); mod.Idle() != 1 || warm < 128<<10 || left > 64<<10 {
+			t.Errorf("%d instances keep %d bytes of %d", mod.Idle(), left, warm)
+		}
+		runtime.GC()
 	}
 }

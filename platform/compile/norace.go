@@ -1,0 +1,5 @@
+//go:build !race
+
+package compile
+
+func otherProgram() string { return "" }
