@@ -12,115 +12,6 @@ import (
 	"skein.dev/platform/fault"
 )
 
-// audit says what is wrong within a core's books, whatever happened to it before.
-func audit(c *Core) error {
-	alive := 0
-	for id, r := range c.calls {
-		queued, running := r.queuedAt != nil, false
-		if ex := c.executors[r.Executor]; ex != nil {
-			running = ex.running[id] == r
-		}
-		heaped := r.heapAt >= 0 && r.heapAt < len(c.deadlines) && c.deadlines[r.heapAt] == r
-		switch {
-		case r.State == skein.Queued && queued && !running && heaped && r.Executor == "":
-			alive++
-		case r.State == skein.Running && !queued && running && heaped:
-			alive++
-		case r.State.Terminal() && !queued && r.heapAt == -1 && !r.Ended.IsZero() && r.Input == nil && r.Args == nil:
-		default:
-			return fmt.Errorf("call %s is %s, queued %v, running %v, in deadlines %v (%d)", id, r.State, queued, running, heaped, r.heapAt)
-		}
-		if r.RequestID != "" && c.requests[requestKey{r.Function, r.RequestID}] != id {
-			return fmt.Errorf("request %q of call %s is not known", r.RequestID, id)
-		}
-	}
-	if alive != len(c.deadlines) {
-		return fmt.Errorf("%d calls are alive, %d have deadlines", alive, len(c.deadlines))
-	}
-	for i := 1; i < len(c.deadlines); i++ {
-		if c.deadlines[i].due.Before(c.deadlines[(i-1)/2].due) {
-			return fmt.Errorf("deadlines are no heap at %d", i)
-		}
-	}
-	for k, id := range c.requests {
-		if r := c.calls[id]; r == nil || r.RequestID != k.id || r.Function != k.fn {
-			return fmt.Errorf("request %v stands for %s, which is %+v", k, id, r)
-		}
-	}
-	for id, ex := range c.executors {
-		for callID, r := range ex.running {
-			if r.Executor != id || r.ID != callID || !r.State.Terminal() && c.calls[callID] != r {
-				return fmt.Errorf("executor %s runs %+v", id, r.Record)
-			}
-		}
-		if len(ex.running) > ex.Slots {
-			return fmt.Errorf("executor %s runs %d calls on %d slots", id, len(ex.running), ex.Slots)
-		}
-		if c.queue.len() > 0 && !ex.Draining && len(ex.running) < ex.Slots {
-			return fmt.Errorf("%d calls wait although %s has a free slot", c.queue.len(), id)
-		}
-	}
-	if err := auditQueue(c); err != nil {
-		return err
-	}
-	return auditHistory(c)
-}
-
-func auditQueue(c *Core) error {
-	q := &c.queue
-	calls, bytes := 0, int64(0)
-	for e := q.turns.Front(); e != nil; e = e.Next() {
-		ln := e.Value.(*line)
-		if ln.turn != e || q.lines[ln.user] != ln || ln.calls.Len() == 0 {
-			return fmt.Errorf("the line of %s is wrong", ln.user)
-		}
-		mine := int64(0)
-		for f := ln.calls.Front(); f != nil; f = f.Next() {
-			r := f.Value.(*record)
-			if r.queuedAt != f || r.Function.User != ln.user || c.calls[r.ID] != r {
-				return fmt.Errorf("the line of %s holds %+v", ln.user, r.Record)
-			}
-			mine += weight(&r.Call)
-		}
-		if mine != ln.bytes {
-			return fmt.Errorf("the line of %s has %d bytes, it says %d", ln.user, mine, ln.bytes)
-		}
-		calls, bytes = calls+ln.calls.Len(), bytes+mine
-	}
-	if calls != q.calls || bytes != q.bytes || len(q.lines) != q.turns.Len() {
-		return fmt.Errorf("the queue has %d calls of %d bytes, it says %d of %d", calls, bytes, q.calls, q.bytes)
-	}
-	if q.calls > c.limits.QueueCalls || q.bytes > c.limits.QueueBytes {
-		return fmt.Errorf("the queue has %d calls of %d bytes, which is over its limits", q.calls, q.bytes)
-	}
-	return nil
-}
-
-func auditHistory(c *Core) error {
-	size, seq := int64(0), uint64(0)
-	for e := c.ended.Front(); e != nil; e = e.Next() {
-		r := e.Value.(*record)
-		if !r.State.Terminal() || c.calls[r.ID] != r {
-			return fmt.Errorf("the history holds %+v", r.Record)
-		}
-		size += r.size()
-	}
-	if size != c.endedSize || size > c.limits.HistoryBytes || c.ended.Len() > c.limits.HistoryCalls {
-		return fmt.Errorf("the history has %d calls of %d bytes, it says %d", c.ended.Len(), size, c.endedSize)
-	}
-	if c.ended.Len()+len(c.deadlines) != len(c.calls) || c.listed.Len() != len(c.calls) {
-		return fmt.Errorf("%d ended and %d alive are %d calls, %d listed", c.ended.Len(), len(c.deadlines), len(c.calls), c.listed.Len())
-	}
-	for e := c.listed.Front(); e != nil; e = e.Next() {
-		r := e.Value.(*record)
-		if r.Seq <= seq || r.listedAt != e || c.calls[r.ID] != r {
-			return fmt.Errorf("the list holds %d after %d", r.Seq, seq)
-		}
-		seq = r.Seq
-	}
-	return nil
-}
-
 // model is what a core must amount to, by the simplest means: what was said to it and what it commanded.
 type model struct {
 	rng     *rand.Rand
@@ -262,7 +153,7 @@ func (m *model) executor() string { return some(m, slices.Sorted(maps.Keys(m.exe
 func (m *model) submit() error {
 	call := skein.Call{
 		ID: m.id(), Function: skein.Function{User: some(m, []skein.User{"ann", "ann", "ann", "bob", "cid"}), Name: some(m, []string{"f", "g"})},
-		Input: make([]byte, m.rng.IntN(60)), Args: []string{"x"}, Parent: some(m, m.order),
+		Input: make([]byte, m.rng.IntN(60)), Args: []string{"x"},
 		Deadline: m.now.Add(time.Duration(m.rng.IntN(8000)) * time.Millisecond),
 	}
 	call.Version.Digest[0] = byte(m.rng.IntN(3))
@@ -460,7 +351,7 @@ func TestModel(t *testing.T) {
 			rng: rand.New(rand.NewPCG(seed, 1)), now: t0, calls: map[skein.CallID]*modelCall{}, execs: map[string]*modelExecutor{},
 			c: NewCore(Limits{
 				QueueCalls: 12, QueueBytes: 300, HistoryCalls: 20, HistoryBytes: 40_000, HistoryAge: 10 * time.Second,
-				Silence: 2 * time.Second, Overdue: time.Second,
+				TreeCalls: 20, TreeBytes: 200, Silence: 2 * time.Second, Overdue: time.Second,
 			}),
 		}
 		for step := range steps {
