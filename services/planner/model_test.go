@@ -22,6 +22,7 @@ type model struct {
 	execs   map[string]*modelExecutor
 	dropped []string // told to be dropped, not yet detached
 	names   int
+	modelTrees
 }
 
 type modelCall struct {
@@ -30,19 +31,30 @@ type modelCall struct {
 	hash      byte
 	ran       string // executor it was given to
 	final     *Record
+
+	parent *modelCall
+	root   *modelCall
+	made   int  // children
+	cut    bool // cancelled, timed out or lost: nothing may be alive below it
+	// of roots
+	versions map[string]skein.Version
+	size     int // calls of the tree
 }
 
 type modelExecutor struct {
 	slots    int
 	draining bool
 	holds    map[skein.CallID]bool // given to it, no right outcome yet
+	waits    map[skein.CallID]bool // of those, calls that gave their slots back
 	heard    time.Time
 }
 
-// waiting is how many calls of a user (all users if none is named) wait, and their bytes.
+func (e *modelExecutor) used() int { return len(e.holds) - len(e.waits) }
+
+// waiting is how many calls from outside of a user (all users if none is named) wait, and their bytes.
 func (m *model) waiting(user skein.User) (n int, bytes int64) {
 	for _, id := range m.order {
-		if k := m.calls[id]; k.final == nil && k.ran == "" && (user == "" || user == k.call.Function.User) {
+		if k := m.calls[id]; k.final == nil && k.ran == "" && k.parent == nil && (user == "" || user == k.call.Function.User) {
 			n++
 			bytes += weight(&k.call)
 		}
@@ -52,12 +64,24 @@ func (m *model) waiting(user skein.User) (n int, bytes int64) {
 
 // obey takes the core's commands and says which of them it must not have given.
 func (m *model) obey(commands []Command) error {
-	var cancelled *skein.CallID // CancelOn is followed at once by that call's end
+	var cancelled *skein.CallID // CancelOn is followed at once by that call's end, or the refusal of it
+	var tells *modelCall        // and the end of a call at once by its parent's executor being told, if it must be
 	for _, cmd := range commands {
-		if cancelled != nil && (cmd.Kind != Ended || cmd.Call.ID != *cancelled) {
+		if cancelled != nil && (cmd.Kind != Ended && cmd.Kind != Refused || cmd.Call.ID != *cancelled) {
 			return fmt.Errorf("call %s is cancelled, then comes %+v", cancelled, cmd)
 		}
-		cancelled = nil
+		if (tells != nil) != (cmd.Kind == ChildEnded) || tells != nil && (cmd.Call.ID != tells.call.ID || cmd.Executor != tells.parent.ran || cmd.Call.State != tells.final.State) {
+			return fmt.Errorf("call %s ended, then comes %+v", tells.call.ID, cmd)
+		}
+		cancelled, tells = nil, nil
+		if other, err := m.obeyTree(&cmd); err != nil {
+			return err
+		} else if other {
+			if cmd.Kind == CancelOn {
+				cancelled = &cmd.Call.ID
+			}
+			continue
+		}
 		if cmd.Kind == Drop {
 			ex := m.execs[cmd.Executor]
 			if ex == nil || m.now.Sub(ex.heard) <= m.c.limits.Silence {
@@ -74,7 +98,7 @@ func (m *model) obey(commands []Command) error {
 		}
 		switch ex := m.execs[cmd.Executor]; cmd.Kind {
 		case Dispatch:
-			if k.ran != "" || ex == nil || ex.draining || len(ex.holds) >= ex.slots || !m.now.Before(k.call.Deadline) {
+			if k.ran != "" || ex == nil || ex.draining || ex.used() >= ex.slots || !m.now.Before(k.call.Deadline) {
 				return fmt.Errorf("dispatch of %s (it was on %q) to %q: %+v", cmd.Call.ID, k.ran, cmd.Executor, ex)
 			}
 			if len(cmd.Call.Input) != len(k.call.Input) || cmd.Call.Attempt != 1 {
@@ -92,7 +116,14 @@ func (m *model) obey(commands []Command) error {
 				return fmt.Errorf("ended: %+v", cmd.Call)
 			}
 			k.final = cmd.Call
+			k.cut = k.cut || cmd.Call.State == skein.Cancelled || cmd.Call.State == skein.TimedOut
+			if p := k.parent; p != nil && p.final == nil && p.ran != "" && p.ran != k.ran && m.execs[p.ran] != nil {
+				tells = k
+			}
 		}
+	}
+	if tells != nil {
+		return fmt.Errorf("nobody is told that call %s ended", tells.call.ID)
 	}
 	if cancelled != nil {
 		return fmt.Errorf("call %s is cancelled and does not end", cancelled)
@@ -100,16 +131,25 @@ func (m *model) obey(commands []Command) error {
 	return nil
 }
 
+// forget takes out what the core may forget; a command for it would be one for an unknown call.
+func (m *model) forget() {
+	m.order = slices.DeleteFunc(m.order, func(id skein.CallID) bool {
+		gone := m.c.calls[id] == nil && m.calls[id].final != nil
+		if gone {
+			delete(m.calls, id)
+		}
+		return gone
+	})
+}
+
 // compare checks that the core knows what the model does.
 func (m *model) compare() error {
+	m.forget()
 	for id, k := range m.calls {
 		r := m.c.calls[id]
 		switch {
 		case r == nil && k.final == nil:
 			return fmt.Errorf("call %s was forgotten before its end", id)
-		case r == nil:
-			delete(m.calls, id) // forgotten; a command for it would be one for an unknown call
-			m.order = slices.DeleteFunc(m.order, func(o skein.CallID) bool { return o == id })
 		case k.final != nil && (r.State != k.final.State || r.Reason != k.final.Reason || r.Ended != k.final.Ended || string(r.Output) != string(k.final.Output)):
 			return fmt.Errorf("call %s ended as %+v and now is %+v", id, k.final, r.Record)
 		case k.final == nil && r.State != map[bool]skein.CallState{true: skein.Queued, false: skein.Running}[k.ran == ""]:
@@ -124,9 +164,19 @@ func (m *model) compare() error {
 		if len(running) != len(ex.holds) {
 			return fmt.Errorf("executor %s uses %d slots, it holds %d calls", name, len(running), len(ex.holds))
 		}
+		if used := m.c.executors[name].used(); used != ex.used() {
+			return fmt.Errorf("executor %s uses %d slots, %d of those it holds do not wait", name, used, ex.used())
+		}
 		for id := range ex.holds {
 			if running[id] == nil {
 				return fmt.Errorf("executor %s holds %s, the core does not know", name, id)
+			}
+		}
+	}
+	for id, k := range m.calls {
+		for p := k.parent; p != nil && k.final == nil; p = p.parent {
+			if p.cut {
+				return fmt.Errorf("call %s is alive, call %s above it was cancelled, timed out or lost", id, p.call.ID)
 			}
 		}
 	}
@@ -170,7 +220,10 @@ func (m *model) submit() error {
 	}
 	l, free := m.c.limits, false
 	for _, ex := range m.execs {
-		free = free || !ex.draining && len(ex.holds) < ex.slots
+		free = free || !ex.draining && ex.used() < ex.slots
+	}
+	for _, k := range m.calls {
+		free = free && (k.final != nil || k.ran != "")
 	}
 	all, bytes := m.waiting("")
 	mine, myBytes := m.waiting(call.Function.User)
@@ -178,7 +231,9 @@ func (m *model) submit() error {
 	room := free || all < l.QueueCalls && mine < (l.QueueCalls+1)/2 && bytes+size <= l.QueueBytes && (mine == 0 || myBytes+size <= l.QueueBytes/2)
 
 	if joins == nil && room {
-		m.calls[call.ID] = &modelCall{call: call, requestID: requestID, hash: hash}
+		k := &modelCall{call: call, requestID: requestID, hash: hash, size: 1, versions: map[string]skein.Version{call.Function.Name: call.Version}}
+		k.root = k
+		m.calls[call.ID] = k
 		m.order = append(m.order, call.ID)
 	}
 	id, commands, err := m.c.Submit(m.now, call, requestID, "", [32]byte{hash})
@@ -228,6 +283,7 @@ func (m *model) outcome() error {
 	}
 	if right {
 		delete(ex.holds, id)
+		delete(ex.waits, id)
 	}
 	times := 1 + m.rng.IntN(2)
 	for n := range times {
@@ -251,6 +307,13 @@ func (m *model) detach(name string) error {
 	m.dropped = slices.DeleteFunc(m.dropped, func(d string) bool { return d == name })
 	ex := m.execs[name]
 	delete(m.execs, name)
+	if ex != nil {
+		for id := range ex.holds {
+			if k := m.calls[id]; k != nil {
+				k.cut = true
+			}
+		}
+	}
 	commands := m.c.Detach(m.now, name, "test")
 	if err := m.obey(commands); err != nil || ex == nil {
 		return err
@@ -271,7 +334,7 @@ func (m *model) attach() error {
 	}
 	taken := m.execs[name] != nil
 	if !taken {
-		m.execs[name] = &modelExecutor{slots: slots, holds: map[skein.CallID]bool{}, heard: m.now}
+		m.execs[name] = &modelExecutor{slots: slots, holds: map[skein.CallID]bool{}, waits: map[skein.CallID]bool{}, heard: m.now}
 	}
 	commands, err := m.c.Attach(m.now, Executor{ID: name, Slots: slots})
 	if taken != (err != nil) {
@@ -309,12 +372,24 @@ func (m *model) step() error {
 		m.now = m.now.Add(time.Duration(m.rng.IntN(1500)) * time.Millisecond)
 	}
 	switch p := m.rng.IntN(100); {
-	case p < 38:
+	case p < 22:
 		return m.submit()
-	case p < 72:
+	case p < 44:
+		return m.spawn()
+	case p < 50:
+		return m.resolve()
+	case p < 56:
+		return m.wait()
+	case p < 73:
 		return m.outcome()
-	case p < 78:
-		return m.obey(m.c.Cancel(m.now, some(m, append([]skein.CallID{{}}, m.order...))))
+	case p < 77:
+		id := some(m, append([]skein.CallID{{}}, m.order...))
+		if k := m.calls[id]; k != nil {
+			k.cut = true
+		}
+		return m.obey(m.c.Cancel(m.now, id))
+	case p < 79:
+		return m.cancelChildren()
 	case p < 81:
 		return m.attach()
 	case p < 82:
@@ -346,10 +421,11 @@ func TestModel(t *testing.T) {
 	if testing.Short() {
 		seeds = 20
 	}
+	calls, children := 0, 0
 	for seed := range seeds {
 		m := &model{
 			rng: rand.New(rand.NewPCG(seed, 1)), now: t0, calls: map[skein.CallID]*modelCall{}, execs: map[string]*modelExecutor{},
-			c: NewCore(Limits{
+			modelTrees: newModelTrees(), c: NewCore(Limits{
 				QueueCalls: 12, QueueBytes: 300, HistoryCalls: 20, HistoryBytes: 40_000, HistoryAge: 10 * time.Second,
 				TreeCalls: 20, TreeBytes: 200, Silence: 2 * time.Second, Overdue: time.Second,
 			}),
@@ -363,14 +439,25 @@ func TestModel(t *testing.T) {
 				t.Fatalf("seed %d, step %d: %v", seed, step, err)
 			}
 		}
-		// Time alone ends everything that is left.
+		// Time alone ends everything that is left, once the look-ups are answered.
 		m.now = m.now.Add(time.Minute)
 		err := m.obey(m.c.Tick(m.now))
+		for err == nil && len(m.asked) > 0 {
+			err = m.resolve()
+		}
+		if err == nil {
+			err = m.obey(m.c.Tick(m.now))
+		}
 		if err == nil {
 			err = m.compare()
 		}
-		if err != nil || len(m.c.deadlines) != 0 || m.c.queue.len() != 0 {
+		if err != nil || len(m.c.deadlines) != 0 || m.c.queue.len() != 0 || len(m.c.lookups) != 0 {
 			t.Fatalf("seed %d: %d calls and a queue of %d outlive their deadlines: %v", seed, len(m.c.deadlines), m.c.queue.len(), err)
 		}
+		calls, children = calls+int(m.c.seq), children+m.accepts
+	}
+	t.Logf("%d calls, %d of them made by others", calls, children)
+	if children < calls/3 || calls < int(seeds)*500 { // a model that is refused everything proves nothing
+		t.Errorf("%d calls, %d of them made by others: too few", calls, children)
 	}
 }

@@ -171,6 +171,9 @@ func (c *Core) Resolved(now time.Time, root skein.CallID, fn skein.Function, ver
 	key := lookup{root, fn}
 	waiting := c.lookups[key]
 	delete(c.lookups, key)
+	if len(waiting) > 0 && err == nil {
+		waiting[0].parent.tree.versions[fn.Name] = version
+	}
 	for i := range waiting {
 		p := &waiting[i]
 		p.parent.pending--
@@ -180,9 +183,6 @@ func (c *Core) Resolved(now time.Time, root skein.CallID, fn skein.Function, ver
 			f := fault.From(err)
 			c.refuse(p.ex, &p.Spawn, f.Reason, f.Message)
 		default:
-			if err == nil {
-				p.parent.tree.versions[fn.Name] = version
-			}
 			c.admit(now, p.ex, p.parent, &p.Spawn, version)
 		}
 		prune(p.parent)
@@ -212,7 +212,7 @@ func (c *Core) refusal(parent *record, s *Spawn) *fault.Error {
 }
 
 func (c *Core) refuse(ex *executor, s *Spawn, reason, message string) {
-	if s.Started { // it must not go on without a record
+	if s.Started && c.calls[s.ID] == nil { // it must not go on without a record
 		c.emit(CancelOn, ex.ID, &record{Record: Record{Call: skein.Call{ID: s.ID, Parent: s.Parent}}}, "CANCELLED")
 	}
 	c.emit(Refused, ex.ID, &record{Record: Record{Call: skein.Call{ID: s.ID, Parent: s.Parent}}}, reason)
