@@ -24,6 +24,7 @@ import (
 type stream struct {
 	mu sync.Mutex
 	outbox
+	filled  bool // it is among the planner's filled, under the planner's lock
 	wake    chan struct{}
 	dropped chan struct{}
 	once    sync.Once
@@ -243,8 +244,7 @@ func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error 
 		return nil
 	}
 	now := p.now()
-	var commands []Command // of all that the message says: what they cause goes out together
-	defer func() { p.carryOut(commands) }()
+	defer p.wake() // once for all that the message says: what it causes goes out together
 	switch e := m.GetEvent().(type) {
 	case *plannerv1.AttachRequest_Outcomes:
 		for _, o := range e.Outcomes.GetOutcomes() {
@@ -252,7 +252,7 @@ func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error 
 			if err != nil {
 				return err
 			}
-			commands = append(commands, p.core.Outcome(now, id, callID, o.GetAttempt(), res)...)
+			p.deliver(p.core.Outcome(now, id, callID, o.GetAttempt(), res))
 		}
 	case *plannerv1.AttachRequest_Spawns:
 		var good []Spawn
@@ -263,7 +263,7 @@ func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error 
 			}
 			good = append(good, spawn)
 		}
-		commands = p.core.Spawn(now, id, good)
+		p.deliver(p.core.Spawn(now, id, good))
 	case *plannerv1.AttachRequest_Waits:
 		var waits []Wait
 		for _, w := range e.Waits.GetWaits() {
@@ -273,13 +273,13 @@ func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error 
 			}
 			waits = append(waits, wait)
 		}
-		commands = p.core.Waits(now, id, waits)
+		p.deliver(p.core.Waits(now, id, waits))
 	case *plannerv1.AttachRequest_CancelChildren:
 		ids, err := toIDs(e.CancelChildren.GetCallIds())
 		if err != nil {
 			return err
 		}
-		commands = p.core.CancelChildren(now, id, ids)
+		p.deliver(p.core.CancelChildren(now, id, ids))
 	case *plannerv1.AttachRequest_Heartbeat:
 		h := e.Heartbeat
 		p.core.Heartbeat(now, id, h.GetMemoryUsedBytes(), toDigests(h.GetLoaded()), toDigests(h.GetUnloaded()))

@@ -119,7 +119,8 @@ type Executor struct {
 	Modules    int
 }
 
-// Command is something the core wants done.
+// Command is something the core wants done, before it hears of the next event: Call is its own record. Only one that has
+// ended may be kept, because it never changes.
 type Command struct {
 	Kind     CommandKind
 	Executor string // whom it concerns; none for Ended and Resolve
@@ -433,8 +434,7 @@ func (c *Core) forget(now time.Time) {
 }
 
 func (c *Core) emit(kind CommandKind, executor string, r *record, reason string) {
-	copied := r.Record
-	c.commands = append(c.commands, Command{Kind: kind, Executor: executor, Call: &copied, Reason: reason})
+	c.commands = append(c.commands, Command{Kind: kind, Executor: executor, Call: &r.Record, Reason: reason})
 }
 
 // deadlineHeap orders the calls that have not ended by when Tick is to end them.

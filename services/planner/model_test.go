@@ -115,7 +115,8 @@ func (m *model) obey(commands []Command) error {
 			if !cmd.Call.State.Terminal() || cmd.Call.Executor != k.ran {
 				return fmt.Errorf("ended: %+v", cmd.Call)
 			}
-			k.final = cmd.Call
+			final := *cmd.Call
+			k.final = &final
 			k.cut = k.cut || cmd.Call.State == skein.Cancelled || cmd.Call.State == skein.TimedOut
 			if p := k.parent; p != nil && p.final == nil && p.ran != "" && p.ran != k.ran && m.execs[p.ran] != nil {
 				tells = k

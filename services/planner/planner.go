@@ -35,6 +35,7 @@ type Planner struct {
 	core     *Core
 	waiters  map[skein.CallID]*waiter
 	streams  map[string]*stream
+	filled   []*stream // those with something new in their outboxes, whose senders sleep still
 	draining bool
 }
 
@@ -217,11 +218,28 @@ func (p *Planner) apply(event func(now time.Time) []Command) {
 
 // carryOut does what the core wants done. The streams' senders wake when all is in their outboxes.
 func (p *Planner) carryOut(commands []Command) {
+	p.deliver(commands)
+	p.wake()
+}
+
+func (p *Planner) wake() {
+	for _, s := range p.filled {
+		s.filled = false
+		s.nudge()
+	}
+	p.filled = p.filled[:0]
+}
+
+func (p *Planner) deliver(commands []Command) {
 	for i := range commands {
 		switch c := &commands[i]; c.Kind {
 		case Dispatch, CancelOn, Accepted, Refused, ChildEnded:
 			if s := p.streams[c.Executor]; s != nil {
 				s.put(c)
+				if !s.filled {
+					s.filled = true
+					p.filled = append(p.filled, s)
+				}
 			}
 		case Drop:
 			if s := p.streams[c.Executor]; s != nil {
@@ -235,11 +253,6 @@ func (p *Planner) carryOut(commands []Command) {
 				w.ended = c.Call
 				close(w.done)
 			}
-		}
-	}
-	for i := range commands {
-		if s := p.streams[commands[i].Executor]; s != nil {
-			s.nudge()
 		}
 	}
 }
