@@ -185,8 +185,7 @@ func (c *Core) Submit(now time.Time, call skein.Call, requestID, traceID string,
 		c.requests[key] = call.ID
 	}
 	c.enter(now, r)
-	c.enqueue(r)
-	c.schedule(now)
+	c.begin(now, r)
 	return call.ID, c.take(), nil
 }
 
@@ -200,7 +199,15 @@ func (c *Core) enter(now time.Time, r *record) {
 	heap.Push(&c.deadlines, r)
 }
 
-func (c *Core) enqueue(r *record) {
+// begin gives a call a slot, or a place in the queue if there is none: while calls wait no slot is free.
+func (c *Core) begin(now time.Time, r *record) {
+	if c.queue.len() == 0 && now.Before(r.Deadline) {
+		if ex := c.place(r); ex != nil {
+			c.run(now, ex, r)
+			c.emit(Dispatch, ex.ID, r, "")
+			return
+		}
+	}
 	c.queue.push(r)
 	if r.tree != nil {
 		r.tree.waiting += weight(&r.Call)

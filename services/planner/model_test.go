@@ -373,13 +373,13 @@ func (m *model) step() error {
 		m.now = m.now.Add(time.Duration(m.rng.IntN(1500)) * time.Millisecond)
 	}
 	switch p := m.rng.IntN(100); {
-	case p < 22:
+	case p < 15:
 		return m.submit()
-	case p < 44:
+	case p < 40:
 		return m.spawn()
-	case p < 50:
+	case p < 47:
 		return m.resolve()
-	case p < 56:
+	case p < 55:
 		return m.wait()
 	case p < 73:
 		return m.outcome()

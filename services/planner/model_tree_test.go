@@ -160,7 +160,7 @@ func (m *model) spawn() error {
 	name := m.executor()
 	ex := m.execs[name]
 	var list []Spawn
-	for range 1 + m.rng.IntN(3) {
+	for range 1 + m.rng.IntN(4) {
 		s := Spawn{ID: m.id(), Function: some(m, []string{"f", "g", "h", "i"}), Parent: some(m, m.order), Input: make([]byte, m.rng.IntN(60)), Started: m.rng.IntN(4) == 0}
 		if ex != nil && m.rng.IntN(10) > 0 {
 			s.Parent = some(m, m.held(ex))

@@ -257,7 +257,7 @@ func (c *Core) admit(now time.Time, ex *executor, parent *record, s *Spawn, vers
 		c.run(now, ex, r)
 		return
 	}
-	c.enqueue(r)
+	c.begin(now, r)
 }
 
 // Wait is a call that gave its slot back until one of its children ends, or has one again.
