@@ -45,8 +45,10 @@ func TestGraph(t *testing.T) {
 	}
 	const ok, running = callv1.CallState_CALL_STATE_SUCCEEDED, callv1.CallState_CALL_STATE_RUNNING
 	root := node("1", "ann/a", ok, true, node("2", "ann/b", ok, false, node("3", "ann/c", running, false)), node("4", "ann/\x1b[2J", ok, false))
-	root.Totals = &plannerv1.CallTotals{Calls: 6, Alive: 1, Failed: 2, ColdStarts: 1, QueueTime: durationpb.New(4 * time.Millisecond),
-		RunTime: durationpb.New(3 * time.Second), CpuTime: durationpb.New(0), MemoryPeakBytes: 1 << 16, InputBytes: 4, OutputBytes: 8}
+	root.Totals = &plannerv1.CallTotals{
+		Calls: 6, Alive: 1, Failed: 2, ColdStarts: 1, QueueTime: durationpb.New(4 * time.Millisecond),
+		RunTime: durationpb.New(3 * time.Second), CpuTime: durationpb.New(0), MemoryPeakBytes: 1 << 16, InputBytes: 4, OutputBytes: 8,
+	}
 	wantLines(t, drawn(func(w *tabwriter.Writer) { drawGraph(w, root) }),
 		"CALL ID STATE START QUEUED RUN CPU MEMORY IN OUT EXECUTOR",
 		"ann/a 1 SUCCEEDED cold 1.0 ms 1.00 s 0 µs 64.0 KiB 1 B 2 B x",
@@ -70,8 +72,10 @@ func TestWhy(t *testing.T) {
 		"call 1 ann/a", "waits for a slot: it is number 3 in the queue", "since 2026-01-01 11:59:58 2.00 s ago", "until 2026-01-01 12:00:05 in 5.00 s")
 	wantLines(t, say(&plannerv1.GetCallWaitsResponse{Call: call(callv1.CallState_CALL_STATE_RUNNING), Since: at(-2), Until: at(5)}),
 		"call 1 ann/a", "waits for nothing: it runs on x", "runs since 2026-01-01 11:59:58 2.00 s ago", "until 2026-01-01 12:00:05 in 5.00 s")
-	wantLines(t, say(&plannerv1.GetCallWaitsResponse{Call: call(callv1.CallState_CALL_STATE_RUNNING), Since: at(-2), Until: at(5),
-		Children: []*callv1.Call{{CallId: "2", Function: "ann/b", State: callv1.CallState_CALL_STATE_QUEUED}}}),
+	wantLines(t, say(&plannerv1.GetCallWaitsResponse{
+		Call: call(callv1.CallState_CALL_STATE_RUNNING), Since: at(-2), Until: at(5),
+		Children: []*callv1.Call{{CallId: "2", Function: "ann/b", State: callv1.CallState_CALL_STATE_QUEUED}},
+	}),
 		"call 1 ann/a", "waits for any of 1 calls that it made", "since 2026-01-01 11:59:58 2.00 s ago", "until 2026-01-01 12:00:05 in 5.00 s",
 		"", "CALL FUNCTION STATE EXECUTOR AGE", "2 ann/b QUEUED - -")
 	wantLines(t, say(&plannerv1.GetCallWaitsResponse{Call: call(callv1.CallState_CALL_STATE_FAILED)}),
