@@ -23,7 +23,8 @@ type running struct {
 	id skein.CallID
 }
 
-// newFleet has executors of 16 slots, of which 8 are taken everywhere, and modules of which each is held by a tenth.
+// newFleet has executors of 16 slots, 10 modules of which each is held by a tenth of them, and 800 calls that run: as many
+// for every size, since the memory that calls take is not the question.
 func newFleet(executors int) *fleet {
 	l := DefaultLimits()
 	l.HistoryCalls, l.Silence = 1000, time.Hour
@@ -33,7 +34,7 @@ func newFleet(executors int) *fleet {
 		_, _ = f.c.Attach(t0, Executor{ID: name, Slots: 16})
 		f.c.Heartbeat(t0, name, 0, []skein.Digest{{byte(i % 10)}}, nil)
 	}
-	for range 8 * executors {
+	for range 800 {
 		f.submit()
 	}
 	return f
@@ -114,13 +115,15 @@ func BenchmarkFanOut(b *testing.B) {
 			wait.Children = append(wait.Children, spawns[i].ID)
 		}
 		var runs []running
-		for _, commands := range [][]Command{c.Spawn(t0, home, spawns), c.Waits(t0, home, []Wait{wait})} {
+		dispatched := func(commands []Command) {
 			for _, cmd := range commands {
 				if cmd.Kind == Dispatch {
 					runs = append(runs, running{cmd.Executor, cmd.Call.ID})
 				}
 			}
 		}
+		dispatched(c.Spawn(t0, home, spawns))
+		dispatched(c.Waits(t0, home, []Wait{wait}))
 		for _, r := range append(runs, running{home, root.ID}) {
 			c.Outcome(t0, r.ex, r.id, 1, skein.Result{State: skein.Succeeded})
 		}

@@ -119,8 +119,8 @@ type Executor struct {
 	Modules    int
 }
 
-// Command is something the core wants done, before it hears of the next event: Call is its own record. Only one that has
-// ended may be kept, because it never changes.
+// Command is something the core wants done before it hears of the next event: until then the list is not used again, and
+// Call, which is its own record, does not change. A record that has ended never does, so it may be kept.
 type Command struct {
 	Kind     CommandKind
 	Executor string // whom it concerns; none for Ended and Resolve
@@ -153,10 +153,15 @@ func NewCore(limits Limits) *Core {
 	}
 }
 
-// take gives the commands gathered by the event and starts anew.
+// take gives the commands gathered by the event and starts anew. They are the caller's until the next event.
 func (c *Core) take() []Command {
 	out := c.commands
-	c.commands = nil
+	if c.commands = out[:0]; cap(out) > 1024 { // a rare flood must not be kept
+		c.commands = nil
+	}
+	if len(out) == 0 {
+		return nil
+	}
 	return out
 }
 
