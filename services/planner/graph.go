@@ -134,8 +134,10 @@ func (p *Planner) Waits(id skein.CallID) (Waits, error) {
 			break
 		}
 		w.Since, w.Until = waits.since, waits.until
+		room := graphBytes
 		for _, child := range waits.children[:min(len(waits.children), skein.MaxChildren)] {
-			if c := p.core.calls[child]; c != nil {
+			if c := p.core.calls[child]; c != nil && room > 0 {
+				room -= nodeBytes + len(c.Message)
 				copied := c.Record
 				w.Children = append(w.Children, &copied)
 			}
