@@ -137,7 +137,11 @@ type Call struct {
 	// When the record, with output and log, may be forgotten. Unset while the call is not terminal.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// CPU time that the guest used.
-	CpuTime       *durationpb.Duration `protobuf:"bytes,25,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	CpuTime *durationpb.Duration `protobuf:"bytes,25,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	// Id of the call from outside that this one descends from: its own id for such a call.
+	RootId string `protobuf:"bytes,26,opt,name=root_id,json=rootId,proto3" json:"root_id,omitempty"`
+	// How many calls are above it.
+	Depth         int32 `protobuf:"varint,27,opt,name=depth,proto3" json:"depth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,6 +349,20 @@ func (x *Call) GetCpuTime() *durationpb.Duration {
 		return x.CpuTime
 	}
 	return nil
+}
+
+func (x *Call) GetRootId() string {
+	if x != nil {
+		return x.RootId
+	}
+	return ""
+}
+
+func (x *Call) GetDepth() int32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
 }
 
 // What an executor needs to run a call.
@@ -651,7 +669,7 @@ var File_skein_call_v1_call_proto protoreflect.FileDescriptor
 
 const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\n" +
-	"\x18skein/call/v1/call.proto\x12\rskein.call.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\a\n" +
+	"\x18skein/call/v1/call.proto\x12\rskein.call.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\a\n" +
 	"\x04Call\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x18\n" +
@@ -684,7 +702,9 @@ const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\tlog_bytes\x18\x17 \x01(\x03R\blogBytes\x12;\n" +
 	"\vexpire_time\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x124\n" +
-	"\bcpu_time\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\"\xe7\x03\n" +
+	"\bcpu_time\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12\x17\n" +
+	"\aroot_id\x18\x1a \x01(\tR\x06rootId\x12\x14\n" +
+	"\x05depth\x18\x1b \x01(\x05R\x05depth\"\xe7\x03\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x12\n" +
