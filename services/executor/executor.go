@@ -38,7 +38,7 @@ type Executor struct {
 	modules *modules
 	state   *replica.Store
 	files   fsv1.FsServiceClient
-	slots   chan struct{} // a token for each call that runs
+	slots   *slots // one for each call that runs and doesn't wait
 	meters  *meters
 	memory  int64 // bytes all guests may have together
 
@@ -46,16 +46,27 @@ type Executor struct {
 }
 
 // Run executes a call to its end; whatever happens is told in the result. ctx bounds it besides the call's own deadline.
-// It waits for a free slot.
+// It waits for a free slot. The call can't make others: no planner knows it.
 func (e *Executor) Run(ctx context.Context, call skein.Call) skein.Result {
-	select {
-	case e.slots <- struct{}{}:
-		defer func() { <-e.slots }()
-	case <-ctx.Done():
-		return result(machine.Interrupted(ctx))
-	}
+	return e.execute(ctx, &run{call: call}, nil)
+}
+
+// execute is Run for a call that may hold a slot already, and whose rows of the room chain are given.
+func (e *Executor) execute(ctx context.Context, r *run, chain *host.Chain) skein.Result {
+	call := r.call
 	ctx, cancel := context.WithDeadline(ctx, call.Deadline)
 	defer cancel()
+	if !r.holds {
+		if e.slots.take(ctx, call.Depth, false) != nil {
+			return result(machine.Interrupted(ctx))
+		}
+		r.holds = true
+	}
+	defer func() {
+		if r.holds {
+			e.slots.give()
+		}
+	}()
 
 	ctx = otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier(call.Trace))
 	ctx, span := tracer().Start(ctx, "call "+call.Function.String(), trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
@@ -68,7 +79,7 @@ func (e *Executor) Run(ctx context.Context, call skein.Call) skein.Result {
 	defer span.End()
 
 	began := time.Now()
-	res := e.run(ctx, call)
+	res := e.call(ctx, call, chain)
 	res.Executor, res.Started, res.Ended = e.name, began, time.Now()
 
 	span.SetAttributes(attribute.Bool("faas.coldstart", res.Cold), attribute.Int64("faas.ext.memory_peak", res.Memory),
@@ -81,7 +92,7 @@ func (e *Executor) Run(ctx context.Context, call skein.Call) skein.Result {
 	return res
 }
 
-func (e *Executor) run(ctx context.Context, call skein.Call) skein.Result {
+func (e *Executor) call(ctx context.Context, call skein.Call, chain *host.Chain) skein.Result {
 	mod, cold, err := e.modules.acquire(ctx, call.Version.Digest)
 	if err != nil {
 		res := failed(ctx, err)
@@ -92,13 +103,18 @@ func (e *Executor) run(ctx context.Context, call skein.Call) skein.Result {
 
 	log := &host.Log{}
 	c := &host.Call{
-		Context: ctx, Function: call.Function,
+		Context: ctx, ID: call.ID, Function: call.Function,
 		Args: append([]string{call.Function.Name}, call.Args...), Env: environ(ctx, call),
 		Input: call.Input, Stdin: bytes.NewReader(call.Input), Stdout: log, Stderr: log, Log: log,
-		State: e.state,
+		State: e.state, Chain: chain,
 	}
 	c.Files = vfs.New(c, e.files, call.Function.User)
-	exit := mod.Run(c)
+	var exit machine.Exit
+	if call.Entry == nil {
+		exit = mod.Run(c)
+	} else {
+		exit = mod.RunPointer(c, machine.Pointer{Entry: *call.Entry, Input: call.Input})
+	}
 	if exit.Backtrace != "" {
 		fmt.Fprintf(log, "%s\n%s\n", exit.Message, exit.Backtrace)
 	}
@@ -133,10 +149,10 @@ func failed(ctx context.Context, err error) skein.Result {
 
 // tryRun is Run for a caller who would rather be refused than wait for a slot.
 func (e *Executor) tryRun(ctx context.Context, call skein.Call) (skein.Result, error) {
-	if len(e.slots) == cap(e.slots) {
-		return skein.Result{}, fault.Exhausted.New("NO_SLOT", "all %d slots of executor %s are taken", cap(e.slots), e.name).WithRetry(100 * time.Millisecond)
+	if !e.slots.try() {
+		return skein.Result{}, fault.Exhausted.New("NO_SLOT", "all %d slots of executor %s are taken", e.slots.size, e.name).WithRetry(100 * time.Millisecond)
 	}
-	return e.Run(ctx, call), nil
+	return e.execute(ctx, &run{call: call, holds: true}, nil), nil
 }
 
 // defaultName tells executors apart that were given no name.
