@@ -1,13 +1,13 @@
 package abi
 
-const (
-	noteMigrate = "arrives with migration of calls between executors"
-)
+const noteMigrate = "arrives with migration of calls between executors"
 
 var roomChain = Room{
 	Name: "chain",
 	Doc: "Calls made by calls. A handle is a small integer that means something only to the instance that got it, for one of " +
-		"its own children; ECHILD for any other.",
+		"its own children; ECHILD for any other. Since a call waits only for its own children, no cycle of waits can come about. " +
+		"While it waits its slot is free for others. Children that still run when it ends go on, unless it was cancelled, passed " +
+		"its deadline or was lost with its executor: then all below it are cancelled.",
 	Funcs: []Func{
 		{
 			Module: Native, Support: Built, Mission: "int chain_name(name, args)",
