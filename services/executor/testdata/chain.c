@@ -78,6 +78,15 @@ static int fan(void) {
     return output_number(sum);
 }
 
+// One after the other.
+static int loop(void) {
+    for (int i = 0; i < number; i++) {
+        int id = __skein_chain_ptr(worker, "0", 1);
+        CHECK(id > 0 && __skein_await_call(id) == 0);
+    }
+    return 0;
+}
+
 static int checks(void) {
     char buf[8];
     CHECK(__skein_chain_name("nobody", 6, "", 0) == -ENOENT);
@@ -138,6 +147,7 @@ SKEIN_EXPORT(handle) int handle(void) {
     if (!strncmp(in, "deep", 4)) return deep();
     if (!strncmp(in, "tree", 4)) return tree();
     if (!strncmp(in, "fan", 3)) return fan();
+    if (!strncmp(in, "loop", 4)) return loop();
     if (!strncmp(in, "exit", 4)) return number;
     if (!strncmp(in, "trap", 4)) __builtin_trap();
     if (!strncmp(in, "spin", 4)) for (volatile int i = 0;; i++);

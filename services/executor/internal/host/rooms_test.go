@@ -44,22 +44,7 @@ func TestRooms(t *testing.T) {
 		{"wasi", "", []string{"log\n"}},
 	} {
 		t.Run(guest.name, func(t *testing.T) {
-			wasm := buildC(t, filepath.Join("testdata", guest.name+".c"))
-			p, err := prepare.Prepare(wasm, prepare.DefaultLimits())
-			if err == nil {
-				err = prepare.CheckImports(&p.Module)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			compiled, err := m.Runtime().CompileModule(t.Context(), p.Wasm)
-			if err != nil {
-				t.Fatal(err)
-			}
-			mod, err := m.Load(t.Context(), compiled, p)
-			if err != nil {
-				t.Fatal(err)
-			}
+			mod := load(t, m, buildC(t, filepath.Join("testdata", guest.name+".c"), "-Wl,--export=malloc"))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			f, _ := skein.NewFunction("ann", guest.name)
@@ -90,6 +75,57 @@ func TestRooms(t *testing.T) {
 	for _, r := range abi.Rows() {
 		if r.Support != abi.Planned && called.names[key(r)] == 0 {
 			t.Errorf("no guest of testdata calls %s", key(r))
+		}
+	}
+}
+
+func load(t *testing.T, m *machine.Machine, wasm []byte) *machine.Module {
+	t.Helper()
+	p, err := prepare.Prepare(wasm, prepare.DefaultLimits())
+	if err == nil {
+		err = prepare.CheckImports(&p.Module)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := m.Runtime().CompileModule(t.Context(), p.Wasm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod, err := m.Load(t.Context(), compiled, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mod
+}
+
+// A malloc that the host calls may do what any code of a guest's may, and ends its own call at most.
+func TestHostileMalloc(t *testing.T) {
+	m, err := machine.Open(t.Context(), machine.Config{GuestMemory: 4 << 20, WarmMemory: 16 << 20}, Link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close(context.Background()) }()
+	mod := load(t, m, buildC(t, "testdata/malloc.c"))
+	if err := mod.Boot(&Call{Context: t.Context(), Boot: true}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // an instance that was left in the middle of it is in order
+		for mode, want := range map[string]machine.Exit{
+			"again":   {State: skein.Failed, Reason: "REENTERED"},
+			"trap":    {State: skein.Failed, Reason: "GUEST_TRAP"},
+			"spin":    {State: skein.TimedOut, Reason: "DEADLINE"},
+			"exit":    {State: skein.Failed, Reason: "GUEST_EXIT", Code: 9},
+			"null":    {State: skein.Failed, Reason: "GUEST_EXIT", Code: 1},
+			"outside": {State: skein.Failed, Reason: "GUEST_EXIT", Code: 1},
+			"grow":    {State: skein.Succeeded},
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			exit := mod.Run(&Call{Context: ctx, Args: []string{"malloc", mode}, Chain: atOnce(mod)})
+			cancel()
+			if exit.State != want.State || exit.Reason != want.Reason || exit.Code != want.Code {
+				t.Errorf("%s: %+v, want %+v", mode, exit, want)
+			}
 		}
 	}
 }
@@ -187,7 +223,7 @@ func TestLogIsCut(t *testing.T) {
 }
 
 // buildC compiles a guest with Debian's clang and wasi-libc.
-func buildC(t *testing.T, src string) []byte {
+func buildC(t *testing.T, src string, flags ...string) []byte {
 	t.Helper()
 	if _, err := exec.LookPath("clang"); err != nil {
 		if os.Getenv("SKEIN_REQUIRE_TOOLS") == "1" {
@@ -199,7 +235,8 @@ func buildC(t *testing.T, src string) []byte {
 	sdk := filepath.Join("..", "..", "..", "..", "sdk", "c")
 	cmd := exec.CommandContext(t.Context(), "clang", "--target=wasm32-wasi", "--sysroot=/usr", "-O1", "-Wall", "-Werror", "-Wno-unused-result",
 		"-I", filepath.Join(sdk, "include"), filepath.Join(sdk, "skein.c"), src, "-o", out,
-		"-Wl,--stack-first", "-Wl,--export=malloc", "-Wl,-z,stack-size=1048576")
+		"-Wl,--stack-first", "-Wl,-z,stack-size=1048576")
+	cmd.Args = append(cmd.Args, flags...)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, msg)
 	}
