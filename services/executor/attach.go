@@ -29,12 +29,18 @@ type link struct {
 	chain *host.Chain
 	wake  chan struct{}
 	late  atomic.Bool // a wake is on its way
+
+	idle   chan *run // to goroutines that wait for one
+	idlers atomic.Int32
+
 	drain <-chan struct{}
 
 	mu       sync.Mutex
 	running  map[skein.CallID]*run
 	trees    map[skein.CallID]*tree  // by their roots
 	children map[skein.CallID]*child // of calls that run here, that have not ended
+
+	turned time.Time // when a child last found a slot that was not free when it was made
 
 	// What the planner is to be told, in this order.
 	spawns   []*spawn
@@ -45,7 +51,7 @@ type link struct {
 
 func newLink(e *Executor, address string, drain <-chan struct{}) *link {
 	l := &link{
-		e: e, address: address, wake: make(chan struct{}, 1), drain: drain, running: map[skein.CallID]*run{},
+		e: e, address: address, wake: make(chan struct{}, 1), idle: make(chan *run), drain: drain, running: map[skein.CallID]*run{},
 		trees: map[skein.CallID]*tree{}, children: map[skein.CallID]*child{}, waits: map[*run]struct{}{},
 	}
 	l.chain = l.rows()
@@ -153,7 +159,7 @@ func (l *link) receive() error {
 				l.mu.Lock()
 				r := l.begin(call)
 				l.mu.Unlock()
-				go l.run(r)
+				l.goRun(r)
 			}
 		case *plannerv1.AttachResponse_Cancel:
 			l.mu.Lock()
@@ -210,13 +216,13 @@ func (l *link) send(ctx context.Context, every time.Duration) error {
 		if err != nil {
 			return err
 		}
-		if draining && l.idle() {
+		if draining && l.empty() {
 			return l.stream.CloseSend()
 		}
 	}
 }
 
-func (l *link) idle() bool {
+func (l *link) empty() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.running) == 0 && len(l.outcomes) == 0 && len(l.spawns) == 0 && len(l.cancels) == 0
@@ -257,7 +263,7 @@ func (l *link) flush() error {
 func (l *link) takeSpawns(now time.Time) (out []*plannerv1.Spawn) {
 	stay := l.spawns[:0]
 	for _, s := range l.spawns {
-		if s.ticket != nil && now.Before(s.until) {
+		if s.waitsOn(now, l.turned) {
 			stay = append(stay, s)
 			continue
 		}

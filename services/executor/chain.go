@@ -43,6 +43,9 @@ type run struct {
 // tree is what the calls of one root that run here have in common.
 type tree struct {
 	runs     int
+	deadline time.Time
+	ctx      context.Context // ends with it: most calls of a tree have the same
+	free     context.CancelFunc
 	versions map[string]skein.Version // that calls of a function are of, by its name
 }
 
@@ -64,12 +67,24 @@ type spawn struct {
 	call    skein.Call
 	started bool    // it runs here
 	ticket  *ticket // for a slot here, while it stands in line
-	until   time.Time
+	made    time.Time
+	hurry   bool // it must be told
 }
 
-// linger is how long news may wait for others to be told together with, if nobody waits for them: those of calls that run
-// where they were made. A child for which no slot is free here waits as long for one before it is the planner's to place.
-const linger = time.Millisecond
+const (
+	// linger is how long news may wait for others to be told together with, if nobody waits for them: those of calls that
+	// run where they were made. A child for which no slot is free here waits as long for one before it is the planner's to
+	// place, and longer while others like it get one, but
+	linger = time.Millisecond
+	// not longer than this: there may be slots elsewhere.
+	longest = 10 * time.Millisecond
+)
+
+// waitsOn says whether a child may yet find a slot here; turned is when the last one did.
+func (s *spawn) waitsOn(now, turned time.Time) bool {
+	waited := now.Sub(s.made)
+	return s.ticket != nil && !s.hurry && (waited < linger || waited < longest && now.Sub(turned) < linger)
+}
 
 // rows are the semantics of the room chain for calls of this stream.
 func (l *link) rows() *host.Chain {
@@ -106,7 +121,7 @@ func (l *link) start(c *host.Call, name string, entry *uint32, input []byte) (in
 	}}
 	here := known && l.e.modules.ready(version.Digest)
 	if here {
-		s.until = time.Now().Add(linger)
+		s.made = time.Now()
 		s.ticket = &ticket{spare: true, depth: s.call.Depth, grant: func() { l.granted(s) }}
 		if l.e.slots.stand(s.ticket) {
 			l.launch(s)
@@ -174,6 +189,7 @@ func refusal(reason string) abi.Errno {
 func (l *link) granted(s *spawn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.turned = time.Now()
 	l.launch(s)
 }
 
@@ -182,17 +198,45 @@ func (l *link) launch(s *spawn) {
 	s.started, s.ticket = true, nil
 	r := l.begin(s.call)
 	r.holds = true
-	go l.run(r)
+	l.goRun(r)
+}
+
+// goRun runs a call on a goroutine that has run others, if there is one: its stack has grown.
+func (l *link) goRun(r *run) {
+	select {
+	case l.idle <- r:
+	default:
+		go l.work(r)
+	}
+}
+
+func (l *link) work(r *run) {
+	for r != nil {
+		l.run(r)
+		r = nil
+		if int(l.idlers.Add(1)) <= l.e.slots.size {
+			select {
+			case r = <-l.idle:
+			case <-l.ctx.Done():
+			}
+		}
+		l.idlers.Add(-1)
+	}
 }
 
 // begin makes a run of a call. The caller holds mu.
 func (l *link) begin(call skein.Call) *run {
 	r := &run{call: call, as: l.children[call.ID]}
-	r.ctx, r.stop = context.WithCancelCause(l.ctx)
 	if r.tree = l.trees[call.Root]; r.tree == nil {
-		r.tree = &tree{versions: map[string]skein.Version{}}
+		r.tree = &tree{versions: map[string]skein.Version{}, deadline: call.Deadline}
+		r.tree.ctx, r.tree.free = context.WithDeadline(l.ctx, call.Deadline)
 		l.trees[call.Root] = r.tree
 	}
+	within := r.tree.ctx
+	if call.Deadline.After(r.tree.deadline) {
+		within = l.ctx
+	}
+	r.ctx, r.stop = context.WithCancelCause(within)
 	r.tree.runs++
 	r.tree.versions[call.Function.Name] = call.Version
 	l.running[call.ID] = r
@@ -202,6 +246,7 @@ func (l *link) begin(call skein.Call) *run {
 // run executes a call and tells who is to know how it ended.
 func (l *link) run(r *run) {
 	defer r.stop(nil)
+	local := r.holds // it was made here, and found a slot
 	res := l.e.execute(r.ctx, r, l.chain)
 	outcome := toOutcome(r.call, res)
 	l.mu.Lock()
@@ -209,13 +254,14 @@ func (l *link) run(r *run) {
 	r.ended = true
 	if r.tree.runs--; r.tree.runs == 0 {
 		delete(l.trees, r.call.Root)
+		r.tree.free()
 	}
 	for _, k := range r.children {
 		delete(l.children, k.id)
 	}
 	for _, s := range l.spawns {
 		if s.child.parent == r {
-			s.until = time.Time{} // the planner must hear of it before it hears of its parent's end
+			s.hurry = true // the planner must hear of it before it hears of its parent's end
 		}
 	}
 	delete(l.waits, r)
@@ -224,10 +270,10 @@ func (l *link) run(r *run) {
 		l.childEnded(r.as, &res)
 	}
 	l.mu.Unlock()
-	if r.as != nil {
+	if local {
 		l.soon()
 	} else {
-		l.now()
+		l.now() // the planner waits for the slot
 	}
 }
 
@@ -372,7 +418,7 @@ func (l *link) cancelChild(c *host.Call, handle int32) error {
 	k := kids[0]
 	for _, s := range l.spawns {
 		if s.child == k {
-			s.until = time.Time{}
+			s.hurry = true
 		}
 	}
 	l.cancels = append(l.cancels, k.id[:])

@@ -1,9 +1,14 @@
 package executor
 
 import (
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"skein.dev"
 	callv1 "skein.dev/proto/skein/call/v1"
@@ -40,36 +45,55 @@ func BenchmarkFanoutLocal(b *testing.B) {
 	}, 1)
 }
 
-// versusDesk lets calls of the guest and the bare thing take turns; ops is what one turn's calls or bare do.
+// versusDesk lets calls of the guest and the bare thing take turns; a turn is ops operations.
 func versusDesk(b *testing.B, input string, calls int, bare func(), ops float64) {
 	d, p := newDesk(b), newPlace(b)
+	otel.SetTracerProvider(noop.NewTracerProvider())
 	d.add(b, p, "chain", "testdata/chain.c", reactor)
 	d.attach(b, p, 8)
-	turn := func() time.Duration {
-		began := time.Now()
+	type cost struct{ time, cpu float64 } // ns an operation
+	turn := func(f func()) cost {
+		before, began := cpuTime(), time.Now()
+		f()
+		return cost{float64(time.Since(began)) / ops, float64(cpuTime()-before) / ops}
+	}
+	ours := func() {
 		for range calls {
 			if o := d.call(b, "chain", input); o.GetState() != callv1.CallState_CALL_STATE_SUCCEEDED {
 				b.Fatalf("%v", o)
 			}
 		}
-		return time.Since(began)
 	}
-	turn()
-	var ours, theirs, ratios []float64
+	ours()
+	results := map[string][]float64{}
+	add := func(name string, v float64) { results[name] = append(results[name], v) }
 	for b.Loop() {
-		o := turn()
-		began := time.Now()
-		bare()
-		t := time.Since(began)
-		ours, theirs, ratios = append(ours, float64(o)/ops), append(theirs, float64(t)/ops), append(ratios, float64(o)/float64(t))
+		o, e := turn(ours), turn(bare)
+		add("ratio", o.time/e.time)
+		add("cpu-ratio", o.cpu/e.cpu)
+		add("ours-ns", o.time)
+		add("bare-ns", e.time)
+		add("ours-cpu-ns", o.cpu)
+		add("bare-cpu-ns", e.cpu)
 	}
 	b.ReportMetric(0, "ns/op")
-	for q, suffix := range map[float64]string{.25: "-q1", .5: "", .75: "-q3"} {
-		b.ReportMetric(middle(ratios, q), "ratio"+suffix)
+	for name, values := range results {
+		b.ReportMetric(middle(values, .5), name)
+		if strings.HasSuffix(name, "ratio") {
+			b.ReportMetric(middle(values, .25), name+"-q1")
+			b.ReportMetric(middle(values, .75), name+"-q3")
+		}
 	}
-	b.ReportMetric(middle(ours, .5), "ours-ns")
-	b.ReportMetric(middle(theirs, .5), "bare-ns")
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	b.ReportMetric(float64(d.started)/float64(d.started+d.spawned), "here")
+}
+
+// cpuTime is this process's.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

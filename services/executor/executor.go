@@ -54,8 +54,11 @@ func (e *Executor) Run(ctx context.Context, call skein.Call) skein.Result {
 // execute is Run for a call that may hold a slot already, and whose rows of the room chain are given.
 func (e *Executor) execute(ctx context.Context, r *run, chain *host.Chain) skein.Result {
 	call := r.call
-	ctx, cancel := context.WithDeadline(ctx, call.Deadline)
-	defer cancel()
+	if d, ok := ctx.Deadline(); !ok || d.After(call.Deadline) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, call.Deadline)
+		defer cancel()
+	}
 	if !r.holds {
 		if e.slots.take(ctx, call.Depth, false) != nil {
 			return result(machine.Interrupted(ctx))

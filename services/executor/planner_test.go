@@ -191,6 +191,10 @@ func (d *desk) end(t *task, o *callv1.Outcome) {
 			d.cancel(k)
 		}
 	}
+	delete(d.tasks, skein.CallID(o.GetCallId()))
+	if t.parent != nil && o.GetState() == callv1.CallState_CALL_STATE_SUCCEEDED {
+		t.children = nil
+	}
 }
 
 // place sends what is queued to whoever has slots.
