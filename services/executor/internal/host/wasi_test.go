@@ -251,6 +251,9 @@ func TestBoot(t *testing.T) {
 	for name, want := range map[string]int64{
 		"faasm.read_call_input": 0, "faasm.write_call_output": -int64(abi.EPERM), "faasm.set_state": -int64(abi.EPERM),
 		"faasm.state_size": -int64(abi.EPERM), "faasm.push_state": -int64(abi.EPERM), "env.__faasm_read_state": -int64(abi.EPERM),
+		"faasm.chain_name": -int64(abi.EPERM), "faasm.chain_ptr": -int64(abi.EPERM), "faasm.await_call": -int64(abi.EPERM),
+		"faasm.await_call_output": -int64(abi.EPERM), "faasm.await_any": -int64(abi.EPERM), "faasm.cancel_call": -int64(abi.EPERM),
+		"faasm.call_error": -int64(abi.EPERM), "env.__faasm_chain_name": 0, "env.__faasm_await_call": 1,
 	} {
 		f, _ := skein.NewFunction("ann", "f")
 		boot := &Call{Context: t.Context(), Boot: true, Function: f, Input: []byte("secret"), State: replica.New(replicatest.Client(t), 1<<20)}
@@ -258,6 +261,9 @@ func TestBoot(t *testing.T) {
 		fn := ioRoom[name]
 		if fn == nil {
 			fn = stateRoom[name]
+		}
+		if fn == nil {
+			fn = chainRoom[name]
 		}
 		got := int64(int32(fn(boot, guest{mem: mem, stack: []uint64{0, 3, 64, 3, 0, 0}})))
 		if got != want || boot.Meter().Tainted() == "" || boot.Output != nil {
