@@ -6,6 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
 	"skein.dev/abi"
 	callv1 "skein.dev/proto/skein/call/v1"
 )
@@ -81,6 +85,88 @@ func TestManyTrees(t *testing.T) {
 	t.Logf("%d children were placed, %d ran where they were made, %d waits were told", d.spawned, d.started, d.waited)
 }
 
+// hold starts a call that waits for another, which spins.
+func (d *desk) hold(t *testing.T, timeout time.Duration) (root, child *task) {
+	t.Helper()
+	root = d.start("chain", "hold", timeout)
+	for end := time.Now().Add(10 * time.Second); child == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the child does not run")
+		}
+		d.mu.Lock()
+		if len(root.children) > 0 && root.children[0].at != nil && root.waits {
+			child = root.children[0]
+		}
+		d.mu.Unlock()
+	}
+	return root, child
+}
+
+// When the stream breaks, calls that wait end as those that run do, and all slots come back.
+func TestChainLost(t *testing.T) {
+	d, p := chains(t)
+	e := d.attach(t, p, 3)
+	d.hold(t, time.Minute)
+	d.start("chain", "fan 1000", time.Minute)
+	d.server.Stop()
+	for end := time.Now().Add(10 * time.Second); e.slots.used() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d slots are still taken", e.slots.used())
+		}
+	}
+}
+
+// An executor that drains runs what it has to its end, children too.
+func TestChainDrains(t *testing.T) {
+	d, p := chains(t)
+	var root *task
+	t.Run("attached", func(t *testing.T) {
+		d.attach(t, p, 2)
+		root = d.start("chain", "deep 40", time.Minute)
+		for n := 0; n == 0; time.Sleep(time.Millisecond) { // until it runs
+			d.mu.Lock()
+			n = len(root.children)
+			d.mu.Unlock()
+		}
+	})
+	if root.outcome.GetState() != callv1.CallState_CALL_STATE_SUCCEEDED {
+		t.Errorf("%v", root.outcome)
+	}
+}
+
+// A child's span is its parent's child, wherever it runs.
+func TestChainTrace(t *testing.T) {
+	before := otel.GetTextMapPropagator()
+	otel.SetTextMapPropagator(propagation.TraceContext{})
+	t.Cleanup(func() { otel.SetTextMapPropagator(before) })
+	d, p := chains(t)
+	d.apart = true
+	d.attach(t, p, 1)
+	d.attach(t, p, 1)
+	d.want(t, "chain", "deep 5", "5")
+	parents := map[trace.SpanID]trace.SpanID{}
+	traces := map[trace.TraceID]bool{}
+	for end := time.Now().Add(10 * time.Second); len(parents) < 6 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		for _, s := range p.spans.Ended() {
+			if s.Name() == "call ann/chain" {
+				parents[s.SpanContext().SpanID()] = s.Parent().SpanID()
+				traces[s.SpanContext().TraceID()] = true
+			}
+		}
+	}
+	roots := 0
+	for _, parent := range parents {
+		if !parent.IsValid() {
+			roots++
+		} else if _, ok := parents[parent]; !ok {
+			t.Error("a span has a parent that is no call")
+		}
+	}
+	if len(parents) != 6 || roots != 1 || len(traces) != 1 {
+		t.Errorf("%d spans, %d roots, %d traces", len(parents), roots, len(traces))
+	}
+}
+
 // A cancelled root takes all below it along within a second, and so does one that passes its deadline.
 func TestChainEnds(t *testing.T) {
 	d, p := chains(t)
@@ -92,18 +178,7 @@ func TestChainEnds(t *testing.T) {
 		if name == "deadline" {
 			timeout = 300 * time.Millisecond
 		}
-		root := d.start("chain", "hold", timeout)
-		var child *task
-		for end := time.Now().Add(10 * time.Second); child == nil; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("the child does not run")
-			}
-			d.mu.Lock()
-			if len(root.children) > 0 && root.children[0].at != nil && root.waits {
-				child = root.children[0]
-			}
-			d.mu.Unlock()
-		}
+		root, child := d.hold(t, timeout)
 		if name == "cancel" {
 			d.stop(root)
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -71,25 +72,32 @@ func (e *Executor) execute(ctx context.Context, r *run, chain *host.Chain) skein
 		}
 	}()
 
-	ctx = otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier(call.Trace))
-	ctx, span := tracer().Start(ctx, "call "+call.Function.String(), trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
-		attribute.String("faas.name", call.Function.String()),
-		attribute.String("faas.version", fmt.Sprint(call.Version.Number)),
-		attribute.String("faas.invocation_id", call.ID.String()),
-		attribute.String("faas.instance", e.name),
-		attribute.String("faas.trigger", "other"),
-	))
+	if len(call.Trace) > 0 {
+		ctx = otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier(call.Trace))
+	}
+	ctx, span := tracer().Start(ctx, "call "+call.Function.String(), trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
+	if span.IsRecording() {
+		span.SetAttributes(
+			attribute.String("faas.name", call.Function.String()),
+			attribute.String("faas.version", strconv.FormatInt(call.Version.Number, 10)),
+			attribute.String("faas.invocation_id", call.ID.String()),
+			attribute.String("faas.instance", e.name),
+			attribute.String("faas.trigger", "other"),
+		)
+	}
 
 	began := time.Now()
 	res := e.call(ctx, call, chain)
 	res.Executor, res.Started, res.Ended = e.name, began, time.Now()
 
-	span.SetAttributes(attribute.Bool("faas.coldstart", res.Cold), attribute.Int64("faas.ext.memory_peak", res.Memory),
-		attribute.Float64("faas.cpu", res.CPU.Seconds()))
-	if res.State != skein.Succeeded {
-		span.SetAttributes(attribute.String("skein.reason", res.Reason), attribute.Int("skein.exit_code", int(res.ExitCode)))
-		span.SetStatus(codes.Error, res.Message)
+	if span.IsRecording() {
+		span.SetAttributes(attribute.Bool("faas.coldstart", res.Cold), attribute.Int64("faas.ext.memory_peak", res.Memory),
+			attribute.Float64("faas.cpu", res.CPU.Seconds()))
+		if res.State != skein.Succeeded {
+			span.SetAttributes(attribute.String("skein.reason", res.Reason), attribute.Int("skein.exit_code", int(res.ExitCode)))
+			span.SetStatus(codes.Error, res.Message)
+		}
 	}
 	e.meters.ended(ctx, call.Function, res)
 	return res
@@ -129,6 +137,9 @@ func (e *Executor) call(ctx context.Context, call skein.Call, chain *host.Chain)
 // environ is the guest's environment: who it is, and the trace it belongs to.
 func environ(ctx context.Context, call skein.Call) []string {
 	env := []string{"SKEIN_CALL_ID=" + call.ID.String(), "SKEIN_USER=" + string(call.Function.User), "SKEIN_FUNCTION=" + call.Function.Name}
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		return env
+	}
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	if tp := carrier.Get("traceparent"); tp != "" {

@@ -23,6 +23,7 @@ import (
 type desk struct {
 	plannerv1.UnimplementedDispatchServiceServer
 	address string
+	server  *grpc.Server
 	apart   bool // children go to another executor than their parents if there is one
 
 	mu        sync.Mutex
@@ -60,10 +61,10 @@ func newDesk(t testing.TB) *desk {
 		t.Fatal(err)
 	}
 	d.address = lis.Addr().String()
-	s := grpc.NewServer()
-	plannerv1.RegisterDispatchServiceServer(s, d)
-	go func() { _ = s.Serve(lis) }()
-	t.Cleanup(s.Stop)
+	d.server = grpc.NewServer()
+	plannerv1.RegisterDispatchServiceServer(d.server, d)
+	go func() { _ = d.server.Serve(lis) }()
+	t.Cleanup(d.server.Stop)
 	return d
 }
 

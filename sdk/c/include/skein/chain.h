@@ -22,8 +22,8 @@ typedef int (*skein_fn)(void);
 // once. It runs the version that the first call of name in this tree of calls ran, and its deadline is the caller's.
 // ENOENT if there is no such function; EAGAIN if 64 calls are above this one, if it has 1,000 children, if its tree
 // has 10,000 calls or if its children's inputs and outputs together pass 64 MiB; EMSGSIZE if the input passes the
-// limit, EFAULT for a range outside memory. Where name is known here already, a limit of the tree shows only as the
-// child's failure.
+// limit, EFAULT for a range outside memory; ENOTSUP for a call that no planner knows of. Where name is known here
+// already, a limit of the tree shows only as the child's failure.
 __attribute__((import_module("faasm"), import_name("chain_name")))
 int __skein_chain_name(const char *name, size_t name_len, const void *in, size_t in_len);
 
