@@ -28,6 +28,10 @@ const (
 	MaxModule = 256 << 20
 	// MaxLog bounds what is kept of a call's stdout and stderr in bytes; the rest is cut and marked.
 	MaxLog = 1 << 20
+
+	MaxDepth    = 64     // calls above a call, each of which was made by the one above it
+	MaxChildren = 1_000  // calls that one call makes
+	MaxTree     = 10_000 // calls that descend from a call from outside, itself included
 )
 
 // ErrInvalid is wrapped by every error of a Parse function in this package.
@@ -152,6 +156,9 @@ type Call struct {
 	Function Function
 	Version  Version // what Function pointed at when the call was accepted
 	Parent   CallID  // zero for a call from outside
+	Root     CallID  // the call from outside that it descends from; its own ID for such a call
+	Depth    int32   // how many calls are above it, at most MaxDepth
+	Entry    *uint32 // the entry of the module's function table that is called in place of the usual one; nil for that
 	Input    []byte
 	Args     []string // after argv[0], which is the function's name
 	Deadline time.Time

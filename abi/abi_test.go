@@ -183,6 +183,8 @@ func TestBuilt(t *testing.T) {
 	want := strings.Fields(`
 		faasm.read_call_input faasm.write_call_output faasm.append_call_output faasm.last_error
 		env.__faasm_read_input env.__faasm_write_output
+		faasm.chain_name faasm.chain_ptr faasm.await_call faasm.await_call_output faasm.await_any faasm.cancel_call faasm.call_error
+		env.__faasm_chain_name env.__faasm_chain_ptr env.__faasm_await_call env.__faasm_await_call_output
 		faasm.read_state faasm.set_state faasm.set_state_offset faasm.push_state faasm.pull_state faasm.append_state
 		faasm.state_size faasm.delete_state
 		env.__faasm_read_state env.__faasm_write_state env.__faasm_push_state env.__faasm_pull_state`)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -29,48 +28,24 @@ func (a *app) callsCmd() *cobra.Command {
 		c.Flags().IntVar(&limit, "limit", 50, "how many; 0 for all")
 	}
 
-	one := func(name, short string, run func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error) *cobra.Command {
-		return &cobra.Command{
-			Use: name + " CALL", Short: short, Args: cobra.ExactArgs(1),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				id, err := skein.ParseCallID(args[0])
-				if err != nil {
-					return err
-				}
-				planner, err := a.plannerClient()
-				if err != nil {
-					return err
-				}
-				return run(cmd.Context(), planner, id.String())
-			},
-		}
-	}
-	get := one("get", "Show a call's record", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
+	get := a.oneCall("get", "Show a call's record", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
 		resp, err := planner.GetCall(ctx, &plannerv1.GetCallRequest{CallId: id})
 		if err != nil {
 			return err
 		}
 		return a.printCall(resp.GetCall())
 	})
-	cancel := one("cancel", "Ask for the end of a call", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
+	cancel := a.oneCall("cancel", "Ask for the end of a call", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
 		resp, err := planner.CancelCall(ctx, &plannerv1.CancelCallRequest{CallId: id})
 		if err != nil {
 			return err
 		}
 		return a.printCall(resp.GetCall())
 	})
-	graph := one("graph", "Draw a call and all that it called", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
-		resp, err := planner.GetCallGraph(ctx, &plannerv1.GetCallGraphRequest{CallId: id})
-		if err != nil {
-			return err
-		}
-		return a.record(resp.GetRoot(), func(w *tabwriter.Writer) {
-			row(w, "CALL", "ID", "STATE", "RUN")
-			drawNode(w, resp.GetRoot(), "", "")
-		})
-	})
+	graph := a.oneCall("graph", "Draw a call and all that it called", a.graph)
+	graph.Long = "Draw a call and all that it called, with sums over all of it in the last line."
 	var timeout time.Duration
-	wait := one("wait", "Wait for a call's end and print its output", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
+	wait := a.oneCall("wait", "Wait for a call's end and print its output", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
 		return a.wait(ctx, planner, id, timeout)
 	})
 	wait.Long = "Wait for a call's end and print its output; the exit code is as that of `skein invoke`."
@@ -79,9 +54,10 @@ func (a *app) callsCmd() *cobra.Command {
 	return cmd
 }
 
-func (a *app) logsCmd() *cobra.Command {
+// oneCall is a command about one call.
+func (a *app) oneCall(name, short string, run func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error) *cobra.Command {
 	return &cobra.Command{
-		Use: "logs CALL", Short: "Print what a call wrote to stdout and stderr", Args: cobra.ExactArgs(1),
+		Use: name + " CALL", Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := skein.ParseCallID(args[0])
 			if err != nil {
@@ -91,14 +67,20 @@ func (a *app) logsCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := planner.GetCallLogs(cmd.Context(), &plannerv1.GetCallLogsRequest{CallId: id.String()})
-			if err != nil {
-				return err
-			}
-			_, err = a.stdout.Write(resp.GetLog())
-			return err
+			return run(cmd.Context(), planner, id.String())
 		},
 	}
+}
+
+func (a *app) logsCmd() *cobra.Command {
+	return a.oneCall("logs", "Print what a call wrote to stdout and stderr", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
+		resp, err := planner.GetCallLogs(ctx, &plannerv1.GetCallLogsRequest{CallId: id})
+		if err != nil {
+			return err
+		}
+		_, err = a.stdout.Write(resp.GetLog())
+		return err
+	})
 }
 
 // maxPage is the largest page that the services give.
@@ -138,10 +120,10 @@ func (a *app) listCalls(ctx context.Context, user string, limit int) error {
 		return err
 	}
 	return a.record(all, func(w *tabwriter.Writer) {
-		row(w, "CALL", "FUNCTION", "STATE", "REASON", "QUEUED", "RUN", "AGE", "EXECUTOR")
+		row(w, "CALL", "FUNCTION", "STATE", "REASON", "QUEUED", "RUN", "AGE", "EXECUTOR", "PARENT")
 		for _, c := range all.GetCalls() {
 			row(w, c.GetCallId(), c.GetFunction(), stateName(c.GetState()), dash(c.GetReason()), span(c.GetQueueTime()),
-				span(c.GetRunTime()), age(c.GetCreateTime()), dash(c.GetExecutor()))
+				span(c.GetRunTime()), age(c.GetCreateTime()), dash(c.GetExecutor()), dash(c.GetParentId()))
 		}
 	})
 }
@@ -195,18 +177,6 @@ func (a *app) wait(ctx context.Context, planner plannerv1.PlannerServiceClient, 
 		if timeout > 0 && time.Since(began) >= timeout {
 			return fault.Timeout.New("STILL_"+stateName(call.GetState()), "the call has not ended after %s", timeout).
 				WithHint("it goes on; wait again, or end it with: skein calls cancel %s", id)
-		}
-	}
-}
-
-func drawNode(w io.Writer, n *plannerv1.CallNode, lead, below string) {
-	c := n.GetCall()
-	row(w, lead+c.GetFunction(), c.GetCallId(), stateName(c.GetState()), span(c.GetRunTime()))
-	for i, child := range n.GetChildren() {
-		if i == len(n.GetChildren())-1 {
-			drawNode(w, child, below+"└─ ", below+"   ")
-		} else {
-			drawNode(w, child, below+"├─ ", below+"│  ")
 		}
 	}
 }

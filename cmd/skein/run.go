@@ -96,7 +96,7 @@ Start a server with "skein dev", then upload a function and invoke it:
 	f.StringVarP(&a.format, "output", "o", "", "`form` of records: text (default on a terminal) or json (default elsewhere)")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say more")
 
-	root.AddCommand(a.uploadCmd(), a.invokeCmd(), a.callsCmd(), a.logsCmd(), a.traceCmd(), a.functionsCmd(), a.stateCmd(),
+	root.AddCommand(a.uploadCmd(), a.invokeCmd(), a.callsCmd(), a.logsCmd(), a.whyCmd(), a.traceCmd(), a.functionsCmd(), a.stateCmd(),
 		a.filesCmd(), a.executorsCmd(), a.versionCmd(), a.devCmd(), a.internalCmd())
 	return root
 }

@@ -289,6 +289,33 @@ func TestPanics(t *testing.T) {
 	}
 }
 
+// A client that sends more than we read gets our answer all the same, not a reset connection.
+func TestAnswerBeforeTheBodyIsRead(t *testing.T) {
+	r := run(t, time.Second, func(_ context.Context, s *Server) error {
+		s.Handle("POST /refuse", func(http.ResponseWriter, *http.Request) error { return fault.TooLarge.New("TOO_LARGE", "no") })
+		return nil
+	})
+	for i := range 20 {
+		req, err := http.NewRequest(http.MethodPost, "http://"+r.addr+"/refuse", io.LimitReader(zeros{}, 16<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.ContentLength, req.Close = 16<<20, i%2 == 0
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("request %d: %d", i, resp.StatusCode)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
 func TestLargeJSON(t *testing.T) {
 	r := run(t, time.Second, func(context.Context, *Server) error { return nil })
 	for name, body := range map[string]io.Reader{

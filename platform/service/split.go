@@ -75,11 +75,12 @@ func (s *splitter) sniff(conn net.Conn) {
 		}
 	}
 	_ = conn.SetReadDeadline(time.Time{})
-	to := s.web
+	known := &sniffed{Conn: conn, head: head[:n]}
 	if bytes.Equal(head[:n], preface) {
-		to = s.rpc
+		s.rpc.give(known)
+	} else {
+		s.web.give(&lingering{sniffed: known})
 	}
-	to.give(&sniffed{Conn: conn, head: head[:n]})
 }
 
 func (s *splitter) close() {
@@ -115,6 +116,35 @@ func (c *sniffed) ReadFrom(r io.Reader) (int64, error) {
 		return rf.ReadFrom(r)
 	}
 	return io.Copy(struct{ io.Writer }{c.Conn}, r)
+}
+
+// lingering is a connection whose end a client may see late: one that still sends a body which was refused. Closed at once, it
+// would be reset, and the answer lost with what it had not read yet. net/http knows of this, but not where the client said
+// that it closes the connection too.
+type lingering struct {
+	*sniffed
+	once sync.Once
+}
+
+const (
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 64 << 20
+)
+
+func (c *lingering) Close() error {
+	c.once.Do(func() {
+		cw, ok := c.Conn.(interface{ CloseWrite() error })
+		if !ok || cw.CloseWrite() != nil {
+			_ = c.Conn.Close()
+			return
+		}
+		go func() {
+			_ = c.SetReadDeadline(time.Now().Add(lingerTime))
+			_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
+			_ = c.Conn.Close()
+		}()
+	})
+	return nil
 }
 
 // half is a listener that is fed.

@@ -8,8 +8,7 @@
 // value grew in between, as state may.
 typedef int (*read_fn)(const char *key, size_t key_len, void *buf, size_t cap);
 
-static void *read_all(read_fn read, const char *key, size_t *len) {
-	size_t key_len = key ? strlen(key) : 0;
+static void *read_all(read_fn read, const char *key, size_t key_len, size_t *len) {
 	char *buf = NULL;
 	int size = read(key, key_len, NULL, 0);
 	while (size >= 0) {
@@ -42,7 +41,18 @@ static int read_state(const char *key, size_t key_len, void *buf, size_t cap) {
 	return __skein_read_state(key, key_len, 0, buf, cap);
 }
 
-void *skein_input(size_t *len) { return read_all(read_input, NULL, len); }
+// A child has a handle for a key.
+static int read_output(const char *key, size_t id, void *buf, size_t cap) {
+	(void)key;
+	return __skein_await_call_output((int)id, buf, cap);
+}
+
+static int read_error(const char *key, size_t id, void *buf, size_t cap) {
+	(void)key;
+	return __skein_call_error((int)id, buf, cap);
+}
+
+void *skein_input(size_t *len) { return read_all(read_input, NULL, 0, len); }
 
 int skein_output(const void *ptr, size_t len) { return __skein_write_call_output(ptr, len); }
 
@@ -50,7 +60,7 @@ int skein_output_string(const char *text) { return __skein_write_call_output(tex
 
 int skein_append_output(const void *ptr, size_t len) { return __skein_append_call_output(ptr, len); }
 
-void *skein_read_state(const char *key, size_t *len) { return read_all(read_state, key, len); }
+void *skein_read_state(const char *key, size_t *len) { return read_all(read_state, key, strlen(key), len); }
 
 int skein_set_state(const char *key, const void *val, size_t len) {
 	return __skein_set_state(key, strlen(key), val, len);
@@ -71,3 +81,17 @@ int64_t skein_append_state(const char *key, const void *val, size_t len) {
 int64_t skein_state_size(const char *key) { return __skein_state_size(key, strlen(key)); }
 
 int skein_delete_state(const char *key) { return __skein_delete_state(key, strlen(key)); }
+
+int skein_chain(const char *name, const void *in, size_t len) { return __skein_chain_name(name, strlen(name), in, len); }
+
+int skein_chain_fn(int (*fn)(void), const void *in, size_t len) { return __skein_chain_ptr(fn, in, len); }
+
+int skein_await(int id) { return __skein_await_call(id); }
+
+void *skein_await_output(int id, size_t *len) { return read_all(read_output, NULL, (size_t)id, len); }
+
+int skein_await_any(const int *ids, size_t n, int timeout_ms) { return __skein_await_any(ids, n, timeout_ms); }
+
+int skein_cancel(int id) { return __skein_cancel_call(id); }
+
+char *skein_call_error(int id) { return read_all(read_error, NULL, (size_t)id, NULL); }

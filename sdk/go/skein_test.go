@@ -16,9 +16,14 @@ func TestNotGuest(t *testing.T) {
 	_, readErr := ReadState("k")
 	_, sizeErr := StateSize("k")
 	_, appendErr := AppendState("k", nil)
+	_, chainErr := Chain("f", nil)
+	_, awaitErr := Child{}.Await()
+	_, outputErr := Child{}.Output()
+	_, anyErr := AwaitAny(Child{})
 	for i, err := range []error{
 		Output(nil), AppendOutput(nil), readErr, SetState("k", nil), SetStateAt("k", nil, 0), PushState("k"),
 		PullState("k"), appendErr, sizeErr, DeleteState("k"),
+		chainErr, awaitErr, outputErr, anyErr, Child{}.Cancel(), Child{}.Err(),
 	} {
 		if !errors.Is(err, ErrNotGuest) {
 			t.Errorf("function %d returned %v, want ErrNotGuest", i, err)

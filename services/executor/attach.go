@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -13,6 +14,7 @@ import (
 	"skein.dev/platform/fault"
 	callv1 "skein.dev/proto/skein/call/v1"
 	plannerv1 "skein.dev/proto/skein/planner/v1"
+	"skein.dev/services/executor/internal/host"
 	"skein.dev/services/executor/internal/machine"
 )
 
@@ -23,11 +25,37 @@ type link struct {
 	stream  grpc.BidiStreamingClient[plannerv1.AttachRequest, plannerv1.AttachResponse]
 	address string
 
+	ctx   context.Context // ends with the stream
+	chain *host.Chain
+	wake  chan struct{}
+	late  atomic.Bool // a wake is on its way
+
+	idle   chan *run // to goroutines that wait for one
+	idlers atomic.Int32
+
+	drain <-chan struct{}
+
 	mu       sync.Mutex
+	running  map[skein.CallID]*run
+	trees    map[skein.CallID]*tree  // by their roots
+	children map[skein.CallID]*child // of calls that run here, that have not ended
+
+	turned time.Time // when a child last found a slot that was not free when it was made
+
+	// What the planner is to be told, in this order.
+	spawns   []*spawn
+	waits    map[*run]struct{} // who have begun or ceased to wait
+	cancels  [][]byte
 	outcomes []*callv1.Outcome
-	running  map[skein.CallID]context.CancelCauseFunc
-	wake     chan struct{}
-	drain    <-chan struct{}
+}
+
+func newLink(e *Executor, address string, drain <-chan struct{}) *link {
+	l := &link{
+		e: e, address: address, wake: make(chan struct{}, 1), idle: make(chan *run), drain: drain, running: map[skein.CallID]*run{},
+		trees: map[skein.CallID]*tree{}, children: map[skein.CallID]*child{}, waits: map[*run]struct{}{},
+	}
+	l.chain = l.rows()
+	return l
 }
 
 // attach keeps a stream to the planner standing until ctx ends; drain tells it to take no more calls.
@@ -35,7 +63,7 @@ func (e *Executor) attach(ctx context.Context, planner plannerv1.DispatchService
 	const least, most = 100 * time.Millisecond, 3 * time.Second
 	pause := least
 	for ctx.Err() == nil {
-		l := &link{e: e, address: address, running: map[skein.CallID]context.CancelCauseFunc{}, wake: make(chan struct{}, 1), drain: drain}
+		l := newLink(e, address, drain)
 		began := time.Now()
 		err := l.serve(ctx, planner)
 		e.attached.Store(false)
@@ -63,13 +91,14 @@ func (e *Executor) attach(ctx context.Context, planner plannerv1.DispatchService
 func (l *link) serve(ctx context.Context, planner plannerv1.DispatchServiceClient) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	l.ctx = ctx
 	stream, err := planner.Attach(ctx)
 	if err != nil {
 		return err
 	}
 	l.stream = stream
 	if err := stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Hello{Hello: &plannerv1.Hello{
-		ExecutorId: l.e.name, Slots: int32(cap(l.e.slots)), MemoryBytes: l.e.memory, Address: l.address,
+		ExecutorId: l.e.name, Slots: int32(l.e.slots.size), MemoryBytes: l.e.memory, Address: l.address,
 	}}}); err != nil {
 		_, err = stream.Recv() // Send says only EOF
 		return err
@@ -93,15 +122,28 @@ func (l *link) serve(ctx context.Context, planner plannerv1.DispatchServiceClien
 			cancel() // wakes Recv; without an error all is sent, and cancelling could overtake it
 		}
 	}()
-	err = l.receive(ctx)
+	err = l.receive()
 	cancel()
+	l.abandon()
 	if e := <-sent; e != nil { // it is why receive ended
 		err = e
 	}
 	return err
 }
 
-func (l *link) receive(ctx context.Context) error {
+// abandon forgets children that have not begun.
+func (l *link) abandon() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.spawns {
+		if s.ticket != nil {
+			l.e.slots.leave(s.ticket)
+		}
+	}
+	l.spawns = nil
+}
+
+func (l *link) receive() error {
 	for {
 		m, err := l.stream.Recv()
 		if err != nil {
@@ -114,40 +156,42 @@ func (l *link) receive(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				ctx, stop := context.WithCancelCause(ctx)
 				l.mu.Lock()
-				l.running[call.ID] = stop
+				r := l.begin(call)
 				l.mu.Unlock()
-				go func() {
-					defer stop(nil)
-					l.ended(call, l.e.Run(ctx, call))
-				}()
+				l.goRun(r)
 			}
 		case *plannerv1.AttachResponse_Cancel:
 			l.mu.Lock()
-			stop := l.running[skein.CallID(padded(c.Cancel.GetCallId()))]
+			r := l.running[skein.CallID(padded(c.Cancel.GetCallId()))]
 			l.mu.Unlock()
-			if stop != nil {
-				stop(machine.ErrCancelled)
+			if r != nil {
+				r.stop(machine.ErrCancelled)
 			}
+		case *plannerv1.AttachResponse_Spawned:
+			l.spawned(c.Spawned.GetResults())
+		case *plannerv1.AttachResponse_ChildOutcomes:
+			l.childOutcomes(c.ChildOutcomes.GetOutcomes())
 		}
 	}
 }
 
-func (l *link) ended(call skein.Call, res skein.Result) {
-	o := toOutcome(call, res)
-	l.mu.Lock()
-	delete(l.running, call.ID)
-	l.outcomes = append(l.outcomes, o)
-	l.mu.Unlock()
+// now has the planner told what has gathered.
+func (l *link) now() {
 	select {
 	case l.wake <- struct{}{}:
 	default:
 	}
 }
 
-// send carries outcomes as they gather, and heartbeats, until the stream breaks. Once draining, it ends when the last
-// outcome is sent.
+// soon is now, within linger.
+func (l *link) soon() {
+	if l.late.CompareAndSwap(false, true) {
+		time.AfterFunc(linger, l.now)
+	}
+}
+
+// send carries what gathers, and heartbeats, until the stream breaks. Once draining, it ends when the last outcome is sent.
 func (l *link) send(ctx context.Context, every time.Duration) error {
 	beat := time.NewTicker(every)
 	defer beat.Stop()
@@ -162,7 +206,7 @@ func (l *link) send(ctx context.Context, every time.Duration) error {
 		case <-ctx.Done():
 			return nil
 		case <-l.wake:
-			err = l.sendOutcomes()
+			err = l.flush()
 		case <-beat.C:
 			err = l.heartbeat(told)
 		case <-drain:
@@ -172,23 +216,82 @@ func (l *link) send(ctx context.Context, every time.Duration) error {
 		if err != nil {
 			return err
 		}
-		if draining && l.idle() {
+		if draining && l.empty() {
 			return l.stream.CloseSend()
 		}
 	}
 }
 
-func (l *link) idle() bool {
+func (l *link) empty() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.running) == 0 && len(l.outcomes) == 0
+	return len(l.running) == 0 && len(l.outcomes) == 0 && len(l.spawns) == 0 && len(l.cancels) == 0
 }
 
-func (l *link) sendOutcomes() error {
+// flush sends what has gathered. The planner hears of a call before it hears of its end, and of its children before that.
+func (l *link) flush() error {
+	l.late.Store(false)
 	l.mu.Lock()
-	all := l.outcomes
-	l.outcomes = nil
+	spawns, waits := l.takeSpawns(time.Now()), l.takeWaits()
+	cancels, outcomes := l.cancels, l.outcomes
+	l.cancels, l.outcomes = nil, nil
+	again := len(l.spawns) > 0
 	l.mu.Unlock()
+	if again {
+		l.soon()
+	}
+	err := inBatches(spawns, func(some []*plannerv1.Spawn) error {
+		return l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Spawns{Spawns: &plannerv1.Spawns{Spawns: some}}})
+	})
+	if err == nil {
+		err = inBatches(waits, func(some []*plannerv1.Wait) error {
+			return l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Waits{Waits: &plannerv1.Waits{Waits: some}}})
+		})
+	}
+	if err == nil && len(cancels) > 0 {
+		err = l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_CancelChildren{CancelChildren: &plannerv1.CancelChildren{CallIds: cancels}}})
+	}
+	if err == nil {
+		err = inBatches(outcomes, func(some []*callv1.Outcome) error {
+			return l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Outcomes{Outcomes: &plannerv1.Outcomes{Outcomes: some}}})
+		})
+	}
+	return err
+}
+
+// takeSpawns are the children to be told of; those that may yet find a slot here stay. The caller holds mu.
+func (l *link) takeSpawns(now time.Time) (out []*plannerv1.Spawn) {
+	stay := l.spawns[:0]
+	for _, s := range l.spawns {
+		if s.waitsOn(now, l.turned) {
+			stay = append(stay, s)
+			continue
+		}
+		if s.ticket != nil {
+			s.started = !l.e.slots.leave(s.ticket) // or its turn has come just now
+		}
+		out = append(out, toSpawn(s))
+	}
+	clear(l.spawns[len(stay):])
+	l.spawns = stay
+	return out
+}
+
+// takeWaits are the changes that the planner has not heard of. The caller holds mu.
+func (l *link) takeWaits() (out []*plannerv1.Wait) {
+	for r := range l.waits {
+		if r.awaits == nil && !r.told {
+			continue // it was too short to tell
+		}
+		r.told = r.awaits != nil
+		out = append(out, toWait(r))
+	}
+	clear(l.waits)
+	return out
+}
+
+// inBatches sends messages together as far as a message may be large.
+func inBatches[M proto.Message](all []M, send func([]M) error) error {
 	for len(all) > 0 {
 		n, size := 0, 0
 		for n < len(all) {
@@ -197,7 +300,7 @@ func (l *link) sendOutcomes() error {
 			}
 			n++
 		}
-		if err := l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Outcomes{Outcomes: &plannerv1.Outcomes{Outcomes: all[:n]}}}); err != nil {
+		if err := send(all[:n]); err != nil {
 			return err
 		}
 		all = all[n:]

@@ -86,7 +86,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), budget: c.Code << 20, all: map[skein.Digest]*module{},
 		},
 		state: replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
-		slots: make(chan struct{}, c.Slots), memory: int64(c.Slots) * (c.Memory << 20),
+		slots: newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20),
 	}
 	if e.meters, err = newMeters(e); err != nil {
 		return err
@@ -112,7 +112,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		case <-attachDone:
 			return nil
 		case <-ctx.Done():
-			return fault.Timeout.New("DRAIN", "%d calls had not ended", len(e.slots))
+			return fault.Timeout.New("DRAIN", "%d calls had not ended", e.slots.used())
 		}
 	})
 	return nil

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -38,7 +39,7 @@ type Executor struct {
 	modules *modules
 	state   *replica.Store
 	files   fsv1.FsServiceClient
-	slots   chan struct{} // a token for each call that runs
+	slots   *slots // one for each call that runs and doesn't wait
 	meters  *meters
 	memory  int64 // bytes all guests may have together
 
@@ -46,42 +47,63 @@ type Executor struct {
 }
 
 // Run executes a call to its end; whatever happens is told in the result. ctx bounds it besides the call's own deadline.
-// It waits for a free slot.
+// It waits for a free slot. The call can't make others: no planner knows it.
 func (e *Executor) Run(ctx context.Context, call skein.Call) skein.Result {
-	select {
-	case e.slots <- struct{}{}:
-		defer func() { <-e.slots }()
-	case <-ctx.Done():
-		return result(machine.Interrupted(ctx))
-	}
-	ctx, cancel := context.WithDeadline(ctx, call.Deadline)
-	defer cancel()
+	return e.execute(ctx, &run{call: call}, nil)
+}
 
-	ctx = otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier(call.Trace))
-	ctx, span := tracer().Start(ctx, "call "+call.Function.String(), trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
-		attribute.String("faas.name", call.Function.String()),
-		attribute.String("faas.version", fmt.Sprint(call.Version.Number)),
-		attribute.String("faas.invocation_id", call.ID.String()),
-		attribute.String("faas.instance", e.name),
-		attribute.String("faas.trigger", "other"),
-	))
+// execute is Run for a call that may hold a slot already, and whose rows of the room chain are given.
+func (e *Executor) execute(ctx context.Context, r *run, chain *host.Chain) skein.Result {
+	call := r.call
+	if d, ok := ctx.Deadline(); !ok || d.After(call.Deadline) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, call.Deadline)
+		defer cancel()
+	}
+	if !r.holds {
+		if e.slots.take(ctx, call.Depth, false) != nil {
+			return result(machine.Interrupted(ctx))
+		}
+		r.holds = true
+	}
+	defer func() {
+		if r.holds {
+			e.slots.give()
+		}
+	}()
+
+	if len(call.Trace) > 0 {
+		ctx = otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier(call.Trace))
+	}
+	ctx, span := tracer().Start(ctx, "call "+call.Function.String(), trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
+	if span.IsRecording() {
+		span.SetAttributes(
+			attribute.String("faas.name", call.Function.String()),
+			attribute.String("faas.version", strconv.FormatInt(call.Version.Number, 10)),
+			attribute.String("faas.invocation_id", call.ID.String()),
+			attribute.String("faas.instance", e.name),
+			attribute.String("faas.trigger", "other"),
+		)
+	}
 
 	began := time.Now()
-	res := e.run(ctx, call)
+	res := e.call(ctx, call, chain)
 	res.Executor, res.Started, res.Ended = e.name, began, time.Now()
 
-	span.SetAttributes(attribute.Bool("faas.coldstart", res.Cold), attribute.Int64("faas.ext.memory_peak", res.Memory),
-		attribute.Float64("faas.cpu", res.CPU.Seconds()))
-	if res.State != skein.Succeeded {
-		span.SetAttributes(attribute.String("skein.reason", res.Reason), attribute.Int("skein.exit_code", int(res.ExitCode)))
-		span.SetStatus(codes.Error, res.Message)
+	if span.IsRecording() {
+		span.SetAttributes(attribute.Bool("faas.coldstart", res.Cold), attribute.Int64("faas.ext.memory_peak", res.Memory),
+			attribute.Float64("faas.cpu", res.CPU.Seconds()))
+		if res.State != skein.Succeeded {
+			span.SetAttributes(attribute.String("skein.reason", res.Reason), attribute.Int("skein.exit_code", int(res.ExitCode)))
+			span.SetStatus(codes.Error, res.Message)
+		}
 	}
 	e.meters.ended(ctx, call.Function, res)
 	return res
 }
 
-func (e *Executor) run(ctx context.Context, call skein.Call) skein.Result {
+func (e *Executor) call(ctx context.Context, call skein.Call, chain *host.Chain) skein.Result {
 	mod, cold, err := e.modules.acquire(ctx, call.Version.Digest)
 	if err != nil {
 		res := failed(ctx, err)
@@ -92,13 +114,18 @@ func (e *Executor) run(ctx context.Context, call skein.Call) skein.Result {
 
 	log := &host.Log{}
 	c := &host.Call{
-		Context: ctx, Function: call.Function,
+		Context: ctx, ID: call.ID, Function: call.Function,
 		Args: append([]string{call.Function.Name}, call.Args...), Env: environ(ctx, call),
 		Input: call.Input, Stdin: bytes.NewReader(call.Input), Stdout: log, Stderr: log, Log: log,
-		State: e.state,
+		State: e.state, Chain: chain,
 	}
 	c.Files = vfs.New(c, e.files, call.Function.User)
-	exit := mod.Run(c)
+	var exit machine.Exit
+	if call.Entry == nil {
+		exit = mod.Run(c)
+	} else {
+		exit = mod.RunPointer(c, machine.Pointer{Entry: *call.Entry, Input: call.Input})
+	}
 	if exit.Backtrace != "" {
 		fmt.Fprintf(log, "%s\n%s\n", exit.Message, exit.Backtrace)
 	}
@@ -110,6 +137,9 @@ func (e *Executor) run(ctx context.Context, call skein.Call) skein.Result {
 // environ is the guest's environment: who it is, and the trace it belongs to.
 func environ(ctx context.Context, call skein.Call) []string {
 	env := []string{"SKEIN_CALL_ID=" + call.ID.String(), "SKEIN_USER=" + string(call.Function.User), "SKEIN_FUNCTION=" + call.Function.Name}
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		return env
+	}
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	if tp := carrier.Get("traceparent"); tp != "" {
@@ -133,10 +163,10 @@ func failed(ctx context.Context, err error) skein.Result {
 
 // tryRun is Run for a caller who would rather be refused than wait for a slot.
 func (e *Executor) tryRun(ctx context.Context, call skein.Call) (skein.Result, error) {
-	if len(e.slots) == cap(e.slots) {
-		return skein.Result{}, fault.Exhausted.New("NO_SLOT", "all %d slots of executor %s are taken", cap(e.slots), e.name).WithRetry(100 * time.Millisecond)
+	if !e.slots.try() {
+		return skein.Result{}, fault.Exhausted.New("NO_SLOT", "all %d slots of executor %s are taken", e.slots.size, e.name).WithRetry(100 * time.Millisecond)
 	}
-	return e.Run(ctx, call), nil
+	return e.execute(ctx, &run{call: call, holds: true}, nil), nil
 }
 
 // defaultName tells executors apart that were given no name.

@@ -78,6 +78,14 @@ func (s *modules) acquire(ctx context.Context, d skein.Digest) (mod *machine.Mod
 	return m.mod, cold, nil
 }
 
+// ready says whether acquire would not have to load.
+func (s *modules) ready(d skein.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.all[d]
+	return m != nil && m.mod != nil
+}
+
 func (s *modules) release(d skein.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -50,7 +50,7 @@ type place struct {
 	spans  *tracetest.SpanRecorder
 }
 
-func newPlace(t *testing.T) *place {
+func newPlace(t testing.TB) *place {
 	t.Helper()
 	dir := t.TempDir()
 	bucket, err := blob.Open(t.Context(), "file:"+dir)

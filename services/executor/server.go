@@ -10,6 +10,7 @@ import (
 	"skein.dev/platform/fault"
 	callv1 "skein.dev/proto/skein/call/v1"
 	executorv1 "skein.dev/proto/skein/executor/v1"
+	plannerv1 "skein.dev/proto/skein/planner/v1"
 )
 
 // server speaks proto for the executor; attach.go does on the standing stream.
@@ -32,7 +33,7 @@ func (s *server) Run(ctx context.Context, r *executorv1.RunRequest) (*executorv1
 
 func (s *server) GetStatus(context.Context, *executorv1.GetStatusRequest) (*executorv1.GetStatusResponse, error) {
 	resp := &executorv1.GetStatusResponse{
-		ExecutorId: s.e.name, Slots: int32(cap(s.e.slots)), SlotsUsed: int32(len(s.e.slots)), MemoryBytes: s.e.memory,
+		ExecutorId: s.e.name, Slots: int32(s.e.slots.size), SlotsUsed: int32(s.e.slots.used()), MemoryBytes: s.e.memory,
 		MemoryUsedBytes: s.e.machine.MemoryInUse(), Attached: s.e.attached.Load(),
 	}
 	for _, d := range s.e.modules.digests() {
@@ -50,7 +51,7 @@ func fromAssignment(a *callv1.Assignment) (skein.Call, error) {
 	}
 	timeout := a.GetTimeout().AsDuration()
 	switch {
-	case len(a.GetCallId()) != len(skein.CallID{}), len(a.GetParentId()) != 0 && len(a.GetParentId()) != len(skein.CallID{}):
+	case len(a.GetCallId()) != len(skein.CallID{}), !idOrNone(a.GetParentId()), !idOrNone(a.GetRootId()):
 		return skein.Call{}, fault.Invalid.New("BAD_ASSIGNMENT", "a call id has 16 bytes, not %d", len(a.GetCallId()))
 	case len(a.GetDigest()) != len(skein.Digest{}):
 		return skein.Call{}, fault.Invalid.New("BAD_ASSIGNMENT", "a digest has 32 bytes, not %d", len(a.GetDigest()))
@@ -59,12 +60,18 @@ func fromAssignment(a *callv1.Assignment) (skein.Call, error) {
 	case len(a.GetInput()) > skein.MaxPayload:
 		return skein.Call{}, fault.TooLarge.New("TOO_LARGE", "the input has %d bytes, at most %d are allowed", len(a.GetInput()), skein.MaxPayload)
 	}
+	id, root := skein.CallID(a.GetCallId()), skein.CallID(padded(a.GetRootId()))
+	if root.IsZero() {
+		root = id
+	}
 	return skein.Call{
-		ID: skein.CallID(a.GetCallId()), Function: f, Parent: skein.CallID(padded(a.GetParentId())),
+		ID: id, Function: f, Parent: skein.CallID(padded(a.GetParentId())), Root: root, Depth: a.GetDepth(), Entry: a.Entry,
 		Version: skein.Version{Function: f, Number: a.GetVersion(), Digest: skein.Digest(a.GetDigest())},
 		Input:   a.GetInput(), Args: a.GetArgs(), Deadline: time.Now().Add(timeout), Attempt: a.GetAttempt(), Trace: a.GetTrace(),
 	}, nil
 }
+
+func idOrNone(id []byte) bool { return len(id) == 0 || len(id) == len(skein.CallID{}) }
 
 // padded makes an id that may be missing convertible.
 func padded(id []byte) []byte {
@@ -87,4 +94,34 @@ func toOutcome(call skein.Call, r skein.Result) *callv1.Outcome {
 		Message: r.Message, Output: r.Output, Log: r.Log, ColdStart: r.Cold, RunTime: durationpb.New(r.Ended.Sub(r.Started)),
 		MemoryPeakBytes: r.Memory, CpuTime: durationpb.New(r.CPU), Executor: r.Executor,
 	}
+}
+
+// fromOutcome reads what matters to a parent.
+func fromOutcome(o *callv1.Outcome) *skein.Result {
+	res := &skein.Result{State: skein.Failed, ExitCode: o.GetExitCode(), Reason: o.GetReason(), Message: o.GetMessage(), Output: o.GetOutput()}
+	for state, wire := range toState {
+		if wire == o.GetState() {
+			res.State = state
+		}
+	}
+	return res
+}
+
+func toSpawn(s *spawn) *plannerv1.Spawn {
+	c := &s.call
+	return &plannerv1.Spawn{
+		CallId: c.ID[:], ParentId: c.Parent[:], Function: c.Function.Name, Input: c.Input, Entry: c.Entry, Started: s.started,
+		Timeout: durationpb.New(time.Until(c.Deadline)), Trace: c.Trace,
+	}
+}
+
+func toWait(r *run) *plannerv1.Wait {
+	out := &plannerv1.Wait{CallId: r.call.ID[:]}
+	for _, k := range r.awaits {
+		out.ChildIds = append(out.ChildIds, k.id[:])
+	}
+	if !r.until.IsZero() && r.awaits != nil {
+		out.Timeout = durationpb.New(time.Until(r.until))
+	}
+	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"sync"
 	"time"
 
@@ -17,12 +18,13 @@ import (
 	plannerv1 "skein.dev/proto/skein/planner/v1"
 )
 
-// stream is the planner's end of an executor's standing stream. Calls are put into its outbox under the planner's lock and
-// one goroutine sends whatever has gathered there as one message, so a burst costs one message and a lone call no delay.
+// stream is the planner's end of an executor's standing stream. What an event causes is put into its outbox under the
+// planner's lock, and one goroutine sends whatever has gathered there as one message of each kind, so a burst costs one
+// message and a lone call no delay.
 type stream struct {
-	mu      sync.Mutex
-	calls   []*callv1.Assignment
-	cancels []*plannerv1.Cancel
+	mu sync.Mutex
+	outbox
+	filled  bool // it is among the planner's filled, under the planner's lock
 	wake    chan struct{}
 	dropped chan struct{}
 	once    sync.Once
@@ -30,23 +32,37 @@ type stream struct {
 	err     error
 }
 
+// outbox is what an executor is to be told. It is sent in the order of the fields: a call is known to its parent's executor
+// before its end is, and is assigned before it is cancelled.
+type outbox struct {
+	spawned []*plannerv1.SpawnResult
+	calls   []*callv1.Assignment
+	ended   []*callv1.Outcome
+	cancels []*plannerv1.Cancel
+}
+
 func newStream() *stream {
 	return &stream{wake: make(chan struct{}, 1), dropped: make(chan struct{})}
 }
 
-func (s *stream) dispatch(r *Record) {
-	a := toAssignment(r)
+// put takes a command for the executor; nudge must follow.
+func (s *stream) put(c *Command) {
 	s.mu.Lock()
-	s.calls = append(s.calls, a)
-	s.mu.Unlock()
-	s.nudge()
-}
-
-func (s *stream) cancel(id skein.CallID, reason string) {
-	s.mu.Lock()
-	s.cancels = append(s.cancels, &plannerv1.Cancel{CallId: id[:], Reason: reason})
-	s.mu.Unlock()
-	s.nudge()
+	defer s.mu.Unlock()
+	switch c.Kind {
+	case Dispatch:
+		s.calls = append(s.calls, toAssignment(c.Call))
+	case CancelOn:
+		s.cancels = append(s.cancels, &plannerv1.Cancel{CallId: c.Call.ID[:], Reason: c.Reason})
+	case Accepted:
+		s.spawned = append(s.spawned, &plannerv1.SpawnResult{
+			CallId: c.Call.ID[:], Version: c.Call.Version.Number, Digest: c.Call.Version.Digest[:],
+		})
+	case Refused:
+		s.spawned = append(s.spawned, &plannerv1.SpawnResult{CallId: c.Call.ID[:], Reason: c.Reason, Message: c.Message})
+	case ChildEnded:
+		s.ended = append(s.ended, toOutcome(c.Call))
+	}
 }
 
 func (s *stream) nudge() {
@@ -77,34 +93,58 @@ func (s *stream) send(out grpc.BidiStreamingServer[plannerv1.AttachRequest, plan
 			return nil
 		}
 		s.mu.Lock()
-		calls, cancels := s.calls, s.cancels
-		s.calls, s.cancels = nil, nil
+		o := s.outbox
+		s.outbox = outbox{}
 		s.mu.Unlock()
-		for len(calls) > 0 {
-			n := batch(calls)
-			msg := &plannerv1.Assignments{Assignments: calls[:n]}
-			if err := out.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Assignments{Assignments: msg}}); err != nil {
-				return err
-			}
-			calls = calls[n:]
-		}
-		for _, c := range cancels {
-			if err := out.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Cancel{Cancel: c}}); err != nil {
+		for m := range o.messages {
+			if err := out.Send(m); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// batch says how many of the calls fit one message; at least one does.
-func batch(calls []*callv1.Assignment) int {
-	size := 0
-	for i, c := range calls {
-		if size += proto.Size(c) + 8; size > batchBytes && i > 0 { // 8 for the field's tag and length
-			return i
+// messages packs what has gathered.
+func (o *outbox) messages(send func(*plannerv1.AttachResponse) bool) {
+	for some := range batches(o.spawned) {
+		if !send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Spawned{Spawned: &plannerv1.Spawned{Results: some}}}) {
+			return
 		}
 	}
-	return len(calls)
+	for some := range batches(o.calls) {
+		if !send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Assignments{Assignments: &plannerv1.Assignments{Assignments: some}}}) {
+			return
+		}
+	}
+	for some := range batches(o.ended) {
+		if !send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_ChildOutcomes{ChildOutcomes: &plannerv1.ChildOutcomes{Outcomes: some}}}) {
+			return
+		}
+	}
+	for _, c := range o.cancels {
+		if !send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Cancel{Cancel: c}}) {
+			return
+		}
+	}
+}
+
+// batches cuts a list so that each part fits one message; one of its own is small enough for that.
+func batches[M proto.Message](all []M) iter.Seq[[]M] {
+	return func(yield func([]M) bool) {
+		size, from := 0, 0
+		for i, m := range all {
+			n := proto.Size(m) + 8 // for the field's tag and length
+			if size += n; size > batchBytes && i > from {
+				if !yield(all[from:i]) {
+					return
+				}
+				from, size = i, n
+			}
+		}
+		if from < len(all) {
+			yield(all[from:])
+		}
+	}
 }
 
 // heartbeatInterval is a fifth of the silence after which an executor counts as lost.
@@ -203,6 +243,8 @@ func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error 
 	if p.streams[id] != s { // the rest of a stream that was given up must not speak for its successor of the same name
 		return nil
 	}
+	now := p.now()
+	defer p.wake() // once for all that the message says: what it causes goes out together
 	switch e := m.GetEvent().(type) {
 	case *plannerv1.AttachRequest_Outcomes:
 		for _, o := range e.Outcomes.GetOutcomes() {
@@ -210,13 +252,39 @@ func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error 
 			if err != nil {
 				return err
 			}
-			p.carryOut(p.core.Outcome(p.now(), id, callID, o.GetAttempt(), res))
+			p.deliver(p.core.Outcome(now, id, callID, o.GetAttempt(), res))
 		}
+	case *plannerv1.AttachRequest_Spawns:
+		var good []Spawn
+		for _, w := range e.Spawns.GetSpawns() {
+			spawn, err := fromSpawn(now, w)
+			if err != nil {
+				return err
+			}
+			good = append(good, spawn)
+		}
+		p.deliver(p.core.Spawn(now, id, good))
+	case *plannerv1.AttachRequest_Waits:
+		var waits []Wait
+		for _, w := range e.Waits.GetWaits() {
+			wait, err := fromWait(w)
+			if err != nil {
+				return err
+			}
+			waits = append(waits, wait)
+		}
+		p.deliver(p.core.Waits(now, id, waits))
+	case *plannerv1.AttachRequest_CancelChildren:
+		ids, err := toIDs(e.CancelChildren.GetCallIds())
+		if err != nil {
+			return err
+		}
+		p.deliver(p.core.CancelChildren(now, id, ids))
 	case *plannerv1.AttachRequest_Heartbeat:
 		h := e.Heartbeat
-		p.core.Heartbeat(p.now(), id, h.GetMemoryUsedBytes(), toDigests(h.GetLoaded()), toDigests(h.GetUnloaded()))
+		p.core.Heartbeat(now, id, h.GetMemoryUsedBytes(), toDigests(h.GetLoaded()), toDigests(h.GetUnloaded()))
 	case *plannerv1.AttachRequest_Drain:
-		p.core.Drain(p.now(), id)
+		p.core.Drain(now, id)
 	}
 	return nil
 }

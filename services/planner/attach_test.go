@@ -130,7 +130,7 @@ func TestHello(t *testing.T) {
 		t.Errorf("the first of the name does not work any more: %v %v", resp, err)
 	}
 	first.end(&callv1.Outcome{CallId: []byte("short")})
-	wantFault(t, first.why(), fault.Invalid, "BAD_OUTCOME")
+	wantFault(t, first.why(), fault.Invalid, "BAD_CALL_ID")
 }
 
 func TestExecutorDrains(t *testing.T) {
@@ -224,14 +224,20 @@ func TestBatchFitsMessage(t *testing.T) {
 		if input < 100 { // where the overhead weighs most
 			a = &callv1.Assignment{CallId: make([]byte, 16), Input: a.Input}
 		}
-		outbox := make([]*callv1.Assignment, 5<<20/proto.Size(a)+2)
-		for i := range outbox {
-			outbox[i] = a
+		calls := make([]*callv1.Assignment, 5<<20/proto.Size(a)+2)
+		for i := range calls {
+			calls[i] = a
 		}
-		n := batch(outbox)
-		msg := &plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Assignments{Assignments: &plannerv1.Assignments{Assignments: outbox[:n]}}}
-		if size := proto.Size(msg); n < 1 || size > 4<<20 || input < 1<<20 && size < 2<<20 {
-			t.Errorf("inputs of %d bytes: %d calls make a message of %d", input, n, size)
+		sent := 0
+		for msg := range (&outbox{calls: calls}).messages {
+			n, size := len(msg.GetAssignments().GetAssignments()), proto.Size(msg)
+			sent += n
+			if n < 1 || size > 4<<20 || input < 1<<20 && size < 2<<20 && sent < len(calls) {
+				t.Errorf("inputs of %d bytes: %d calls make a message of %d", input, n, size)
+			}
+		}
+		if sent != len(calls) {
+			t.Errorf("%d of %d calls were sent", sent, len(calls))
 		}
 	}
 }

@@ -137,37 +137,57 @@ func lone(limits Limits) *Planner {
 // A graph of more calls than a message can hold is cut, and what is given out fits one.
 func TestGraph(t *testing.T) {
 	l := DefaultLimits()
-	l.QueueCalls = 1 << 20
 	p := lone(l)
+	if _, err := p.core.Attach(t0, Executor{ID: "x", Slots: 1}); err != nil {
+		t.Fatal(err)
+	}
+	spawn := func(parent, id skein.CallID, started bool) {
+		t.Helper()
+		p.apply(func(now time.Time) []Command {
+			return p.core.Spawn(now, "x", []Spawn{{ID: id, Parent: parent, Function: strings.Repeat("f", skein.MaxNameLen), Input: []byte("in"), Started: started}})
+		})
+	}
 	long := skein.Function{User: skein.User(strings.Repeat("u", skein.MaxNameLen)), Name: strings.Repeat("f", skein.MaxNameLen)}
 	root, err := p.Submit(t.Context(), Request{Function: long})
 	if err != nil {
 		t.Fatal(err)
 	}
-	child, err := p.Submit(t.Context(), Request{Function: long, Parent: root.ID})
-	if err != nil {
-		t.Fatal(err)
-	}
+	child := skein.NewCallID()
+	spawn(root.ID, child, true)
 	for range 3 {
-		if _, err := p.Submit(t.Context(), Request{Function: long, Parent: child.ID}); err != nil {
-			t.Fatal(err)
-		}
+		spawn(child, skein.NewCallID(), false)
 	}
 	n, err := p.Graph(root.ID)
-	if err != nil || len(n.Children) != 1 || n.Children[0].Call.ID != child.ID || n.Children[0].Call.Parent != root.ID || len(n.Children[0].Children) != 3 {
+	if err != nil || len(n.Children) != 1 || n.Children[0].Call.ID != child || n.Children[0].Call.Parent != root.ID || len(n.Children[0].Children) != 3 {
 		t.Fatalf("%+v %v", n, err)
 	}
-	for range 2 * maxNodes {
-		c, err := p.Submit(t.Context(), Request{Function: long, Parent: root.ID})
-		if err != nil {
-			t.Fatal(err)
+	if n.Totals.Calls != 5 || n.Totals.Alive != 5 || n.Totals.Input != 8 || n.Children[0].Totals.Calls != 4 {
+		t.Errorf("%+v", n.Totals)
+	}
+	calls := int64(5)
+	for range 9 {
+		mid := skein.NewCallID()
+		spawn(root.ID, mid, true)
+		for range skein.MaxChildren {
+			spawn(mid, skein.NewCallID(), true)
 		}
-		_, _ = p.Cancel(c.ID)
+		calls += 1 + skein.MaxChildren
 	}
+	_, _ = p.Cancel(root.ID)
 	resp, err := (&server{p: p}).GetCallGraph(t.Context(), &plannerv1.GetCallGraphRequest{CallId: root.ID.String()})
-	if size := proto.Size(resp); err != nil || size > 4<<20 || len(resp.GetRoot().GetChildren()) < maxNodes/2 {
-		t.Errorf("%d bytes with %d children, %v", size, len(resp.GetRoot().GetChildren()), err)
+	drawn, totals := 0, resp.GetRoot().GetTotals()
+	var count func(n *plannerv1.CallNode)
+	count = func(n *plannerv1.CallNode) {
+		drawn++
+		for _, c := range n.GetChildren() {
+			count(c)
+		}
 	}
+	count(resp.GetRoot())
+	if size := proto.Size(resp); err != nil || size > 4<<20 || size < 1<<20 || totals.GetCalls() != calls || totals.GetFailed() != calls || totals.GetAlive() != 0 {
+		t.Errorf("%d bytes with %d calls of %d, %v, %v", size, drawn, calls, totals, err)
+	}
+	t.Logf("%d calls in %d bytes", drawn, proto.Size(resp))
 	if _, err := p.Graph(skein.CallID{}); fault.From(err).Reason != "NO_CALL" {
 		t.Errorf("unknown: %v", err)
 	}

@@ -27,6 +27,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&c.Upload, "upload", "127.0.0.1:8081", "`address` of the upload service")
 	fs.IntVar(&c.Limits.QueueCalls, "queue", c.Limits.QueueCalls, "how many calls may wait for a slot; one user may hold half")
 	fs.Int64Var(&c.Limits.QueueBytes, "queue-bytes", c.Limits.QueueBytes, "how many bytes of input they may hold together")
+	fs.IntVar(&c.Limits.TreeCalls, "tree-calls", c.Limits.TreeCalls, "how many calls may descend from one call from outside, itself included")
 	fs.Int64Var(&c.Limits.HistoryBytes, "history-bytes", c.Limits.HistoryBytes, "how many bytes of ended calls' records, outputs and logs are kept")
 	fs.DurationVar(&c.Limits.HistoryAge, "history", c.Limits.HistoryAge, "how long ended calls are kept at most")
 	fs.DurationVar(&c.Limits.Silence, "executor-silence", c.Limits.Silence, "after how long without a word an executor is lost")

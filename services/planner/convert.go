@@ -9,6 +9,7 @@ import (
 	"skein.dev"
 	"skein.dev/platform/fault"
 	callv1 "skein.dev/proto/skein/call/v1"
+	plannerv1 "skein.dev/proto/skein/planner/v1"
 )
 
 var toState = map[skein.CallState]callv1.CallState{
@@ -24,14 +25,78 @@ func toAssignment(r *Record) *callv1.Assignment {
 	return &callv1.Assignment{
 		CallId: r.ID[:], User: string(r.Function.User), Function: r.Function.Name, Version: r.Version.Number,
 		Digest: r.Version.Digest[:], Input: r.Input, Args: r.Args, Timeout: durationpb.New(time.Until(r.Deadline)),
-		Attempt: r.Attempt, Trace: r.Trace, ParentId: idBytes(r.Parent),
+		Attempt: r.Attempt, Trace: r.Trace, ParentId: idBytes(r.Parent), RootId: r.Root[:],
+		Depth: r.Depth, Entry: r.Entry,
 	}
 }
 
+// toOutcome is a call's end as its parent's executor is told it; the log is for people.
+func toOutcome(r *Record) *callv1.Outcome {
+	return &callv1.Outcome{
+		CallId: r.ID[:], Attempt: r.Attempt, State: toState[r.State], ExitCode: r.ExitCode, Reason: r.Reason, Message: r.Message,
+		Output: r.Output, ColdStart: r.Cold, MemoryPeakBytes: r.Memory, Executor: r.Executor, CpuTime: durationpb.New(r.CPU),
+	}
+}
+
+// toID reads a call's id; an executor that sends another thing is not one of ours.
+func toID(wire []byte) (skein.CallID, error) {
+	if len(wire) != len(skein.CallID{}) {
+		return skein.CallID{}, fault.Invalid.New("BAD_CALL_ID", "a call's id has %d bytes, not %d", len(wire), len(skein.CallID{}))
+	}
+	return skein.CallID(wire), nil
+}
+
+func toIDs(wire [][]byte) ([]skein.CallID, error) {
+	ids := make([]skein.CallID, len(wire))
+	for i, w := range wire {
+		id, err := toID(w)
+		if err != nil {
+			return nil, err
+		}
+		ids[i] = id
+	}
+	return ids, nil
+}
+
+// fromSpawn reads a call that a call made. What its guest got wrong is in Refuse; an error is the executor's.
+func fromSpawn(now time.Time, w *plannerv1.Spawn) (Spawn, error) {
+	id, err := toID(w.GetCallId())
+	if err != nil {
+		return Spawn{}, err
+	}
+	parent, err := toID(w.GetParentId())
+	if err != nil {
+		return Spawn{}, err
+	}
+	s := Spawn{
+		ID: id, Parent: parent, Function: w.GetFunction(), Input: w.GetInput(), Args: w.GetArgs(), Entry: w.Entry, Started: w.GetStarted(),
+		Trace: w.GetTrace(),
+	}
+	if w.GetTimeout() != nil {
+		s.Deadline = now.Add(w.GetTimeout().AsDuration())
+	}
+	q := Request{Input: s.Input, Args: s.Args}
+	if err := q.check(); err != nil {
+		s.Refuse = fault.From(err)
+	} else if _, err := skein.NewFunction("u", s.Function); s.Entry == nil && err != nil {
+		s.Refuse = fault.From(err)
+	}
+	return s, nil
+}
+
+func fromWait(w *plannerv1.Wait) (Wait, error) {
+	id, err := toID(w.GetCallId())
+	if err != nil {
+		return Wait{}, err
+	}
+	children, err := toIDs(w.GetChildIds())
+	return Wait{ID: id, Children: children, Timeout: w.GetTimeout().AsDuration()}, err
+}
+
 func fromOutcome(o *callv1.Outcome) (skein.CallID, skein.Result, error) {
-	var id skein.CallID
-	if n := copy(id[:], o.GetCallId()); n != len(id) || n != len(o.GetCallId()) {
-		return id, skein.Result{}, fault.Invalid.New("BAD_OUTCOME", "an outcome names no call")
+	id, err := toID(o.GetCallId())
+	if err != nil {
+		return id, skein.Result{}, err
 	}
 	res := skein.Result{
 		Output: o.GetOutput(), ExitCode: o.GetExitCode(), Reason: o.GetReason(), Message: o.GetMessage(), Log: o.GetLog(),
@@ -63,11 +128,12 @@ func toCall(r *Record) *callv1.Call {
 		Attempt: r.Attempt, Executor: r.Executor, ColdStart: r.Cold, TraceId: r.TraceID, CreateTime: toTime(r.Created),
 		StartTime: toTime(r.Started), EndTime: toTime(r.Ended), Deadline: toTime(r.Deadline), ExpireTime: toTime(r.Expires),
 		MemoryPeakBytes: r.Memory, InputBytes: r.InputSize, OutputBytes: int64(len(r.Output)), LogBytes: int64(len(r.Log)),
+		RootId: r.Root.String(), Depth: r.Depth,
 	}
 	if !r.Started.IsZero() {
-		c.QueueTime = durationpb.New(r.Started.Sub(r.Created))
+		c.QueueTime = durationpb.New(r.queued())
 		if !r.Ended.IsZero() {
-			c.RunTime, c.CpuTime = durationpb.New(r.Ended.Sub(r.Started)), durationpb.New(r.CPU)
+			c.RunTime, c.CpuTime = durationpb.New(r.ran()), durationpb.New(r.CPU)
 		}
 	}
 	return c

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"container/heap"
 	"container/list"
+	"maps"
+	"slices"
 	"time"
 
 	"skein.dev"
@@ -14,13 +16,15 @@ import (
 // each method takes the time and an event, changes the state and returns what has to be done about it. It starts nothing,
 // waits for nothing and reads no clock, so a test can drive it through any history. It is not safe for concurrent use.
 //
-// A slot in use is never counted: it is a call in an executor's running map, which only the executor's own words, or
-// its end, take out again.
+// A slot in use is never counted: it is a call in an executor's running map that does not wait for others, and only the
+// executor's own words, or its end, change either.
 type Core struct {
 	limits    Limits
 	calls     map[skein.CallID]*record
 	executors map[string]*executor
+	places    places
 	queue     queue
+	lookups   map[lookup][]pending // spawns by what they wait for; none is in calls yet
 	deadlines deadlineHeap
 	listed    *list.List // of *record, all of them in the order of acceptance
 	ended     *list.List // of *record in the order of their ends: the history
@@ -39,6 +43,8 @@ type Limits struct {
 	HistoryCalls int           // ended calls that are remembered
 	HistoryBytes int64         // with their outputs and logs
 	HistoryAge   time.Duration // and for how long
+	TreeCalls    int           // that may descend from one call from outside, itself included
+	TreeBytes    int64         // inputs of a tree's calls that wait for a slot
 	Silence      time.Duration // an executor that says nothing for so long is lost
 	Overdue      time.Duration // past its deadline, how long an executor may take to say that a call has ended
 }
@@ -47,7 +53,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		QueueCalls: 10_000, QueueBytes: 256 << 20, HistoryCalls: 100_000, HistoryBytes: 64 << 20, HistoryAge: 24 * time.Hour,
-		Silence: 5 * time.Second, Overdue: 2 * time.Second,
+		TreeCalls: skein.MaxTree, TreeBytes: 64 << 20, Silence: 5 * time.Second, Overdue: 2 * time.Second,
 	}
 }
 
@@ -70,7 +76,9 @@ type Record struct {
 // record is a Record with its places in the core's structures.
 type record struct {
 	Record
-	children []skein.CallID
+	kin
+	tree     *tree          // nil for a call from outside that made no call
+	children []skein.CallID // all it made, in their order
 	bodyHash [32]byte
 	due      time.Time     // when Tick ends it
 	heapAt   int           // in deadlines; -1 if not there
@@ -87,8 +95,15 @@ type requestKey struct {
 type executor struct {
 	Executor
 	running map[skein.CallID]*record
+	waiting map[skein.CallID]waiting // those of them that gave their slots back
 	loaded  map[skein.Digest]struct{}
+	seat    int // in places
+	level   int // there; -1 if it has no free slot or takes no calls
 }
+
+// used is how many slots are in use. It can be more than there are: a call that waited takes its slot again, and one that
+// was started there takes a free one, while another is on its way to it.
+func (ex *executor) used() int { return len(ex.running) - len(ex.waiting) }
 
 // Executor is what an executor said of itself.
 type Executor struct {
@@ -104,12 +119,15 @@ type Executor struct {
 	Modules    int
 }
 
-// Command is something the core wants done.
+// Command is something the core wants done before it hears of the next event: until then the list is not used again, and
+// Call, which is its own record, does not change. A record that has ended never does, so it may be kept.
 type Command struct {
 	Kind     CommandKind
-	Executor string // Dispatch, CancelOn, Drop
+	Executor string // whom it concerns; none for Ended and Resolve
 	Call     *Record
 	Reason   string
+	Message  string         // Refused
+	Function skein.Function // Resolve
 }
 
 // CommandKind tells the commands apart.
@@ -117,24 +135,33 @@ type CommandKind uint8
 
 // The commands.
 const (
-	Dispatch CommandKind = iota + 1 // send Call to Executor
-	CancelOn                        // tell Executor to stop Call
-	Ended                           // wake those who wait for Call
-	Drop                            // close Executor's stream
+	Dispatch   CommandKind = iota + 1 // send Call to Executor
+	CancelOn                          // tell Executor to stop Call
+	Ended                             // wake those who wait for Call
+	Drop                              // close Executor's stream
+	Accepted                          // tell Executor that the spawned Call is one, and its version
+	Refused                           // tell Executor that the spawned Call is none, and why
+	ChildEnded                        // tell Executor, where Call's parent runs, how Call ended elsewhere
+	Resolve                           // look Function up for the tree whose root is Call, and answer by Resolved
 )
 
 // NewCore is a planner that knows nothing yet.
 func NewCore(limits Limits) *Core {
 	return &Core{
 		limits: limits, calls: map[skein.CallID]*record{}, executors: map[string]*executor{},
-		queue: newQueue(), listed: list.New(), ended: list.New(), requests: map[requestKey]skein.CallID{},
+		places: newPlaces(), queue: newQueue(), lookups: map[lookup][]pending{}, listed: list.New(), ended: list.New(), requests: map[requestKey]skein.CallID{},
 	}
 }
 
-// take gives the commands gathered by the event and starts anew.
+// take gives the commands gathered by the event and starts anew. They are the caller's until the next event.
 func (c *Core) take() []Command {
 	out := c.commands
-	c.commands = nil
+	if c.commands = out[:0]; cap(out) > 1024 { // a rare flood must not be kept
+		c.commands = nil
+	}
+	if len(out) == 0 {
+		return nil
+	}
 	return out
 }
 
@@ -151,32 +178,52 @@ func (c *Core) Submit(now time.Time, call skein.Call, requestID, traceID string,
 			return id, nil, nil
 		}
 	}
-	if err := c.queue.admits(call, c.limits, c.hasFreeSlot()); err != nil {
+	if err := c.queue.admits(call, c.limits, !c.places.free.empty()); err != nil {
 		return call.ID, nil, err
 	}
-	c.seq++
 	r := &record{
-		Record: Record{
-			Call: call, State: skein.Queued, RequestID: requestID, TraceID: traceID, Created: now, Seq: c.seq,
-			InputSize: int64(len(call.Input)),
-		},
+		Record:   Record{Call: call, RequestID: requestID, TraceID: traceID},
 		bodyHash: bodyHash,
-		due:      call.Deadline,
-		heapAt:   -1,
 	}
-	r.Attempt = 1
-	r.listedAt = c.listed.PushBack(r)
-	c.calls[call.ID] = r
+	r.Root = r.ID
 	if requestID != "" {
 		c.requests[key] = call.ID
 	}
-	if parent := c.calls[call.Parent]; parent != nil {
-		parent.children = append(parent.children, call.ID)
-	}
-	heap.Push(&c.deadlines, r)
-	c.queue.push(r)
-	c.schedule(now)
+	c.enter(now, r)
+	c.begin(now, r)
 	return call.ID, c.take(), nil
+}
+
+// enter gives a call that is accepted its places in the books.
+func (c *Core) enter(now time.Time, r *record) {
+	c.seq++
+	r.Attempt, r.State, r.Created, r.Seq, r.InputSize = 1, skein.Queued, now, c.seq, int64(len(r.Input))
+	r.due = r.Deadline
+	r.listedAt = c.listed.PushBack(r)
+	c.calls[r.ID] = r
+	heap.Push(&c.deadlines, r)
+}
+
+// begin gives a call a slot, or a place in the queue if there is none: while calls wait no slot is free.
+func (c *Core) begin(now time.Time, r *record) {
+	if c.queue.len() == 0 && now.Before(r.Deadline) {
+		if ex := c.place(r); ex != nil {
+			c.run(now, ex, r)
+			c.emit(Dispatch, ex.ID, r, "")
+			return
+		}
+	}
+	c.queue.push(r)
+	if r.tree != nil {
+		r.tree.waiting += weight(&r.Call)
+	}
+}
+
+func (c *Core) dequeue(r *record) {
+	c.queue.remove(r)
+	if r.tree != nil {
+		r.tree.waiting -= weight(&r.Call)
+	}
 }
 
 // schedule moves calls from the queue to free slots.
@@ -191,50 +238,29 @@ func (c *Core) schedule(now time.Time) {
 			c.stop(now, r, overdue)
 			continue
 		}
-		c.queue.remove(r)
+		c.dequeue(r)
 		c.queue.pass(r)
-		r.State, r.Executor, r.Started = skein.Running, ex.ID, now
-		r.due = r.Deadline.Add(c.limits.Overdue) // the executor keeps the deadline; ours is for one that does not
-		heap.Fix(&c.deadlines, r.heapAt)
-		ex.running[r.ID] = r
+		c.run(now, ex, r)
 		c.emit(Dispatch, ex.ID, r, "")
 	}
 }
 
-// place picks the executor for a call: one that holds the module before one that does not, then the fullest, so that
-// others stay empty; nil if no slot is free.
+// run puts a call on an executor.
+func (c *Core) run(now time.Time, ex *executor, r *record) {
+	r.State, r.Executor, r.Started = skein.Running, ex.ID, now
+	r.due = r.Deadline.Add(c.limits.Overdue) // the executor keeps the deadline; ours is for one that does not
+	heap.Fix(&c.deadlines, r.heapAt)
+	ex.running[r.ID] = r
+	c.places.update(ex)
+}
+
+// place picks the executor for a call; nil if no slot is free.
 func (c *Core) place(r *record) *executor {
-	var best *executor
-	var bestWarm bool
-	for _, ex := range c.executors {
-		if ex.Draining || len(ex.running) >= ex.Slots {
-			continue
-		}
-		_, warm := ex.loaded[r.Version.Digest]
-		if best == nil || better(ex, warm, best, bestWarm) {
-			best, bestWarm = ex, warm
-		}
+	var near *executor
+	if r.parent != nil {
+		near = c.executors[r.parent.Executor]
 	}
-	return best
-}
-
-func better(a *executor, aWarm bool, b *executor, bWarm bool) bool {
-	if aWarm != bWarm {
-		return aWarm
-	}
-	if d := cmp.Compare(len(a.running), len(b.running)); d != 0 {
-		return d > 0
-	}
-	return a.ID < b.ID
-}
-
-func (c *Core) hasFreeSlot() bool {
-	for _, ex := range c.executors {
-		if !ex.Draining && len(ex.running) < ex.Slots {
-			return true
-		}
-	}
-	return false
+	return c.places.pick(r.Version.Digest, near)
 }
 
 // Attach adds an executor.
@@ -244,20 +270,29 @@ func (c *Core) Attach(now time.Time, ex Executor) ([]Command, error) {
 			WithHint("give each executor its own --name, or none")
 	}
 	ex.Attached, ex.LastHeard = now, now
-	c.executors[ex.ID] = &executor{Executor: ex, running: map[skein.CallID]*record{}, loaded: map[skein.Digest]struct{}{}}
+	e := &executor{
+		Executor: ex, running: map[skein.CallID]*record{}, waiting: map[skein.CallID]waiting{}, loaded: map[skein.Digest]struct{}{},
+	}
+	c.executors[ex.ID] = e
+	c.places.seat(e)
 	c.schedule(now)
 	return c.take(), nil
 }
 
-// Detach removes an executor; calls that it still had have failed.
+// Detach removes an executor; calls that it still had have failed, and what is below them is cancelled.
 func (c *Core) Detach(now time.Time, id, why string) []Command {
 	ex := c.executors[id]
 	if ex == nil {
 		return nil
 	}
 	delete(c.executors, id)
-	for _, r := range ex.running {
+	c.places.leave(ex)
+	lost := slices.SortedFunc(maps.Values(ex.running), func(a, b *record) int { return cmp.Compare(a.Seq, b.Seq) })
+	for _, r := range lost {
 		c.end(now, r, skein.Result{State: skein.Failed, Reason: "EXECUTOR_LOST", Message: "executor " + id + " was lost: " + why, Executor: id})
+	}
+	for _, r := range lost {
+		c.sever(now, r, "was lost with its executor")
 	}
 	c.schedule(now)
 	return c.take()
@@ -271,10 +306,10 @@ func (c *Core) Heartbeat(now time.Time, id string, memoryUsed int64, loaded, unl
 	}
 	ex.LastHeard, ex.MemoryUsed = now, memoryUsed
 	for _, d := range loaded {
-		ex.loaded[d] = struct{}{}
+		c.places.load(ex, d)
 	}
 	for _, d := range unloaded {
-		delete(ex.loaded, d)
+		c.places.unload(ex, d)
 	}
 }
 
@@ -282,6 +317,7 @@ func (c *Core) Heartbeat(now time.Time, id string, memoryUsed int64, loaded, unl
 func (c *Core) Drain(now time.Time, id string) {
 	if ex := c.executors[id]; ex != nil {
 		ex.Draining, ex.LastHeard = true, now
+		c.places.update(ex)
 	}
 }
 
@@ -298,8 +334,10 @@ func (c *Core) Outcome(now time.Time, executorID string, id skein.CallID, attemp
 		return nil
 	}
 	delete(ex.running, id)
+	delete(ex.waiting, id)
+	c.places.update(ex)
 	if res.Cold {
-		ex.loaded[r.Version.Digest] = struct{}{}
+		c.places.load(ex, r.Version.Digest)
 	}
 	res.Executor = executorID
 	c.end(now, r, res)
@@ -307,13 +345,22 @@ func (c *Core) Outcome(now time.Time, executorID string, id skein.CallID, attemp
 	return c.take()
 }
 
-// Cancel ends a call on request. What runs is told to stop; its slot is free once its executor says so.
+// Cancel ends a call on request, and all below it: also what a call that has ended left behind. What runs is told to stop;
+// its slot is free once its executor says so.
 func (c *Core) Cancel(now time.Time, id skein.CallID) []Command {
-	if r := c.calls[id]; r != nil && !r.State.Terminal() {
-		c.stop(now, r, skein.Result{State: skein.Cancelled, Reason: "CANCELLED", Message: "the call was cancelled"})
+	if r := c.calls[id]; r != nil {
+		c.cancel(now, r)
 		c.schedule(now)
 	}
 	return c.take()
+}
+
+func (c *Core) cancel(now time.Time, r *record) {
+	if r.State.Terminal() {
+		c.sever(now, r, "was cancelled")
+		return
+	}
+	c.stop(now, r, skein.Result{State: skein.Cancelled, Reason: "CANCELLED", Message: "the call was cancelled"})
 }
 
 // Tick does what time alone causes: deadlines, silent executors, forgotten history.
@@ -353,7 +400,7 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 		return
 	}
 	if r.queuedAt != nil {
-		c.queue.remove(r)
+		c.dequeue(r)
 	}
 	if r.heapAt >= 0 {
 		heap.Remove(&c.deadlines, r.heapAt)
@@ -361,7 +408,18 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 	r.Result, r.State, r.Executor, r.Ended = res, res.State, res.Executor, now
 	r.Expires = now.Add(c.limits.HistoryAge)
 	r.Input, r.Args, r.Trace = nil, nil, nil // nobody asks for them, and the history's size does not count them
-	c.emit(Ended, r.Executor, r, "")
+	c.emit(Ended, "", r, "")
+	if p := r.parent; p != nil && p.State == skein.Running && p.Executor != r.Executor && c.executors[p.Executor] != nil {
+		c.emit(ChildEnded, p.Executor, r, "")
+	}
+	switch {
+	case r.severed: // whoever did it sees to all that is below
+	case res.State == skein.Cancelled:
+		c.sever(now, r, "was cancelled")
+	case res.State == skein.TimedOut:
+		c.sever(now, r, "timed out")
+	}
+	prune(r)
 	c.ended.PushBack(r)
 	c.endedSize += r.size()
 	c.forget(now)
@@ -388,8 +446,7 @@ func (c *Core) forget(now time.Time) {
 }
 
 func (c *Core) emit(kind CommandKind, executor string, r *record, reason string) {
-	copied := r.Record
-	c.commands = append(c.commands, Command{Kind: kind, Executor: executor, Call: &copied, Reason: reason})
+	c.commands = append(c.commands, Command{Kind: kind, Executor: executor, Call: &r.Record, Reason: reason})
 }
 
 // deadlineHeap orders the calls that have not ended by when Tick is to end them.

@@ -18,7 +18,7 @@ var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func testLimits() Limits {
 	return Limits{
 		QueueCalls: 8, QueueBytes: 800, HistoryCalls: 6, HistoryBytes: 1 << 20, HistoryAge: time.Hour,
-		Silence: 5 * time.Second, Overdue: 2 * time.Second,
+		TreeCalls: 20, TreeBytes: 300, Silence: 5 * time.Second, Overdue: 2 * time.Second,
 	}
 }
 
@@ -53,6 +53,14 @@ func (s *story) did(commands []Command) {
 			s.got = append(s.got, strings.TrimSpace(fmt.Sprintf("ended %s %s %s", name, c.Call.State, c.Call.Reason)))
 		case Drop:
 			s.got = append(s.got, "drop "+c.Executor)
+		case Accepted:
+			s.got = append(s.got, fmt.Sprintf("%s: accepted %s version %d", c.Executor, name, c.Call.Version.Number))
+		case Refused:
+			s.got = append(s.got, fmt.Sprintf("%s: refused %s %s", c.Executor, name, c.Reason))
+		case ChildEnded:
+			s.got = append(s.got, fmt.Sprintf("%s: child %s %s", c.Executor, name, c.Call.State))
+		case Resolve:
+			s.got = append(s.got, fmt.Sprintf("resolve %s for %s", c.Function, name))
 		}
 	}
 }

@@ -12,115 +12,6 @@ import (
 	"skein.dev/platform/fault"
 )
 
-// audit says what is wrong within a core's books, whatever happened to it before.
-func audit(c *Core) error {
-	alive := 0
-	for id, r := range c.calls {
-		queued, running := r.queuedAt != nil, false
-		if ex := c.executors[r.Executor]; ex != nil {
-			running = ex.running[id] == r
-		}
-		heaped := r.heapAt >= 0 && r.heapAt < len(c.deadlines) && c.deadlines[r.heapAt] == r
-		switch {
-		case r.State == skein.Queued && queued && !running && heaped && r.Executor == "":
-			alive++
-		case r.State == skein.Running && !queued && running && heaped:
-			alive++
-		case r.State.Terminal() && !queued && r.heapAt == -1 && !r.Ended.IsZero() && r.Input == nil && r.Args == nil:
-		default:
-			return fmt.Errorf("call %s is %s, queued %v, running %v, in deadlines %v (%d)", id, r.State, queued, running, heaped, r.heapAt)
-		}
-		if r.RequestID != "" && c.requests[requestKey{r.Function, r.RequestID}] != id {
-			return fmt.Errorf("request %q of call %s is not known", r.RequestID, id)
-		}
-	}
-	if alive != len(c.deadlines) {
-		return fmt.Errorf("%d calls are alive, %d have deadlines", alive, len(c.deadlines))
-	}
-	for i := 1; i < len(c.deadlines); i++ {
-		if c.deadlines[i].due.Before(c.deadlines[(i-1)/2].due) {
-			return fmt.Errorf("deadlines are no heap at %d", i)
-		}
-	}
-	for k, id := range c.requests {
-		if r := c.calls[id]; r == nil || r.RequestID != k.id || r.Function != k.fn {
-			return fmt.Errorf("request %v stands for %s, which is %+v", k, id, r)
-		}
-	}
-	for id, ex := range c.executors {
-		for callID, r := range ex.running {
-			if r.Executor != id || r.ID != callID || !r.State.Terminal() && c.calls[callID] != r {
-				return fmt.Errorf("executor %s runs %+v", id, r.Record)
-			}
-		}
-		if len(ex.running) > ex.Slots {
-			return fmt.Errorf("executor %s runs %d calls on %d slots", id, len(ex.running), ex.Slots)
-		}
-		if c.queue.len() > 0 && !ex.Draining && len(ex.running) < ex.Slots {
-			return fmt.Errorf("%d calls wait although %s has a free slot", c.queue.len(), id)
-		}
-	}
-	if err := auditQueue(c); err != nil {
-		return err
-	}
-	return auditHistory(c)
-}
-
-func auditQueue(c *Core) error {
-	q := &c.queue
-	calls, bytes := 0, int64(0)
-	for e := q.turns.Front(); e != nil; e = e.Next() {
-		ln := e.Value.(*line)
-		if ln.turn != e || q.lines[ln.user] != ln || ln.calls.Len() == 0 {
-			return fmt.Errorf("the line of %s is wrong", ln.user)
-		}
-		mine := int64(0)
-		for f := ln.calls.Front(); f != nil; f = f.Next() {
-			r := f.Value.(*record)
-			if r.queuedAt != f || r.Function.User != ln.user || c.calls[r.ID] != r {
-				return fmt.Errorf("the line of %s holds %+v", ln.user, r.Record)
-			}
-			mine += weight(&r.Call)
-		}
-		if mine != ln.bytes {
-			return fmt.Errorf("the line of %s has %d bytes, it says %d", ln.user, mine, ln.bytes)
-		}
-		calls, bytes = calls+ln.calls.Len(), bytes+mine
-	}
-	if calls != q.calls || bytes != q.bytes || len(q.lines) != q.turns.Len() {
-		return fmt.Errorf("the queue has %d calls of %d bytes, it says %d of %d", calls, bytes, q.calls, q.bytes)
-	}
-	if q.calls > c.limits.QueueCalls || q.bytes > c.limits.QueueBytes {
-		return fmt.Errorf("the queue has %d calls of %d bytes, which is over its limits", q.calls, q.bytes)
-	}
-	return nil
-}
-
-func auditHistory(c *Core) error {
-	size, seq := int64(0), uint64(0)
-	for e := c.ended.Front(); e != nil; e = e.Next() {
-		r := e.Value.(*record)
-		if !r.State.Terminal() || c.calls[r.ID] != r {
-			return fmt.Errorf("the history holds %+v", r.Record)
-		}
-		size += r.size()
-	}
-	if size != c.endedSize || size > c.limits.HistoryBytes || c.ended.Len() > c.limits.HistoryCalls {
-		return fmt.Errorf("the history has %d calls of %d bytes, it says %d", c.ended.Len(), size, c.endedSize)
-	}
-	if c.ended.Len()+len(c.deadlines) != len(c.calls) || c.listed.Len() != len(c.calls) {
-		return fmt.Errorf("%d ended and %d alive are %d calls, %d listed", c.ended.Len(), len(c.deadlines), len(c.calls), c.listed.Len())
-	}
-	for e := c.listed.Front(); e != nil; e = e.Next() {
-		r := e.Value.(*record)
-		if r.Seq <= seq || r.listedAt != e || c.calls[r.ID] != r {
-			return fmt.Errorf("the list holds %d after %d", r.Seq, seq)
-		}
-		seq = r.Seq
-	}
-	return nil
-}
-
 // model is what a core must amount to, by the simplest means: what was said to it and what it commanded.
 type model struct {
 	rng     *rand.Rand
@@ -131,6 +22,7 @@ type model struct {
 	execs   map[string]*modelExecutor
 	dropped []string // told to be dropped, not yet detached
 	names   int
+	modelTrees
 }
 
 type modelCall struct {
@@ -139,19 +31,30 @@ type modelCall struct {
 	hash      byte
 	ran       string // executor it was given to
 	final     *Record
+
+	parent *modelCall
+	root   *modelCall
+	made   int  // children
+	cut    bool // cancelled, timed out or lost: nothing may be alive below it
+	// of roots
+	versions map[string]skein.Version
+	size     int // calls of the tree
 }
 
 type modelExecutor struct {
 	slots    int
 	draining bool
 	holds    map[skein.CallID]bool // given to it, no right outcome yet
+	waits    map[skein.CallID]bool // of those, calls that gave their slots back
 	heard    time.Time
 }
 
-// waiting is how many calls of a user (all users if none is named) wait, and their bytes.
+func (e *modelExecutor) used() int { return len(e.holds) - len(e.waits) }
+
+// waiting is how many calls from outside of a user (all users if none is named) wait, and their bytes.
 func (m *model) waiting(user skein.User) (n int, bytes int64) {
 	for _, id := range m.order {
-		if k := m.calls[id]; k.final == nil && k.ran == "" && (user == "" || user == k.call.Function.User) {
+		if k := m.calls[id]; k.final == nil && k.ran == "" && k.parent == nil && (user == "" || user == k.call.Function.User) {
 			n++
 			bytes += weight(&k.call)
 		}
@@ -161,12 +64,24 @@ func (m *model) waiting(user skein.User) (n int, bytes int64) {
 
 // obey takes the core's commands and says which of them it must not have given.
 func (m *model) obey(commands []Command) error {
-	var cancelled *skein.CallID // CancelOn is followed at once by that call's end
+	var cancelled *skein.CallID // CancelOn is followed at once by that call's end, or the refusal of it
+	var tells *modelCall        // and the end of a call at once by its parent's executor being told, if it must be
 	for _, cmd := range commands {
-		if cancelled != nil && (cmd.Kind != Ended || cmd.Call.ID != *cancelled) {
+		if cancelled != nil && (cmd.Kind != Ended && cmd.Kind != Refused || cmd.Call.ID != *cancelled) {
 			return fmt.Errorf("call %s is cancelled, then comes %+v", cancelled, cmd)
 		}
-		cancelled = nil
+		if (tells != nil) != (cmd.Kind == ChildEnded) || tells != nil && (cmd.Call.ID != tells.call.ID || cmd.Executor != tells.parent.ran || cmd.Call.State != tells.final.State) {
+			return fmt.Errorf("call %s ended, then comes %+v", tells.call.ID, cmd)
+		}
+		cancelled, tells = nil, nil
+		if other, err := m.obeyTree(&cmd); err != nil {
+			return err
+		} else if other {
+			if cmd.Kind == CancelOn {
+				cancelled = &cmd.Call.ID
+			}
+			continue
+		}
 		if cmd.Kind == Drop {
 			ex := m.execs[cmd.Executor]
 			if ex == nil || m.now.Sub(ex.heard) <= m.c.limits.Silence {
@@ -183,7 +98,7 @@ func (m *model) obey(commands []Command) error {
 		}
 		switch ex := m.execs[cmd.Executor]; cmd.Kind {
 		case Dispatch:
-			if k.ran != "" || ex == nil || ex.draining || len(ex.holds) >= ex.slots || !m.now.Before(k.call.Deadline) {
+			if k.ran != "" || ex == nil || ex.draining || ex.used() >= ex.slots || !m.now.Before(k.call.Deadline) {
 				return fmt.Errorf("dispatch of %s (it was on %q) to %q: %+v", cmd.Call.ID, k.ran, cmd.Executor, ex)
 			}
 			if len(cmd.Call.Input) != len(k.call.Input) || cmd.Call.Attempt != 1 {
@@ -200,8 +115,16 @@ func (m *model) obey(commands []Command) error {
 			if !cmd.Call.State.Terminal() || cmd.Call.Executor != k.ran {
 				return fmt.Errorf("ended: %+v", cmd.Call)
 			}
-			k.final = cmd.Call
+			final := *cmd.Call
+			k.final = &final
+			k.cut = k.cut || cmd.Call.State == skein.Cancelled || cmd.Call.State == skein.TimedOut
+			if p := k.parent; p != nil && p.final == nil && p.ran != "" && p.ran != k.ran && m.execs[p.ran] != nil {
+				tells = k
+			}
 		}
+	}
+	if tells != nil {
+		return fmt.Errorf("nobody is told that call %s ended", tells.call.ID)
 	}
 	if cancelled != nil {
 		return fmt.Errorf("call %s is cancelled and does not end", cancelled)
@@ -209,16 +132,25 @@ func (m *model) obey(commands []Command) error {
 	return nil
 }
 
+// forget takes out what the core may forget; a command for it would be one for an unknown call.
+func (m *model) forget() {
+	m.order = slices.DeleteFunc(m.order, func(id skein.CallID) bool {
+		gone := m.c.calls[id] == nil && m.calls[id].final != nil
+		if gone {
+			delete(m.calls, id)
+		}
+		return gone
+	})
+}
+
 // compare checks that the core knows what the model does.
 func (m *model) compare() error {
+	m.forget()
 	for id, k := range m.calls {
 		r := m.c.calls[id]
 		switch {
 		case r == nil && k.final == nil:
 			return fmt.Errorf("call %s was forgotten before its end", id)
-		case r == nil:
-			delete(m.calls, id) // forgotten; a command for it would be one for an unknown call
-			m.order = slices.DeleteFunc(m.order, func(o skein.CallID) bool { return o == id })
 		case k.final != nil && (r.State != k.final.State || r.Reason != k.final.Reason || r.Ended != k.final.Ended || string(r.Output) != string(k.final.Output)):
 			return fmt.Errorf("call %s ended as %+v and now is %+v", id, k.final, r.Record)
 		case k.final == nil && r.State != map[bool]skein.CallState{true: skein.Queued, false: skein.Running}[k.ran == ""]:
@@ -233,9 +165,19 @@ func (m *model) compare() error {
 		if len(running) != len(ex.holds) {
 			return fmt.Errorf("executor %s uses %d slots, it holds %d calls", name, len(running), len(ex.holds))
 		}
+		if used := m.c.executors[name].used(); used != ex.used() {
+			return fmt.Errorf("executor %s uses %d slots, %d of those it holds do not wait", name, used, ex.used())
+		}
 		for id := range ex.holds {
 			if running[id] == nil {
 				return fmt.Errorf("executor %s holds %s, the core does not know", name, id)
+			}
+		}
+	}
+	for id, k := range m.calls {
+		for p := k.parent; p != nil && k.final == nil; p = p.parent {
+			if p.cut {
+				return fmt.Errorf("call %s is alive, call %s above it was cancelled, timed out or lost", id, p.call.ID)
 			}
 		}
 	}
@@ -262,7 +204,7 @@ func (m *model) executor() string { return some(m, slices.Sorted(maps.Keys(m.exe
 func (m *model) submit() error {
 	call := skein.Call{
 		ID: m.id(), Function: skein.Function{User: some(m, []skein.User{"ann", "ann", "ann", "bob", "cid"}), Name: some(m, []string{"f", "g"})},
-		Input: make([]byte, m.rng.IntN(60)), Args: []string{"x"}, Parent: some(m, m.order),
+		Input: make([]byte, m.rng.IntN(60)), Args: []string{"x"},
 		Deadline: m.now.Add(time.Duration(m.rng.IntN(8000)) * time.Millisecond),
 	}
 	call.Version.Digest[0] = byte(m.rng.IntN(3))
@@ -279,7 +221,10 @@ func (m *model) submit() error {
 	}
 	l, free := m.c.limits, false
 	for _, ex := range m.execs {
-		free = free || !ex.draining && len(ex.holds) < ex.slots
+		free = free || !ex.draining && ex.used() < ex.slots
+	}
+	for _, k := range m.calls {
+		free = free && (k.final != nil || k.ran != "")
 	}
 	all, bytes := m.waiting("")
 	mine, myBytes := m.waiting(call.Function.User)
@@ -287,7 +232,9 @@ func (m *model) submit() error {
 	room := free || all < l.QueueCalls && mine < (l.QueueCalls+1)/2 && bytes+size <= l.QueueBytes && (mine == 0 || myBytes+size <= l.QueueBytes/2)
 
 	if joins == nil && room {
-		m.calls[call.ID] = &modelCall{call: call, requestID: requestID, hash: hash}
+		k := &modelCall{call: call, requestID: requestID, hash: hash, size: 1, versions: map[string]skein.Version{call.Function.Name: call.Version}}
+		k.root = k
+		m.calls[call.ID] = k
 		m.order = append(m.order, call.ID)
 	}
 	id, commands, err := m.c.Submit(m.now, call, requestID, "", [32]byte{hash})
@@ -337,6 +284,7 @@ func (m *model) outcome() error {
 	}
 	if right {
 		delete(ex.holds, id)
+		delete(ex.waits, id)
 	}
 	times := 1 + m.rng.IntN(2)
 	for n := range times {
@@ -360,6 +308,13 @@ func (m *model) detach(name string) error {
 	m.dropped = slices.DeleteFunc(m.dropped, func(d string) bool { return d == name })
 	ex := m.execs[name]
 	delete(m.execs, name)
+	if ex != nil {
+		for id := range ex.holds {
+			if k := m.calls[id]; k != nil {
+				k.cut = true
+			}
+		}
+	}
 	commands := m.c.Detach(m.now, name, "test")
 	if err := m.obey(commands); err != nil || ex == nil {
 		return err
@@ -380,7 +335,7 @@ func (m *model) attach() error {
 	}
 	taken := m.execs[name] != nil
 	if !taken {
-		m.execs[name] = &modelExecutor{slots: slots, holds: map[skein.CallID]bool{}, heard: m.now}
+		m.execs[name] = &modelExecutor{slots: slots, holds: map[skein.CallID]bool{}, waits: map[skein.CallID]bool{}, heard: m.now}
 	}
 	commands, err := m.c.Attach(m.now, Executor{ID: name, Slots: slots})
 	if taken != (err != nil) {
@@ -418,12 +373,24 @@ func (m *model) step() error {
 		m.now = m.now.Add(time.Duration(m.rng.IntN(1500)) * time.Millisecond)
 	}
 	switch p := m.rng.IntN(100); {
-	case p < 38:
+	case p < 15:
 		return m.submit()
-	case p < 72:
+	case p < 40:
+		return m.spawn()
+	case p < 47:
+		return m.resolve()
+	case p < 55:
+		return m.wait()
+	case p < 73:
 		return m.outcome()
-	case p < 78:
-		return m.obey(m.c.Cancel(m.now, some(m, append([]skein.CallID{{}}, m.order...))))
+	case p < 77:
+		id := some(m, append([]skein.CallID{{}}, m.order...))
+		if k := m.calls[id]; k != nil {
+			k.cut = true
+		}
+		return m.obey(m.c.Cancel(m.now, id))
+	case p < 79:
+		return m.cancelChildren()
 	case p < 81:
 		return m.attach()
 	case p < 82:
@@ -455,12 +422,13 @@ func TestModel(t *testing.T) {
 	if testing.Short() {
 		seeds = 20
 	}
+	calls, children := 0, 0
 	for seed := range seeds {
 		m := &model{
 			rng: rand.New(rand.NewPCG(seed, 1)), now: t0, calls: map[skein.CallID]*modelCall{}, execs: map[string]*modelExecutor{},
-			c: NewCore(Limits{
+			modelTrees: newModelTrees(), c: NewCore(Limits{
 				QueueCalls: 12, QueueBytes: 300, HistoryCalls: 20, HistoryBytes: 40_000, HistoryAge: 10 * time.Second,
-				Silence: 2 * time.Second, Overdue: time.Second,
+				TreeCalls: 20, TreeBytes: 200, Silence: 2 * time.Second, Overdue: time.Second,
 			}),
 		}
 		for step := range steps {
@@ -472,14 +440,25 @@ func TestModel(t *testing.T) {
 				t.Fatalf("seed %d, step %d: %v", seed, step, err)
 			}
 		}
-		// Time alone ends everything that is left.
+		// Time alone ends everything that is left, once the look-ups are answered.
 		m.now = m.now.Add(time.Minute)
 		err := m.obey(m.c.Tick(m.now))
+		for err == nil && len(m.asked) > 0 {
+			err = m.resolve()
+		}
+		if err == nil {
+			err = m.obey(m.c.Tick(m.now))
+		}
 		if err == nil {
 			err = m.compare()
 		}
-		if err != nil || len(m.c.deadlines) != 0 || m.c.queue.len() != 0 {
+		if err != nil || len(m.c.deadlines) != 0 || m.c.queue.len() != 0 || len(m.c.lookups) != 0 {
 			t.Fatalf("seed %d: %d calls and a queue of %d outlive their deadlines: %v", seed, len(m.c.deadlines), m.c.queue.len(), err)
 		}
+		calls, children = calls+int(m.c.seq), children+m.accepts
+	}
+	t.Logf("%d calls, %d of them made by others", calls, children)
+	if children < calls/5 || calls < int(seeds)*250 { // a model that is refused everything proves nothing
+		t.Errorf("%d calls, %d of them made by others: too few", calls, children)
 	}
 }

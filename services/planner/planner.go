@@ -26,7 +26,7 @@ import (
 // Planner places calls on executors and keeps their records.
 //
 // Lock order: mu, then a stream's. Commands of the core are carried out under it, and none of them blocks: a stream's outbox is
-// bounded by its executor's slots, a waiter is a closed channel.
+// bounded by its executor's slots and what its calls made, a waiter is a closed channel.
 type Planner struct {
 	log      *slog.Logger
 	resolve  func(context.Context, skein.Function) (skein.Version, error)
@@ -35,6 +35,7 @@ type Planner struct {
 	core     *Core
 	waiters  map[skein.CallID]*waiter
 	streams  map[string]*stream
+	filled   []*stream // those with something new in their outboxes, whose senders sleep still
 	draining bool
 }
 
@@ -59,7 +60,6 @@ type Request struct {
 	Args      []string
 	Timeout   time.Duration // 0 for DefaultTimeout
 	RequestID string
-	Parent    skein.CallID
 }
 
 // Limits of a request.
@@ -160,7 +160,7 @@ func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, erro
 	}
 	now := p.now()
 	call := skein.Call{
-		ID: skein.NewCallID(), Function: q.Function, Version: version, Parent: q.Parent, Input: q.Input, Args: q.Args,
+		ID: skein.NewCallID(), Function: q.Function, Version: version, Input: q.Input, Args: q.Args,
 		Deadline: now.Add(q.Timeout), Trace: map[string]string{},
 	}
 	otel.GetTextMapPropagator().Inject(ctx, propagation.MapCarrier(call.Trace))
@@ -216,19 +216,37 @@ func (p *Planner) apply(event func(now time.Time) []Command) {
 	p.carryOut(event(p.now()))
 }
 
+// carryOut does what the core wants done. The streams' senders wake when all is in their outboxes.
 func (p *Planner) carryOut(commands []Command) {
-	for _, c := range commands {
-		switch c.Kind {
-		case Dispatch:
-			p.streams[c.Executor].dispatch(c.Call)
-		case CancelOn:
+	p.deliver(commands)
+	p.wake()
+}
+
+func (p *Planner) wake() {
+	for _, s := range p.filled {
+		s.filled = false
+		s.nudge()
+	}
+	p.filled = p.filled[:0]
+}
+
+func (p *Planner) deliver(commands []Command) {
+	for i := range commands {
+		switch c := &commands[i]; c.Kind {
+		case Dispatch, CancelOn, Accepted, Refused, ChildEnded:
 			if s := p.streams[c.Executor]; s != nil {
-				s.cancel(c.Call.ID, c.Reason)
+				s.put(c)
+				if !s.filled {
+					s.filled = true
+					p.filled = append(p.filled, s)
+				}
 			}
 		case Drop:
 			if s := p.streams[c.Executor]; s != nil {
 				s.drop(c.Reason, detached(c.Reason))
 			}
+		case Resolve:
+			go p.lookUp(c.Call.ID, c.Function)
 		case Ended:
 			if w := p.waiters[c.Call.ID]; w != nil {
 				delete(p.waiters, c.Call.ID)
@@ -237,6 +255,12 @@ func (p *Planner) carryOut(commands []Command) {
 			}
 		}
 	}
+}
+
+// lookUp finds the version of a function that a call named. It ends by itself: the resolver's patience is short.
+func (p *Planner) lookUp(root skein.CallID, f skein.Function) {
+	version, err := p.resolve(context.Background(), f)
+	p.apply(func(now time.Time) []Command { return p.core.Resolved(now, root, f, version, err) })
 }
 
 func noCall(id skein.CallID) error {
@@ -282,38 +306,6 @@ func (p *Planner) Cancel(id skein.CallID) (*Record, error) {
 	return p.Get(id)
 }
 
-// Node is a call with the calls it made.
-type Node struct {
-	Call     *Record
-	Children []Node
-}
-
-// maxNodes bounds a graph that is given out: as a message it stays below 4 MiB.
-const maxNodes = 5_000
-
-// Graph gives a call and all below it.
-func (p *Planner) Graph(id skein.CallID) (Node, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.core.calls[id] == nil {
-		return Node{}, noCall(id)
-	}
-	left := maxNodes
-	var walk func(r *record) Node
-	walk = func(r *record) Node {
-		left--
-		copied := r.Record
-		n := Node{Call: &copied}
-		for _, child := range r.children {
-			if c := p.core.calls[child]; c != nil && left > 0 {
-				n.Children = append(n.Children, walk(c))
-			}
-		}
-		return n
-	}
-	return walk(p.core.calls[id]), nil
-}
-
 // List gives the newest calls accepted before the one numbered `before` (0 for the newest of all), of one user or of all.
 func (p *Planner) List(user skein.User, before uint64, most int) (calls []*Record, more bool) {
 	p.mu.Lock()
@@ -339,7 +331,7 @@ func (p *Planner) Executors() []Executor {
 	out := make([]Executor, 0, len(p.core.executors))
 	for _, ex := range p.core.executors {
 		e := ex.Executor
-		e.Used, e.Modules = len(ex.running), len(ex.loaded)
+		e.Used, e.Modules = ex.used(), len(ex.loaded)
 		out = append(out, e)
 	}
 	return out
@@ -376,7 +368,7 @@ func (p *Planner) Drain(ctx context.Context) error {
 	defer t.Stop()
 	for {
 		p.mu.Lock()
-		left := len(p.core.deadlines)
+		left := len(p.core.deadlines) + len(p.core.lookups)
 		p.mu.Unlock()
 		if left == 0 {
 			return nil

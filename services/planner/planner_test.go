@@ -249,6 +249,8 @@ type fakeExecutor struct {
 	cut       context.CancelFunc
 	ended     chan error // why the stream ended
 	cancelled chan *plannerv1.Cancel
+	answers   chan *plannerv1.SpawnResult
+	children  chan *callv1.Outcome
 
 	mu       sync.Mutex // also of Send
 	runs     []*callv1.Assignment
@@ -284,6 +286,7 @@ func (r *rig) attach(o executorOptions) (*fakeExecutor, error) {
 	}
 	e := &fakeExecutor{
 		t: r.T, stream: stream, cut: cut, ended: make(chan error, 1), cancelled: make(chan *plannerv1.Cancel, 1000),
+		answers: make(chan *plannerv1.SpawnResult, 2000), children: make(chan *callv1.Outcome, 2000),
 		held: map[string]*callv1.Assignment{},
 	}
 	go e.receive()
@@ -350,6 +353,14 @@ func (e *fakeExecutor) receive() {
 			e.mu.Unlock()
 			for _, a := range c.Assignments.GetAssignments() {
 				e.run(a)
+			}
+		case *plannerv1.AttachResponse_Spawned:
+			for _, r := range c.Spawned.GetResults() {
+				e.answers <- r
+			}
+		case *plannerv1.AttachResponse_ChildOutcomes:
+			for _, o := range c.ChildOutcomes.GetOutcomes() {
+				e.children <- o
 			}
 		case *plannerv1.AttachResponse_Cancel:
 			e.cancelled <- c.Cancel

@@ -8,11 +8,18 @@ import (
 	"skein.dev/platform/fault"
 )
 
-// queue holds calls that wait for a slot: one line per user, and the users take turns, so that one user's flood is that
-// user's wait.
+// queue holds calls that wait for a slot. Those with more calls above them go first, because others wait for them; among
+// equals users take turns, so that one user's flood is that user's wait, and a user's calls go in the order of their coming.
 type queue struct {
+	levels  []turns // by depth
+	deepest int     // nothing waits at a greater depth
+	calls   int
+}
+
+// turns is one line per user, and the users take turns.
+type turns struct {
 	lines map[skein.User]*line
-	turns *list.List // of *line, those that are not empty; the front one is next
+	order *list.List // of *line, those that are not empty; the front one is next
 	calls int
 	bytes int64
 }
@@ -24,7 +31,13 @@ type line struct {
 	turn  *list.Element
 }
 
-func newQueue() queue { return queue{lines: map[skein.User]*line{}, turns: list.New()} }
+func newQueue() queue {
+	q := queue{levels: make([]turns, skein.MaxDepth+1)}
+	for i := range q.levels {
+		q.levels[i] = turns{lines: map[skein.User]*line{}, order: list.New()}
+	}
+	return q
+}
 
 func (q *queue) len() int { return q.calls }
 
@@ -40,66 +53,103 @@ func weight(c *skein.Call) int64 {
 	return int64(n)
 }
 
-// admits says whether a call may wait. A user may hold at most half of the queue, so that the others always find room.
+// admits says whether a call from outside may wait. A user may hold at most half of the queue, so that the others always
+// find room. What calls make is not counted: it is bounded by the limits of their trees, and refusing it would not help
+// those that wait for it.
 func (q *queue) admits(call skein.Call, l Limits, freeSlot bool) error {
 	if freeSlot && q.calls == 0 {
 		return nil // it will not wait
 	}
+	t := &q.levels[0]
 	mine, myBytes := 0, int64(0)
-	if ln := q.lines[call.Function.User]; ln != nil {
+	if ln := t.lines[call.Function.User]; ln != nil {
 		mine, myBytes = ln.calls.Len(), ln.bytes
 	}
 	size := weight(&call)
 	switch {
-	case q.calls >= l.QueueCalls || mine >= (l.QueueCalls+1)/2:
-		return fault.Exhausted.New("QUEUE_FULL", "%d calls are waiting, %d of them of user %s", q.calls, mine, call.Function.User).
+	case t.calls >= l.QueueCalls || mine >= (l.QueueCalls+1)/2:
+		return fault.Exhausted.New("QUEUE_FULL", "%d calls are waiting, %d of them of user %s", t.calls, mine, call.Function.User).
 			WithHint("retry later, call less often, or attach more executors").WithRetry(retryAfter)
-	case q.bytes+size > l.QueueBytes || mine > 0 && myBytes+size > l.QueueBytes/2:
+	case t.bytes+size > l.QueueBytes || mine > 0 && myBytes+size > l.QueueBytes/2:
 		return fault.Exhausted.New("QUEUE_FULL", "the inputs of the calls that wait take %d bytes, %d of them of user %s; at most %d and half of it are allowed",
-			q.bytes, myBytes, call.Function.User, l.QueueBytes).
+			t.bytes, myBytes, call.Function.User, l.QueueBytes).
 			WithHint("retry later, or pass large inputs through state or files").WithRetry(retryAfter)
 	}
 	return nil
 }
 
 func (q *queue) push(r *record) {
-	ln := q.lines[r.Function.User]
+	t := &q.levels[r.Depth]
+	ln := t.lines[r.Function.User]
 	if ln == nil {
 		ln = &line{user: r.Function.User, calls: list.New()}
-		ln.turn = q.turns.PushBack(ln)
-		q.lines[ln.user] = ln
+		ln.turn = t.order.PushBack(ln)
+		t.lines[ln.user] = ln
 	}
 	r.queuedAt = ln.calls.PushBack(r)
 	size := weight(&r.Call)
 	q.calls++
-	q.bytes += size
+	t.calls++
+	t.bytes += size
 	ln.bytes += size
+	q.deepest = max(q.deepest, int(r.Depth))
 }
 
 // next is the call whose turn it is; it stays in the queue until remove.
 func (q *queue) next() *record {
-	return q.turns.Front().Value.(*line).calls.Front().Value.(*record)
+	for q.levels[q.deepest].calls == 0 {
+		q.deepest--
+	}
+	return q.levels[q.deepest].order.Front().Value.(*line).calls.Front().Value.(*record)
 }
 
 // pass gives the turn to the next user, after r was served. A call that leaves the queue in another way costs its user
 // no turn: one whose calls expire one by one would never come to the front.
 func (q *queue) pass(r *record) {
-	if ln := q.lines[r.Function.User]; ln != nil {
-		q.turns.MoveToBack(ln.turn)
+	t := &q.levels[r.Depth]
+	if ln := t.lines[r.Function.User]; ln != nil {
+		t.order.MoveToBack(ln.turn)
 	}
 }
 
 // remove takes a call out, wherever it stands.
 func (q *queue) remove(r *record) {
-	ln := q.lines[r.Function.User]
+	t := &q.levels[r.Depth]
+	ln := t.lines[r.Function.User]
 	ln.calls.Remove(r.queuedAt)
 	r.queuedAt = nil
 	size := weight(&r.Call)
 	q.calls--
-	q.bytes -= size
+	t.calls--
+	t.bytes -= size
 	ln.bytes -= size
 	if ln.calls.Len() == 0 {
-		q.turns.Remove(ln.turn)
-		delete(q.lines, ln.user)
+		t.order.Remove(ln.turn)
+		delete(t.lines, ln.user)
 	}
+}
+
+// position is a waiting call's place, counted from 1, if none came and none left but by being served.
+func (q *queue) position(r *record) int {
+	n := 1
+	for depth := int(r.Depth) + 1; depth < len(q.levels); depth++ {
+		n += q.levels[depth].calls
+	}
+	t := &q.levels[r.Depth]
+	own := t.lines[r.Function.User]
+	ahead := 0 // of its own user
+	for e := own.calls.Front(); e != r.queuedAt; e = e.Next() {
+		ahead++
+	}
+	n += ahead
+	rounds := ahead + 1 // that the users before its own have until then
+	for e := t.order.Front(); e != nil; e = e.Next() {
+		ln := e.Value.(*line)
+		if ln == own {
+			rounds = ahead
+			continue
+		}
+		n += min(ln.calls.Len(), rounds)
+	}
+	return n
 }

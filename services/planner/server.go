@@ -168,11 +168,33 @@ func (s *server) GetCallGraph(_ context.Context, r *plannerv1.GetCallGraphReques
 }
 
 func toNode(n Node) *plannerv1.CallNode {
-	out := &plannerv1.CallNode{Call: toCall(n.Call)}
+	t := n.Totals
+	out := &plannerv1.CallNode{Call: toCall(n.Call), Totals: &plannerv1.CallTotals{
+		Calls: t.Calls, Alive: t.Alive, Failed: t.Failed, ColdStarts: t.Cold, QueueTime: durationpb.New(t.Queued), RunTime: durationpb.New(t.Ran),
+		CpuTime: durationpb.New(t.CPU), MemoryPeakBytes: t.Memory, InputBytes: t.Input, OutputBytes: t.Output,
+	}}
 	for _, child := range n.Children {
 		out.Children = append(out.Children, toNode(child))
 	}
 	return out
+}
+
+func (s *server) GetCallWaits(_ context.Context, r *plannerv1.GetCallWaitsRequest) (*plannerv1.GetCallWaitsResponse, error) {
+	id, err := skein.ParseCallID(r.GetCallId())
+	if err != nil {
+		return nil, err
+	}
+	w, err := s.p.Waits(id)
+	if err != nil {
+		return nil, err
+	}
+	resp := &plannerv1.GetCallWaitsResponse{
+		Call: toCall(w.Call), QueuePosition: int32(w.Position), Since: toTime(w.Since), Until: toTime(w.Until),
+	}
+	for _, child := range w.Children {
+		resp.Children = append(resp.Children, toCall(child))
+	}
+	return resp, nil
 }
 
 func (s *server) GetCallLogs(_ context.Context, r *plannerv1.GetCallLogsRequest) (*plannerv1.GetCallLogsResponse, error) {

@@ -17,7 +17,7 @@ var guests sync.Map // name → func() (string, error)
 // errNoC is wrapped where the toolchain for guests in C is missing.
 var errNoC = errors.New("no clang with a WASI sysroot (Debian: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32; `make test` does)")
 
-// Guest gives the path of a guest's module: "echo-go", "echo-c", "wordcount-go" or "wordcount-c" of examples/, or one that
+// Guest gives the path of a guest's module: "echo-go", "echo-c", "chain-named-c" and so on of examples/, or one that
 // is assembled here (see wasm.go). Without clang, a test that wants a guest in C is skipped, or fails if
 // SKEIN_REQUIRE_TOOLS is set.
 func Guest(t testing.TB, name string) string {
@@ -46,7 +46,8 @@ func buildGuest(name string) (string, error) {
 	if bytes, ok := assembled[name]; ok {
 		return out, os.WriteFile(out, bytes(), 0o644)
 	}
-	example, language, _ := strings.Cut(name, "-")
+	cut := strings.LastIndexByte(name, '-')
+	example, language := name[:max(cut, 0)], name[cut+1:]
 	dir := filepath.Join(Root(), "examples", example, language)
 	if _, err := os.Stat(dir); err != nil {
 		return "", fmt.Errorf("no guest is called %q: %w", name, err)
@@ -54,8 +55,8 @@ func buildGuest(name string) (string, error) {
 	switch language {
 	case "go":
 		args := []string{"build", "-o", out}
-		if example == "echo" {
-			args = append(args, "-buildmode=c-shared") // a reactor
+		if reactor(example) {
+			args = append(args, "-buildmode=c-shared")
 		}
 		return out, run(dir, []string{"GOOS=wasip1", "GOARCH=wasm"}, "go", append(args, ".")...)
 	case "c":
@@ -64,7 +65,7 @@ func buildGuest(name string) (string, error) {
 		}
 		args := strings.Fields(`--target=wasm32-wasi --sysroot=/usr -O3 -msimd128 -mbulk-memory -mnontrapping-fptoint -msign-ext
 			-ftls-model=local-exec -Isdk/c/include -Wl,--stack-first -Wl,-z,stack-size=1048576`)
-		if example == "echo" {
+		if reactor(example) {
 			args = append(args, "-mexec-model=reactor")
 		}
 		sources, err := filepath.Glob(filepath.Join(dir, "*.c"))
@@ -76,6 +77,9 @@ func buildGuest(name string) (string, error) {
 	}
 	return "", fmt.Errorf("guest %q: no such language", name)
 }
+
+// reactor tells how an example is built; its README says the same.
+func reactor(example string) bool { return example != "wordcount" }
 
 // HaveC reports whether guests in C can be built.
 func HaveC() bool { return haveC() == nil }

@@ -137,7 +137,11 @@ type Call struct {
 	// When the record, with output and log, may be forgotten. Unset while the call is not terminal.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// CPU time that the guest used.
-	CpuTime       *durationpb.Duration `protobuf:"bytes,25,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	CpuTime *durationpb.Duration `protobuf:"bytes,25,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	// Id of the call from outside that this one descends from: its own id for such a call.
+	RootId string `protobuf:"bytes,26,opt,name=root_id,json=rootId,proto3" json:"root_id,omitempty"`
+	// How many calls are above it.
+	Depth         int32 `protobuf:"varint,27,opt,name=depth,proto3" json:"depth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -347,6 +351,20 @@ func (x *Call) GetCpuTime() *durationpb.Duration {
 	return nil
 }
 
+func (x *Call) GetRootId() string {
+	if x != nil {
+		return x.RootId
+	}
+	return ""
+}
+
+func (x *Call) GetDepth() int32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
 // What an executor needs to run a call.
 type Assignment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -366,7 +384,13 @@ type Assignment struct {
 	// W3C trace context: traceparent, tracestate, baggage.
 	Trace map[string]string `protobuf:"bytes,10,rep,name=trace,proto3" json:"trace,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// 16 bytes, or none for a call from outside.
-	ParentId      []byte `protobuf:"bytes,11,opt,name=parent_id,json=parentId,proto3" json:"parent_id,omitempty"`
+	ParentId []byte `protobuf:"bytes,11,opt,name=parent_id,json=parentId,proto3" json:"parent_id,omitempty"`
+	// 16 bytes: the call from outside that all calls of its tree descend from; its own id for such a call.
+	RootId []byte `protobuf:"bytes,12,opt,name=root_id,json=rootId,proto3" json:"root_id,omitempty"`
+	// How many calls are above it: 0 for a call from outside.
+	Depth int32 `protobuf:"varint,13,opt,name=depth,proto3" json:"depth,omitempty"`
+	// The entry of the module's function table that is called in place of the usual one.
+	Entry         *uint32 `protobuf:"varint,14,opt,name=entry,proto3,oneof" json:"entry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -476,6 +500,27 @@ func (x *Assignment) GetParentId() []byte {
 		return x.ParentId
 	}
 	return nil
+}
+
+func (x *Assignment) GetRootId() []byte {
+	if x != nil {
+		return x.RootId
+	}
+	return nil
+}
+
+func (x *Assignment) GetDepth() int32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
+func (x *Assignment) GetEntry() uint32 {
+	if x != nil && x.Entry != nil {
+		return *x.Entry
+	}
+	return 0
 }
 
 // How a call ended on an executor.
@@ -624,7 +669,7 @@ var File_skein_call_v1_call_proto protoreflect.FileDescriptor
 
 const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\n" +
-	"\x18skein/call/v1/call.proto\x12\rskein.call.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\a\n" +
+	"\x18skein/call/v1/call.proto\x12\rskein.call.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\a\n" +
 	"\x04Call\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x18\n" +
@@ -657,7 +702,9 @@ const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\tlog_bytes\x18\x17 \x01(\x03R\blogBytes\x12;\n" +
 	"\vexpire_time\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x124\n" +
-	"\bcpu_time\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\"\x93\x03\n" +
+	"\bcpu_time\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12\x17\n" +
+	"\aroot_id\x18\x1a \x01(\tR\x06rootId\x12\x14\n" +
+	"\x05depth\x18\x1b \x01(\x05R\x05depth\"\xe7\x03\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x12\n" +
@@ -671,11 +718,15 @@ const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\aattempt\x18\t \x01(\x05R\aattempt\x12:\n" +
 	"\x05trace\x18\n" +
 	" \x03(\v2$.skein.call.v1.Assignment.TraceEntryR\x05trace\x12\x1b\n" +
-	"\tparent_id\x18\v \x01(\fR\bparentId\x1a8\n" +
+	"\tparent_id\x18\v \x01(\fR\bparentId\x12\x17\n" +
+	"\aroot_id\x18\f \x01(\fR\x06rootId\x12\x14\n" +
+	"\x05depth\x18\r \x01(\x05R\x05depth\x12\x19\n" +
+	"\x05entry\x18\x0e \x01(\rH\x00R\x05entry\x88\x01\x01\x1a8\n" +
 	"\n" +
 	"TraceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
+	"\x06_entry\"\xb8\x03\n" +
 	"\aOutcome\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12.\n" +
@@ -751,6 +802,7 @@ func file_skein_call_v1_call_proto_init() {
 	if File_skein_call_v1_call_proto != nil {
 		return
 	}
+	file_skein_call_v1_call_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

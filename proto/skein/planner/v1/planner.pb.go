@@ -789,9 +789,11 @@ func (x *GetCallGraphResponse) GetRoot() *CallNode {
 
 // A call and the calls it made.
 type CallNode struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Call          *v1.Call               `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
-	Children      []*CallNode            `protobuf:"bytes,2,rep,name=children,proto3" json:"children,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Call     *v1.Call               `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	Children []*CallNode            `protobuf:"bytes,2,rep,name=children,proto3" json:"children,omitempty"`
+	// Of this call and all below it, also those that a large graph does not show.
+	Totals        *CallTotals `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -840,6 +842,256 @@ func (x *CallNode) GetChildren() []*CallNode {
 	return nil
 }
 
+func (x *CallNode) GetTotals() *CallTotals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
+// Sums over calls whose records are kept.
+type CallTotals struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Calls int64                  `protobuf:"varint,1,opt,name=calls,proto3" json:"calls,omitempty"`
+	// How many have not ended, and how many ended otherwise than well.
+	Alive      int64                `protobuf:"varint,2,opt,name=alive,proto3" json:"alive,omitempty"`
+	Failed     int64                `protobuf:"varint,3,opt,name=failed,proto3" json:"failed,omitempty"`
+	ColdStarts int64                `protobuf:"varint,4,opt,name=cold_starts,json=coldStarts,proto3" json:"cold_starts,omitempty"`
+	QueueTime  *durationpb.Duration `protobuf:"bytes,5,opt,name=queue_time,json=queueTime,proto3" json:"queue_time,omitempty"`
+	RunTime    *durationpb.Duration `protobuf:"bytes,6,opt,name=run_time,json=runTime,proto3" json:"run_time,omitempty"`
+	CpuTime    *durationpb.Duration `protobuf:"bytes,7,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	// The largest of them: they need not have run at once.
+	MemoryPeakBytes int64 `protobuf:"varint,8,opt,name=memory_peak_bytes,json=memoryPeakBytes,proto3" json:"memory_peak_bytes,omitempty"`
+	InputBytes      int64 `protobuf:"varint,9,opt,name=input_bytes,json=inputBytes,proto3" json:"input_bytes,omitempty"`
+	OutputBytes     int64 `protobuf:"varint,10,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *CallTotals) Reset() {
+	*x = CallTotals{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallTotals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallTotals) ProtoMessage() {}
+
+func (x *CallTotals) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallTotals.ProtoReflect.Descriptor instead.
+func (*CallTotals) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CallTotals) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *CallTotals) GetAlive() int64 {
+	if x != nil {
+		return x.Alive
+	}
+	return 0
+}
+
+func (x *CallTotals) GetFailed() int64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *CallTotals) GetColdStarts() int64 {
+	if x != nil {
+		return x.ColdStarts
+	}
+	return 0
+}
+
+func (x *CallTotals) GetQueueTime() *durationpb.Duration {
+	if x != nil {
+		return x.QueueTime
+	}
+	return nil
+}
+
+func (x *CallTotals) GetRunTime() *durationpb.Duration {
+	if x != nil {
+		return x.RunTime
+	}
+	return nil
+}
+
+func (x *CallTotals) GetCpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.CpuTime
+	}
+	return nil
+}
+
+func (x *CallTotals) GetMemoryPeakBytes() int64 {
+	if x != nil {
+		return x.MemoryPeakBytes
+	}
+	return 0
+}
+
+func (x *CallTotals) GetInputBytes() int64 {
+	if x != nil {
+		return x.InputBytes
+	}
+	return 0
+}
+
+func (x *CallTotals) GetOutputBytes() int64 {
+	if x != nil {
+		return x.OutputBytes
+	}
+	return 0
+}
+
+type GetCallWaitsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CallId        string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCallWaitsRequest) Reset() {
+	*x = GetCallWaitsRequest{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCallWaitsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCallWaitsRequest) ProtoMessage() {}
+
+func (x *GetCallWaitsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCallWaitsRequest.ProtoReflect.Descriptor instead.
+func (*GetCallWaitsRequest) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetCallWaitsRequest) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+type GetCallWaitsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Call  *v1.Call               `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// Set for one that waits for a slot: its place in the queue, from 1, if no call comes and none leaves unserved.
+	QueuePosition int32 `protobuf:"varint,2,opt,name=queue_position,json=queuePosition,proto3" json:"queue_position,omitempty"`
+	// The calls that it waits for, at most 1,000: any of them ends the wait.
+	Children []*v1.Call `protobuf:"bytes,3,rep,name=children,proto3" json:"children,omitempty"`
+	// Since when it waits, or runs.
+	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	// When it ends if nothing else happens: the wait's timeout or the call's deadline.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCallWaitsResponse) Reset() {
+	*x = GetCallWaitsResponse{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCallWaitsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCallWaitsResponse) ProtoMessage() {}
+
+func (x *GetCallWaitsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCallWaitsResponse.ProtoReflect.Descriptor instead.
+func (*GetCallWaitsResponse) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetCallWaitsResponse) GetCall() *v1.Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *GetCallWaitsResponse) GetQueuePosition() int32 {
+	if x != nil {
+		return x.QueuePosition
+	}
+	return 0
+}
+
+func (x *GetCallWaitsResponse) GetChildren() []*v1.Call {
+	if x != nil {
+		return x.Children
+	}
+	return nil
+}
+
+func (x *GetCallWaitsResponse) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *GetCallWaitsResponse) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 type GetCallLogsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	CallId        string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
@@ -849,7 +1101,7 @@ type GetCallLogsRequest struct {
 
 func (x *GetCallLogsRequest) Reset() {
 	*x = GetCallLogsRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[15]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +1113,7 @@ func (x *GetCallLogsRequest) String() string {
 func (*GetCallLogsRequest) ProtoMessage() {}
 
 func (x *GetCallLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[15]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +1126,7 @@ func (x *GetCallLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetCallLogsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{15}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetCallLogsRequest) GetCallId() string {
@@ -893,7 +1145,7 @@ type GetCallLogsResponse struct {
 
 func (x *GetCallLogsResponse) Reset() {
 	*x = GetCallLogsResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[16]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1157,7 @@ func (x *GetCallLogsResponse) String() string {
 func (*GetCallLogsResponse) ProtoMessage() {}
 
 func (x *GetCallLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[16]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1170,7 @@ func (x *GetCallLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetCallLogsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{16}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetCallLogsResponse) GetLog() []byte {
@@ -939,7 +1191,7 @@ type ListExecutorsRequest struct {
 
 func (x *ListExecutorsRequest) Reset() {
 	*x = ListExecutorsRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[17]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1203,7 @@ func (x *ListExecutorsRequest) String() string {
 func (*ListExecutorsRequest) ProtoMessage() {}
 
 func (x *ListExecutorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[17]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1216,7 @@ func (x *ListExecutorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutorsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutorsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{17}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListExecutorsRequest) GetPageSize() int32 {
@@ -991,7 +1243,7 @@ type ListExecutorsResponse struct {
 
 func (x *ListExecutorsResponse) Reset() {
 	*x = ListExecutorsResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[18]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1255,7 @@ func (x *ListExecutorsResponse) String() string {
 func (*ListExecutorsResponse) ProtoMessage() {}
 
 func (x *ListExecutorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[18]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1268,7 @@ func (x *ListExecutorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutorsResponse.ProtoReflect.Descriptor instead.
 func (*ListExecutorsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{18}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListExecutorsResponse) GetExecutors() []*Executor {
@@ -1055,7 +1307,7 @@ type Executor struct {
 
 func (x *Executor) Reset() {
 	*x = Executor{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[19]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1319,7 @@ func (x *Executor) String() string {
 func (*Executor) ProtoMessage() {}
 
 func (x *Executor) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[19]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1332,7 @@ func (x *Executor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Executor.ProtoReflect.Descriptor instead.
 func (*Executor) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{19}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Executor) GetExecutorId() string {
@@ -1161,7 +1413,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[20]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1425,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[20]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1438,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{20}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{23}
 }
 
 type GetPolicyResponse struct {
@@ -1201,7 +1453,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[21]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1465,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[21]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1478,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{21}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetPolicyResponse) GetPolicy() string {
@@ -1258,6 +1510,9 @@ type AttachRequest struct {
 	//	*AttachRequest_Heartbeat
 	//	*AttachRequest_Outcomes
 	//	*AttachRequest_Drain
+	//	*AttachRequest_Spawns
+	//	*AttachRequest_Waits
+	//	*AttachRequest_CancelChildren
 	Event         isAttachRequest_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1265,7 +1520,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[22]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1532,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[22]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1545,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{22}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AttachRequest) GetEvent() isAttachRequest_Event {
@@ -1336,6 +1591,33 @@ func (x *AttachRequest) GetDrain() *Drain {
 	return nil
 }
 
+func (x *AttachRequest) GetSpawns() *Spawns {
+	if x != nil {
+		if x, ok := x.Event.(*AttachRequest_Spawns); ok {
+			return x.Spawns
+		}
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetWaits() *Waits {
+	if x != nil {
+		if x, ok := x.Event.(*AttachRequest_Waits); ok {
+			return x.Waits
+		}
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetCancelChildren() *CancelChildren {
+	if x != nil {
+		if x, ok := x.Event.(*AttachRequest_CancelChildren); ok {
+			return x.CancelChildren
+		}
+	}
+	return nil
+}
+
 type isAttachRequest_Event interface {
 	isAttachRequest_Event()
 }
@@ -1356,6 +1638,18 @@ type AttachRequest_Drain struct {
 	Drain *Drain `protobuf:"bytes,4,opt,name=drain,proto3,oneof"`
 }
 
+type AttachRequest_Spawns struct {
+	Spawns *Spawns `protobuf:"bytes,5,opt,name=spawns,proto3,oneof"`
+}
+
+type AttachRequest_Waits struct {
+	Waits *Waits `protobuf:"bytes,6,opt,name=waits,proto3,oneof"`
+}
+
+type AttachRequest_CancelChildren struct {
+	CancelChildren *CancelChildren `protobuf:"bytes,7,opt,name=cancel_children,json=cancelChildren,proto3,oneof"`
+}
+
 func (*AttachRequest_Hello) isAttachRequest_Event() {}
 
 func (*AttachRequest_Heartbeat) isAttachRequest_Event() {}
@@ -1363,6 +1657,12 @@ func (*AttachRequest_Heartbeat) isAttachRequest_Event() {}
 func (*AttachRequest_Outcomes) isAttachRequest_Event() {}
 
 func (*AttachRequest_Drain) isAttachRequest_Event() {}
+
+func (*AttachRequest_Spawns) isAttachRequest_Event() {}
+
+func (*AttachRequest_Waits) isAttachRequest_Event() {}
+
+func (*AttachRequest_CancelChildren) isAttachRequest_Event() {}
 
 // First message of the stream.
 type Hello struct {
@@ -1377,7 +1677,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[23]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1689,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[23]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1702,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{23}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Hello) GetExecutorId() string {
@@ -1445,7 +1745,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[24]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1457,7 +1757,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[24]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1470,7 +1770,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{24}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Heartbeat) GetMemoryUsedBytes() int64 {
@@ -1503,7 +1803,7 @@ type Outcomes struct {
 
 func (x *Outcomes) Reset() {
 	*x = Outcomes{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[25]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1815,7 @@ func (x *Outcomes) String() string {
 func (*Outcomes) ProtoMessage() {}
 
 func (x *Outcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[25]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,12 +1828,322 @@ func (x *Outcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcomes.ProtoReflect.Descriptor instead.
 func (*Outcomes) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{25}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Outcomes) GetOutcomes() []*v1.Outcome {
 	if x != nil {
 		return x.Outcomes
+	}
+	return nil
+}
+
+// Calls that calls on this executor made, in the order in which they did.
+type Spawns struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spawns        []*Spawn               `protobuf:"bytes,1,rep,name=spawns,proto3" json:"spawns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Spawns) Reset() {
+	*x = Spawns{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Spawns) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Spawns) ProtoMessage() {}
+
+func (x *Spawns) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Spawns.ProtoReflect.Descriptor instead.
+func (*Spawns) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Spawns) GetSpawns() []*Spawn {
+	if x != nil {
+		return x.Spawns
+	}
+	return nil
+}
+
+type Spawn struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 random bytes, chosen by the executor.
+	CallId []byte `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// A call that runs there.
+	ParentId []byte `protobuf:"bytes,2,opt,name=parent_id,json=parentId,proto3" json:"parent_id,omitempty"`
+	// A name under the parent's user.
+	Function string   `protobuf:"bytes,3,opt,name=function,proto3" json:"function,omitempty"`
+	Input    []byte   `protobuf:"bytes,4,opt,name=input,proto3" json:"input,omitempty"`
+	Args     []string `protobuf:"bytes,5,rep,name=args,proto3" json:"args,omitempty"`
+	// The entry of the function table that is called; the function is the parent's then.
+	Entry *uint32 `protobuf:"varint,6,opt,name=entry,proto3,oneof" json:"entry,omitempty"`
+	// Set for a call that runs there already: the planner only keeps its record. It has the version that the tree has.
+	Started bool `protobuf:"varint,7,opt,name=started,proto3" json:"started,omitempty"`
+	// What is left until its deadline, which is not after its parent's.
+	Timeout       *durationpb.Duration `protobuf:"bytes,8,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Trace         map[string]string    `protobuf:"bytes,9,rep,name=trace,proto3" json:"trace,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Spawn) Reset() {
+	*x = Spawn{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Spawn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Spawn) ProtoMessage() {}
+
+func (x *Spawn) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Spawn.ProtoReflect.Descriptor instead.
+func (*Spawn) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Spawn) GetCallId() []byte {
+	if x != nil {
+		return x.CallId
+	}
+	return nil
+}
+
+func (x *Spawn) GetParentId() []byte {
+	if x != nil {
+		return x.ParentId
+	}
+	return nil
+}
+
+func (x *Spawn) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *Spawn) GetInput() []byte {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+func (x *Spawn) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *Spawn) GetEntry() uint32 {
+	if x != nil && x.Entry != nil {
+		return *x.Entry
+	}
+	return 0
+}
+
+func (x *Spawn) GetStarted() bool {
+	if x != nil {
+		return x.Started
+	}
+	return false
+}
+
+func (x *Spawn) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *Spawn) GetTrace() map[string]string {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
+}
+
+// Calls that gave their slot back because they wait for others, or took one again.
+type Waits struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Waits         []*Wait                `protobuf:"bytes,1,rep,name=waits,proto3" json:"waits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Waits) Reset() {
+	*x = Waits{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Waits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Waits) ProtoMessage() {}
+
+func (x *Waits) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Waits.ProtoReflect.Descriptor instead.
+func (*Waits) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Waits) GetWaits() []*Wait {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+type Wait struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CallId []byte                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// What it waits for: any of these children. Empty when it waits no more.
+	ChildIds [][]byte `protobuf:"bytes,2,rep,name=child_ids,json=childIds,proto3" json:"child_ids,omitempty"`
+	// Unset for a wait that only the call's own deadline ends.
+	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Wait) Reset() {
+	*x = Wait{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Wait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Wait) ProtoMessage() {}
+
+func (x *Wait) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Wait.ProtoReflect.Descriptor instead.
+func (*Wait) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Wait) GetCallId() []byte {
+	if x != nil {
+		return x.CallId
+	}
+	return nil
+}
+
+func (x *Wait) GetChildIds() [][]byte {
+	if x != nil {
+		return x.ChildIds
+	}
+	return nil
+}
+
+func (x *Wait) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+type CancelChildren struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CallIds       [][]byte               `protobuf:"bytes,1,rep,name=call_ids,json=callIds,proto3" json:"call_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelChildren) Reset() {
+	*x = CancelChildren{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelChildren) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelChildren) ProtoMessage() {}
+
+func (x *CancelChildren) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelChildren.ProtoReflect.Descriptor instead.
+func (*CancelChildren) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *CancelChildren) GetCallIds() [][]byte {
+	if x != nil {
+		return x.CallIds
 	}
 	return nil
 }
@@ -1547,7 +2157,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[26]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +2169,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[26]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +2182,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{26}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{34}
 }
 
 type AttachResponse struct {
@@ -1582,6 +2192,8 @@ type AttachResponse struct {
 	//	*AttachResponse_Welcome
 	//	*AttachResponse_Assignments
 	//	*AttachResponse_Cancel
+	//	*AttachResponse_Spawned
+	//	*AttachResponse_ChildOutcomes
 	Command       isAttachResponse_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1589,7 +2201,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[27]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +2213,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[27]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +2226,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{27}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AttachResponse) GetCommand() isAttachResponse_Command {
@@ -1651,6 +2263,24 @@ func (x *AttachResponse) GetCancel() *Cancel {
 	return nil
 }
 
+func (x *AttachResponse) GetSpawned() *Spawned {
+	if x != nil {
+		if x, ok := x.Command.(*AttachResponse_Spawned); ok {
+			return x.Spawned
+		}
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetChildOutcomes() *ChildOutcomes {
+	if x != nil {
+		if x, ok := x.Command.(*AttachResponse_ChildOutcomes); ok {
+			return x.ChildOutcomes
+		}
+	}
+	return nil
+}
+
 type isAttachResponse_Command interface {
 	isAttachResponse_Command()
 }
@@ -1667,11 +2297,23 @@ type AttachResponse_Cancel struct {
 	Cancel *Cancel `protobuf:"bytes,3,opt,name=cancel,proto3,oneof"`
 }
 
+type AttachResponse_Spawned struct {
+	Spawned *Spawned `protobuf:"bytes,4,opt,name=spawned,proto3,oneof"`
+}
+
+type AttachResponse_ChildOutcomes struct {
+	ChildOutcomes *ChildOutcomes `protobuf:"bytes,5,opt,name=child_outcomes,json=childOutcomes,proto3,oneof"`
+}
+
 func (*AttachResponse_Welcome) isAttachResponse_Command() {}
 
 func (*AttachResponse_Assignments) isAttachResponse_Command() {}
 
 func (*AttachResponse_Cancel) isAttachResponse_Command() {}
+
+func (*AttachResponse_Spawned) isAttachResponse_Command() {}
+
+func (*AttachResponse_ChildOutcomes) isAttachResponse_Command() {}
 
 // Answer to Hello.
 type Welcome struct {
@@ -1683,7 +2325,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[28]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +2337,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[28]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +2350,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{28}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Welcome) GetHeartbeatInterval() *durationpb.Duration {
@@ -1727,7 +2369,7 @@ type Assignments struct {
 
 func (x *Assignments) Reset() {
 	*x = Assignments{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[29]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +2381,7 @@ func (x *Assignments) String() string {
 func (*Assignments) ProtoMessage() {}
 
 func (x *Assignments) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[29]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,12 +2394,180 @@ func (x *Assignments) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignments.ProtoReflect.Descriptor instead.
 func (*Assignments) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{29}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Assignments) GetAssignments() []*v1.Assignment {
 	if x != nil {
 		return x.Assignments
+	}
+	return nil
+}
+
+// Answers to spawns.
+type Spawned struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*SpawnResult         `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Spawned) Reset() {
+	*x = Spawned{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Spawned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Spawned) ProtoMessage() {}
+
+func (x *Spawned) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Spawned.ProtoReflect.Descriptor instead.
+func (*Spawned) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Spawned) GetResults() []*SpawnResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type SpawnResult struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CallId []byte                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// The version that the tree's calls of the function are of, once one of them was accepted.
+	Version int64  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Digest  []byte `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Why it was not accepted: NO_FUNCTION, TOO_DEEP, TOO_MANY_CHILDREN, TREE_TOO_LARGE, AWAIT_CYCLE, …; empty if it was.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpawnResult) Reset() {
+	*x = SpawnResult{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpawnResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpawnResult) ProtoMessage() {}
+
+func (x *SpawnResult) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpawnResult.ProtoReflect.Descriptor instead.
+func (*SpawnResult) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *SpawnResult) GetCallId() []byte {
+	if x != nil {
+		return x.CallId
+	}
+	return nil
+}
+
+func (x *SpawnResult) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SpawnResult) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *SpawnResult) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SpawnResult) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// Ends of calls whose parents run on this executor, and that did not run there.
+type ChildOutcomes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcomes      []*v1.Outcome          `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChildOutcomes) Reset() {
+	*x = ChildOutcomes{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChildOutcomes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChildOutcomes) ProtoMessage() {}
+
+func (x *ChildOutcomes) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChildOutcomes.ProtoReflect.Descriptor instead.
+func (*ChildOutcomes) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ChildOutcomes) GetOutcomes() []*v1.Outcome {
+	if x != nil {
+		return x.Outcomes
 	}
 	return nil
 }
@@ -1773,7 +2583,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +2595,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +2608,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{30}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Cancel) GetCallId() []byte {
@@ -1868,10 +2678,35 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x13GetCallGraphRequest\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\"F\n" +
 	"\x14GetCallGraphResponse\x12.\n" +
-	"\x04root\x18\x01 \x01(\v2\x1a.skein.planner.v1.CallNodeR\x04root\"k\n" +
+	"\x04root\x18\x01 \x01(\v2\x1a.skein.planner.v1.CallNodeR\x04root\"\xa1\x01\n" +
 	"\bCallNode\x12'\n" +
 	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\x126\n" +
-	"\bchildren\x18\x02 \x03(\v2\x1a.skein.planner.v1.CallNodeR\bchildren\"-\n" +
+	"\bchildren\x18\x02 \x03(\v2\x1a.skein.planner.v1.CallNodeR\bchildren\x124\n" +
+	"\x06totals\x18\x03 \x01(\v2\x1c.skein.planner.v1.CallTotalsR\x06totals\"\x87\x03\n" +
+	"\n" +
+	"CallTotals\x12\x14\n" +
+	"\x05calls\x18\x01 \x01(\x03R\x05calls\x12\x14\n" +
+	"\x05alive\x18\x02 \x01(\x03R\x05alive\x12\x16\n" +
+	"\x06failed\x18\x03 \x01(\x03R\x06failed\x12\x1f\n" +
+	"\vcold_starts\x18\x04 \x01(\x03R\n" +
+	"coldStarts\x128\n" +
+	"\n" +
+	"queue_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\tqueueTime\x124\n" +
+	"\brun_time\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\arunTime\x124\n" +
+	"\bcpu_time\x18\a \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12*\n" +
+	"\x11memory_peak_bytes\x18\b \x01(\x03R\x0fmemoryPeakBytes\x12\x1f\n" +
+	"\vinput_bytes\x18\t \x01(\x03R\n" +
+	"inputBytes\x12!\n" +
+	"\foutput_bytes\x18\n" +
+	" \x01(\x03R\voutputBytes\".\n" +
+	"\x13GetCallWaitsRequest\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\"\xfb\x01\n" +
+	"\x14GetCallWaitsResponse\x12'\n" +
+	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\x12%\n" +
+	"\x0equeue_position\x18\x02 \x01(\x05R\rqueuePosition\x12/\n" +
+	"\bchildren\x18\x03 \x03(\v2\x13.skein.call.v1.CallR\bchildren\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"-\n" +
 	"\x12GetCallLogsRequest\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\"'\n" +
 	"\x13GetCallLogsResponse\x12\x10\n" +
@@ -1904,12 +2739,15 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\vqueue_limit\x18\x02 \x01(\x05R\n" +
 	"queueLimit\x12\x1d\n" +
 	"\n" +
-	"queue_used\x18\x03 \x01(\x05R\tqueueUsed\"\xf1\x01\n" +
+	"queue_used\x18\x03 \x01(\x05R\tqueueUsed\"\xa3\x03\n" +
 	"\rAttachRequest\x12/\n" +
 	"\x05hello\x18\x01 \x01(\v2\x17.skein.planner.v1.HelloH\x00R\x05hello\x12;\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1b.skein.planner.v1.HeartbeatH\x00R\theartbeat\x128\n" +
 	"\boutcomes\x18\x03 \x01(\v2\x1a.skein.planner.v1.OutcomesH\x00R\boutcomes\x12/\n" +
-	"\x05drain\x18\x04 \x01(\v2\x17.skein.planner.v1.DrainH\x00R\x05drainB\a\n" +
+	"\x05drain\x18\x04 \x01(\v2\x17.skein.planner.v1.DrainH\x00R\x05drain\x122\n" +
+	"\x06spawns\x18\x05 \x01(\v2\x18.skein.planner.v1.SpawnsH\x00R\x06spawns\x12/\n" +
+	"\x05waits\x18\x06 \x01(\v2\x17.skein.planner.v1.WaitsH\x00R\x05waits\x12K\n" +
+	"\x0fcancel_children\x18\a \x01(\v2 .skein.planner.v1.CancelChildrenH\x00R\x0ecancelChildrenB\a\n" +
 	"\x05event\"{\n" +
 	"\x05Hello\x12\x1f\n" +
 	"\vexecutor_id\x18\x01 \x01(\tR\n" +
@@ -1922,21 +2760,57 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x06loaded\x18\x02 \x03(\fR\x06loaded\x12\x1a\n" +
 	"\bunloaded\x18\x03 \x03(\fR\bunloaded\">\n" +
 	"\bOutcomes\x122\n" +
-	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"\a\n" +
-	"\x05Drain\"\xc9\x01\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"9\n" +
+	"\x06Spawns\x12/\n" +
+	"\x06spawns\x18\x01 \x03(\v2\x17.skein.planner.v1.SpawnR\x06spawns\"\xeb\x02\n" +
+	"\x05Spawn\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x1b\n" +
+	"\tparent_id\x18\x02 \x01(\fR\bparentId\x12\x1a\n" +
+	"\bfunction\x18\x03 \x01(\tR\bfunction\x12\x14\n" +
+	"\x05input\x18\x04 \x01(\fR\x05input\x12\x12\n" +
+	"\x04args\x18\x05 \x03(\tR\x04args\x12\x19\n" +
+	"\x05entry\x18\x06 \x01(\rH\x00R\x05entry\x88\x01\x01\x12\x18\n" +
+	"\astarted\x18\a \x01(\bR\astarted\x123\n" +
+	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x128\n" +
+	"\x05trace\x18\t \x03(\v2\".skein.planner.v1.Spawn.TraceEntryR\x05trace\x1a8\n" +
+	"\n" +
+	"TraceEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
+	"\x06_entry\"5\n" +
+	"\x05Waits\x12,\n" +
+	"\x05waits\x18\x01 \x03(\v2\x16.skein.planner.v1.WaitR\x05waits\"q\n" +
+	"\x04Wait\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x1b\n" +
+	"\tchild_ids\x18\x02 \x03(\fR\bchildIds\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"+\n" +
+	"\x0eCancelChildren\x12\x19\n" +
+	"\bcall_ids\x18\x01 \x03(\fR\acallIds\"\a\n" +
+	"\x05Drain\"\xca\x02\n" +
 	"\x0eAttachResponse\x125\n" +
 	"\awelcome\x18\x01 \x01(\v2\x19.skein.planner.v1.WelcomeH\x00R\awelcome\x12A\n" +
 	"\vassignments\x18\x02 \x01(\v2\x1d.skein.planner.v1.AssignmentsH\x00R\vassignments\x122\n" +
-	"\x06cancel\x18\x03 \x01(\v2\x18.skein.planner.v1.CancelH\x00R\x06cancelB\t\n" +
+	"\x06cancel\x18\x03 \x01(\v2\x18.skein.planner.v1.CancelH\x00R\x06cancel\x125\n" +
+	"\aspawned\x18\x04 \x01(\v2\x19.skein.planner.v1.SpawnedH\x00R\aspawned\x12H\n" +
+	"\x0echild_outcomes\x18\x05 \x01(\v2\x1f.skein.planner.v1.ChildOutcomesH\x00R\rchildOutcomesB\t\n" +
 	"\acommand\"S\n" +
 	"\aWelcome\x12H\n" +
 	"\x12heartbeat_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\"J\n" +
 	"\vAssignments\x12;\n" +
-	"\vassignments\x18\x01 \x03(\v2\x19.skein.call.v1.AssignmentR\vassignments\"9\n" +
+	"\vassignments\x18\x01 \x03(\v2\x19.skein.call.v1.AssignmentR\vassignments\"B\n" +
+	"\aSpawned\x127\n" +
+	"\aresults\x18\x01 \x03(\v2\x1d.skein.planner.v1.SpawnResultR\aresults\"\x8a\x01\n" +
+	"\vSpawnResult\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x03R\aversion\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\"C\n" +
+	"\rChildOutcomes\x122\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"9\n" +
 	"\x06Cancel\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason2\x81\n" +
-	"\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason2\x84\v\n" +
 	"\x0ePlannerService\x12\xb7\x01\n" +
 	"\x06Invoke\x12\x1f.skein.planner.v1.InvokeRequest\x1a .skein.planner.v1.InvokeResponse\"j\x92A42\x18application/octet-stream:\x18application/octet-stream\x82\xd3\xe4\x93\x02-:\x05inputb\x06output\"\x1c/v1/invoke/{user}/{function}\x12s\n" +
 	"\n" +
@@ -1946,7 +2820,8 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\bWaitCall\x12!.skein.planner.v1.WaitCallRequest\x1a\".skein.planner.v1.WaitCallResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/calls/{call_id}:wait\x12\x84\x01\n" +
 	"\n" +
 	"CancelCall\x12#.skein.planner.v1.CancelCallRequest\x1a$.skein.planner.v1.CancelCallResponse\"+\x82\xd3\xe4\x93\x02%:\x01*b\x04call\"\x1a/v1/calls/{call_id}:cancel\x12\x86\x01\n" +
-	"\fGetCallGraph\x12%.skein.planner.v1.GetCallGraphRequest\x1a&.skein.planner.v1.GetCallGraphResponse\"'\x82\xd3\xe4\x93\x02!b\x04root\x12\x19/v1/calls/{call_id}/graph\x12|\n" +
+	"\fGetCallGraph\x12%.skein.planner.v1.GetCallGraphRequest\x1a&.skein.planner.v1.GetCallGraphResponse\"'\x82\xd3\xe4\x93\x02!b\x04root\x12\x19/v1/calls/{call_id}/graph\x12\x80\x01\n" +
+	"\fGetCallWaits\x12%.skein.planner.v1.GetCallWaitsRequest\x1a&.skein.planner.v1.GetCallWaitsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/calls/{call_id}/waits\x12|\n" +
 	"\vGetCallLogs\x12$.skein.planner.v1.GetCallLogsRequest\x1a%.skein.planner.v1.GetCallLogsResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/calls/{call_id}/logs\x12w\n" +
 	"\rListExecutors\x12&.skein.planner.v1.ListExecutorsRequest\x1a'.skein.planner.v1.ListExecutorsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/executors\x12h\n" +
 	"\tGetPolicy\x12\".skein.planner.v1.GetPolicyRequest\x1a#.skein.planner.v1.GetPolicyResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
@@ -1969,7 +2844,7 @@ func file_skein_planner_v1_planner_proto_rawDescGZIP() []byte {
 	return file_skein_planner_v1_planner_proto_rawDescData
 }
 
-var file_skein_planner_v1_planner_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_skein_planner_v1_planner_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_skein_planner_v1_planner_proto_goTypes = []any{
 	(*InvokeRequest)(nil),         // 0: skein.planner.v1.InvokeRequest
 	(*InvokeResponse)(nil),        // 1: skein.planner.v1.InvokeResponse
@@ -1986,81 +2861,115 @@ var file_skein_planner_v1_planner_proto_goTypes = []any{
 	(*GetCallGraphRequest)(nil),   // 12: skein.planner.v1.GetCallGraphRequest
 	(*GetCallGraphResponse)(nil),  // 13: skein.planner.v1.GetCallGraphResponse
 	(*CallNode)(nil),              // 14: skein.planner.v1.CallNode
-	(*GetCallLogsRequest)(nil),    // 15: skein.planner.v1.GetCallLogsRequest
-	(*GetCallLogsResponse)(nil),   // 16: skein.planner.v1.GetCallLogsResponse
-	(*ListExecutorsRequest)(nil),  // 17: skein.planner.v1.ListExecutorsRequest
-	(*ListExecutorsResponse)(nil), // 18: skein.planner.v1.ListExecutorsResponse
-	(*Executor)(nil),              // 19: skein.planner.v1.Executor
-	(*GetPolicyRequest)(nil),      // 20: skein.planner.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),     // 21: skein.planner.v1.GetPolicyResponse
-	(*AttachRequest)(nil),         // 22: skein.planner.v1.AttachRequest
-	(*Hello)(nil),                 // 23: skein.planner.v1.Hello
-	(*Heartbeat)(nil),             // 24: skein.planner.v1.Heartbeat
-	(*Outcomes)(nil),              // 25: skein.planner.v1.Outcomes
-	(*Drain)(nil),                 // 26: skein.planner.v1.Drain
-	(*AttachResponse)(nil),        // 27: skein.planner.v1.AttachResponse
-	(*Welcome)(nil),               // 28: skein.planner.v1.Welcome
-	(*Assignments)(nil),           // 29: skein.planner.v1.Assignments
-	(*Cancel)(nil),                // 30: skein.planner.v1.Cancel
-	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
-	(*v1.Call)(nil),               // 32: skein.call.v1.Call
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
-	(*v1.Outcome)(nil),            // 34: skein.call.v1.Outcome
-	(*v1.Assignment)(nil),         // 35: skein.call.v1.Assignment
+	(*CallTotals)(nil),            // 15: skein.planner.v1.CallTotals
+	(*GetCallWaitsRequest)(nil),   // 16: skein.planner.v1.GetCallWaitsRequest
+	(*GetCallWaitsResponse)(nil),  // 17: skein.planner.v1.GetCallWaitsResponse
+	(*GetCallLogsRequest)(nil),    // 18: skein.planner.v1.GetCallLogsRequest
+	(*GetCallLogsResponse)(nil),   // 19: skein.planner.v1.GetCallLogsResponse
+	(*ListExecutorsRequest)(nil),  // 20: skein.planner.v1.ListExecutorsRequest
+	(*ListExecutorsResponse)(nil), // 21: skein.planner.v1.ListExecutorsResponse
+	(*Executor)(nil),              // 22: skein.planner.v1.Executor
+	(*GetPolicyRequest)(nil),      // 23: skein.planner.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),     // 24: skein.planner.v1.GetPolicyResponse
+	(*AttachRequest)(nil),         // 25: skein.planner.v1.AttachRequest
+	(*Hello)(nil),                 // 26: skein.planner.v1.Hello
+	(*Heartbeat)(nil),             // 27: skein.planner.v1.Heartbeat
+	(*Outcomes)(nil),              // 28: skein.planner.v1.Outcomes
+	(*Spawns)(nil),                // 29: skein.planner.v1.Spawns
+	(*Spawn)(nil),                 // 30: skein.planner.v1.Spawn
+	(*Waits)(nil),                 // 31: skein.planner.v1.Waits
+	(*Wait)(nil),                  // 32: skein.planner.v1.Wait
+	(*CancelChildren)(nil),        // 33: skein.planner.v1.CancelChildren
+	(*Drain)(nil),                 // 34: skein.planner.v1.Drain
+	(*AttachResponse)(nil),        // 35: skein.planner.v1.AttachResponse
+	(*Welcome)(nil),               // 36: skein.planner.v1.Welcome
+	(*Assignments)(nil),           // 37: skein.planner.v1.Assignments
+	(*Spawned)(nil),               // 38: skein.planner.v1.Spawned
+	(*SpawnResult)(nil),           // 39: skein.planner.v1.SpawnResult
+	(*ChildOutcomes)(nil),         // 40: skein.planner.v1.ChildOutcomes
+	(*Cancel)(nil),                // 41: skein.planner.v1.Cancel
+	nil,                           // 42: skein.planner.v1.Spawn.TraceEntry
+	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
+	(*v1.Call)(nil),               // 44: skein.call.v1.Call
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(*v1.Outcome)(nil),            // 46: skein.call.v1.Outcome
+	(*v1.Assignment)(nil),         // 47: skein.call.v1.Assignment
 }
 var file_skein_planner_v1_planner_proto_depIdxs = []int32{
-	31, // 0: skein.planner.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
-	32, // 1: skein.planner.v1.InvokeResponse.call:type_name -> skein.call.v1.Call
-	31, // 2: skein.planner.v1.CreateCallRequest.timeout:type_name -> google.protobuf.Duration
-	32, // 3: skein.planner.v1.CreateCallResponse.call:type_name -> skein.call.v1.Call
-	32, // 4: skein.planner.v1.GetCallResponse.call:type_name -> skein.call.v1.Call
-	32, // 5: skein.planner.v1.ListCallsResponse.calls:type_name -> skein.call.v1.Call
-	31, // 6: skein.planner.v1.WaitCallRequest.timeout:type_name -> google.protobuf.Duration
-	32, // 7: skein.planner.v1.WaitCallResponse.call:type_name -> skein.call.v1.Call
-	32, // 8: skein.planner.v1.CancelCallResponse.call:type_name -> skein.call.v1.Call
+	43, // 0: skein.planner.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
+	44, // 1: skein.planner.v1.InvokeResponse.call:type_name -> skein.call.v1.Call
+	43, // 2: skein.planner.v1.CreateCallRequest.timeout:type_name -> google.protobuf.Duration
+	44, // 3: skein.planner.v1.CreateCallResponse.call:type_name -> skein.call.v1.Call
+	44, // 4: skein.planner.v1.GetCallResponse.call:type_name -> skein.call.v1.Call
+	44, // 5: skein.planner.v1.ListCallsResponse.calls:type_name -> skein.call.v1.Call
+	43, // 6: skein.planner.v1.WaitCallRequest.timeout:type_name -> google.protobuf.Duration
+	44, // 7: skein.planner.v1.WaitCallResponse.call:type_name -> skein.call.v1.Call
+	44, // 8: skein.planner.v1.CancelCallResponse.call:type_name -> skein.call.v1.Call
 	14, // 9: skein.planner.v1.GetCallGraphResponse.root:type_name -> skein.planner.v1.CallNode
-	32, // 10: skein.planner.v1.CallNode.call:type_name -> skein.call.v1.Call
+	44, // 10: skein.planner.v1.CallNode.call:type_name -> skein.call.v1.Call
 	14, // 11: skein.planner.v1.CallNode.children:type_name -> skein.planner.v1.CallNode
-	19, // 12: skein.planner.v1.ListExecutorsResponse.executors:type_name -> skein.planner.v1.Executor
-	33, // 13: skein.planner.v1.Executor.attach_time:type_name -> google.protobuf.Timestamp
-	33, // 14: skein.planner.v1.Executor.last_heartbeat_time:type_name -> google.protobuf.Timestamp
-	23, // 15: skein.planner.v1.AttachRequest.hello:type_name -> skein.planner.v1.Hello
-	24, // 16: skein.planner.v1.AttachRequest.heartbeat:type_name -> skein.planner.v1.Heartbeat
-	25, // 17: skein.planner.v1.AttachRequest.outcomes:type_name -> skein.planner.v1.Outcomes
-	26, // 18: skein.planner.v1.AttachRequest.drain:type_name -> skein.planner.v1.Drain
-	34, // 19: skein.planner.v1.Outcomes.outcomes:type_name -> skein.call.v1.Outcome
-	28, // 20: skein.planner.v1.AttachResponse.welcome:type_name -> skein.planner.v1.Welcome
-	29, // 21: skein.planner.v1.AttachResponse.assignments:type_name -> skein.planner.v1.Assignments
-	30, // 22: skein.planner.v1.AttachResponse.cancel:type_name -> skein.planner.v1.Cancel
-	31, // 23: skein.planner.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	35, // 24: skein.planner.v1.Assignments.assignments:type_name -> skein.call.v1.Assignment
-	0,  // 25: skein.planner.v1.PlannerService.Invoke:input_type -> skein.planner.v1.InvokeRequest
-	2,  // 26: skein.planner.v1.PlannerService.CreateCall:input_type -> skein.planner.v1.CreateCallRequest
-	4,  // 27: skein.planner.v1.PlannerService.GetCall:input_type -> skein.planner.v1.GetCallRequest
-	6,  // 28: skein.planner.v1.PlannerService.ListCalls:input_type -> skein.planner.v1.ListCallsRequest
-	8,  // 29: skein.planner.v1.PlannerService.WaitCall:input_type -> skein.planner.v1.WaitCallRequest
-	10, // 30: skein.planner.v1.PlannerService.CancelCall:input_type -> skein.planner.v1.CancelCallRequest
-	12, // 31: skein.planner.v1.PlannerService.GetCallGraph:input_type -> skein.planner.v1.GetCallGraphRequest
-	15, // 32: skein.planner.v1.PlannerService.GetCallLogs:input_type -> skein.planner.v1.GetCallLogsRequest
-	17, // 33: skein.planner.v1.PlannerService.ListExecutors:input_type -> skein.planner.v1.ListExecutorsRequest
-	20, // 34: skein.planner.v1.PlannerService.GetPolicy:input_type -> skein.planner.v1.GetPolicyRequest
-	22, // 35: skein.planner.v1.DispatchService.Attach:input_type -> skein.planner.v1.AttachRequest
-	1,  // 36: skein.planner.v1.PlannerService.Invoke:output_type -> skein.planner.v1.InvokeResponse
-	3,  // 37: skein.planner.v1.PlannerService.CreateCall:output_type -> skein.planner.v1.CreateCallResponse
-	5,  // 38: skein.planner.v1.PlannerService.GetCall:output_type -> skein.planner.v1.GetCallResponse
-	7,  // 39: skein.planner.v1.PlannerService.ListCalls:output_type -> skein.planner.v1.ListCallsResponse
-	9,  // 40: skein.planner.v1.PlannerService.WaitCall:output_type -> skein.planner.v1.WaitCallResponse
-	11, // 41: skein.planner.v1.PlannerService.CancelCall:output_type -> skein.planner.v1.CancelCallResponse
-	13, // 42: skein.planner.v1.PlannerService.GetCallGraph:output_type -> skein.planner.v1.GetCallGraphResponse
-	16, // 43: skein.planner.v1.PlannerService.GetCallLogs:output_type -> skein.planner.v1.GetCallLogsResponse
-	18, // 44: skein.planner.v1.PlannerService.ListExecutors:output_type -> skein.planner.v1.ListExecutorsResponse
-	21, // 45: skein.planner.v1.PlannerService.GetPolicy:output_type -> skein.planner.v1.GetPolicyResponse
-	27, // 46: skein.planner.v1.DispatchService.Attach:output_type -> skein.planner.v1.AttachResponse
-	36, // [36:47] is the sub-list for method output_type
-	25, // [25:36] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	15, // 12: skein.planner.v1.CallNode.totals:type_name -> skein.planner.v1.CallTotals
+	43, // 13: skein.planner.v1.CallTotals.queue_time:type_name -> google.protobuf.Duration
+	43, // 14: skein.planner.v1.CallTotals.run_time:type_name -> google.protobuf.Duration
+	43, // 15: skein.planner.v1.CallTotals.cpu_time:type_name -> google.protobuf.Duration
+	44, // 16: skein.planner.v1.GetCallWaitsResponse.call:type_name -> skein.call.v1.Call
+	44, // 17: skein.planner.v1.GetCallWaitsResponse.children:type_name -> skein.call.v1.Call
+	45, // 18: skein.planner.v1.GetCallWaitsResponse.since:type_name -> google.protobuf.Timestamp
+	45, // 19: skein.planner.v1.GetCallWaitsResponse.until:type_name -> google.protobuf.Timestamp
+	22, // 20: skein.planner.v1.ListExecutorsResponse.executors:type_name -> skein.planner.v1.Executor
+	45, // 21: skein.planner.v1.Executor.attach_time:type_name -> google.protobuf.Timestamp
+	45, // 22: skein.planner.v1.Executor.last_heartbeat_time:type_name -> google.protobuf.Timestamp
+	26, // 23: skein.planner.v1.AttachRequest.hello:type_name -> skein.planner.v1.Hello
+	27, // 24: skein.planner.v1.AttachRequest.heartbeat:type_name -> skein.planner.v1.Heartbeat
+	28, // 25: skein.planner.v1.AttachRequest.outcomes:type_name -> skein.planner.v1.Outcomes
+	34, // 26: skein.planner.v1.AttachRequest.drain:type_name -> skein.planner.v1.Drain
+	29, // 27: skein.planner.v1.AttachRequest.spawns:type_name -> skein.planner.v1.Spawns
+	31, // 28: skein.planner.v1.AttachRequest.waits:type_name -> skein.planner.v1.Waits
+	33, // 29: skein.planner.v1.AttachRequest.cancel_children:type_name -> skein.planner.v1.CancelChildren
+	46, // 30: skein.planner.v1.Outcomes.outcomes:type_name -> skein.call.v1.Outcome
+	30, // 31: skein.planner.v1.Spawns.spawns:type_name -> skein.planner.v1.Spawn
+	43, // 32: skein.planner.v1.Spawn.timeout:type_name -> google.protobuf.Duration
+	42, // 33: skein.planner.v1.Spawn.trace:type_name -> skein.planner.v1.Spawn.TraceEntry
+	32, // 34: skein.planner.v1.Waits.waits:type_name -> skein.planner.v1.Wait
+	43, // 35: skein.planner.v1.Wait.timeout:type_name -> google.protobuf.Duration
+	36, // 36: skein.planner.v1.AttachResponse.welcome:type_name -> skein.planner.v1.Welcome
+	37, // 37: skein.planner.v1.AttachResponse.assignments:type_name -> skein.planner.v1.Assignments
+	41, // 38: skein.planner.v1.AttachResponse.cancel:type_name -> skein.planner.v1.Cancel
+	38, // 39: skein.planner.v1.AttachResponse.spawned:type_name -> skein.planner.v1.Spawned
+	40, // 40: skein.planner.v1.AttachResponse.child_outcomes:type_name -> skein.planner.v1.ChildOutcomes
+	43, // 41: skein.planner.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	47, // 42: skein.planner.v1.Assignments.assignments:type_name -> skein.call.v1.Assignment
+	39, // 43: skein.planner.v1.Spawned.results:type_name -> skein.planner.v1.SpawnResult
+	46, // 44: skein.planner.v1.ChildOutcomes.outcomes:type_name -> skein.call.v1.Outcome
+	0,  // 45: skein.planner.v1.PlannerService.Invoke:input_type -> skein.planner.v1.InvokeRequest
+	2,  // 46: skein.planner.v1.PlannerService.CreateCall:input_type -> skein.planner.v1.CreateCallRequest
+	4,  // 47: skein.planner.v1.PlannerService.GetCall:input_type -> skein.planner.v1.GetCallRequest
+	6,  // 48: skein.planner.v1.PlannerService.ListCalls:input_type -> skein.planner.v1.ListCallsRequest
+	8,  // 49: skein.planner.v1.PlannerService.WaitCall:input_type -> skein.planner.v1.WaitCallRequest
+	10, // 50: skein.planner.v1.PlannerService.CancelCall:input_type -> skein.planner.v1.CancelCallRequest
+	12, // 51: skein.planner.v1.PlannerService.GetCallGraph:input_type -> skein.planner.v1.GetCallGraphRequest
+	16, // 52: skein.planner.v1.PlannerService.GetCallWaits:input_type -> skein.planner.v1.GetCallWaitsRequest
+	18, // 53: skein.planner.v1.PlannerService.GetCallLogs:input_type -> skein.planner.v1.GetCallLogsRequest
+	20, // 54: skein.planner.v1.PlannerService.ListExecutors:input_type -> skein.planner.v1.ListExecutorsRequest
+	23, // 55: skein.planner.v1.PlannerService.GetPolicy:input_type -> skein.planner.v1.GetPolicyRequest
+	25, // 56: skein.planner.v1.DispatchService.Attach:input_type -> skein.planner.v1.AttachRequest
+	1,  // 57: skein.planner.v1.PlannerService.Invoke:output_type -> skein.planner.v1.InvokeResponse
+	3,  // 58: skein.planner.v1.PlannerService.CreateCall:output_type -> skein.planner.v1.CreateCallResponse
+	5,  // 59: skein.planner.v1.PlannerService.GetCall:output_type -> skein.planner.v1.GetCallResponse
+	7,  // 60: skein.planner.v1.PlannerService.ListCalls:output_type -> skein.planner.v1.ListCallsResponse
+	9,  // 61: skein.planner.v1.PlannerService.WaitCall:output_type -> skein.planner.v1.WaitCallResponse
+	11, // 62: skein.planner.v1.PlannerService.CancelCall:output_type -> skein.planner.v1.CancelCallResponse
+	13, // 63: skein.planner.v1.PlannerService.GetCallGraph:output_type -> skein.planner.v1.GetCallGraphResponse
+	17, // 64: skein.planner.v1.PlannerService.GetCallWaits:output_type -> skein.planner.v1.GetCallWaitsResponse
+	19, // 65: skein.planner.v1.PlannerService.GetCallLogs:output_type -> skein.planner.v1.GetCallLogsResponse
+	21, // 66: skein.planner.v1.PlannerService.ListExecutors:output_type -> skein.planner.v1.ListExecutorsResponse
+	24, // 67: skein.planner.v1.PlannerService.GetPolicy:output_type -> skein.planner.v1.GetPolicyResponse
+	35, // 68: skein.planner.v1.DispatchService.Attach:output_type -> skein.planner.v1.AttachResponse
+	57, // [57:69] is the sub-list for method output_type
+	45, // [45:57] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_skein_planner_v1_planner_proto_init() }
@@ -2068,16 +2977,22 @@ func file_skein_planner_v1_planner_proto_init() {
 	if File_skein_planner_v1_planner_proto != nil {
 		return
 	}
-	file_skein_planner_v1_planner_proto_msgTypes[22].OneofWrappers = []any{
+	file_skein_planner_v1_planner_proto_msgTypes[25].OneofWrappers = []any{
 		(*AttachRequest_Hello)(nil),
 		(*AttachRequest_Heartbeat)(nil),
 		(*AttachRequest_Outcomes)(nil),
 		(*AttachRequest_Drain)(nil),
+		(*AttachRequest_Spawns)(nil),
+		(*AttachRequest_Waits)(nil),
+		(*AttachRequest_CancelChildren)(nil),
 	}
-	file_skein_planner_v1_planner_proto_msgTypes[27].OneofWrappers = []any{
+	file_skein_planner_v1_planner_proto_msgTypes[30].OneofWrappers = []any{}
+	file_skein_planner_v1_planner_proto_msgTypes[35].OneofWrappers = []any{
 		(*AttachResponse_Welcome)(nil),
 		(*AttachResponse_Assignments)(nil),
 		(*AttachResponse_Cancel)(nil),
+		(*AttachResponse_Spawned)(nil),
+		(*AttachResponse_ChildOutcomes)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2085,7 +3000,7 @@ func file_skein_planner_v1_planner_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skein_planner_v1_planner_proto_rawDesc), len(file_skein_planner_v1_planner_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -28,6 +28,7 @@ const (
 	PlannerService_WaitCall_FullMethodName      = "/skein.planner.v1.PlannerService/WaitCall"
 	PlannerService_CancelCall_FullMethodName    = "/skein.planner.v1.PlannerService/CancelCall"
 	PlannerService_GetCallGraph_FullMethodName  = "/skein.planner.v1.PlannerService/GetCallGraph"
+	PlannerService_GetCallWaits_FullMethodName  = "/skein.planner.v1.PlannerService/GetCallWaits"
 	PlannerService_GetCallLogs_FullMethodName   = "/skein.planner.v1.PlannerService/GetCallLogs"
 	PlannerService_ListExecutors_FullMethodName = "/skein.planner.v1.PlannerService/ListExecutors"
 	PlannerService_GetPolicy_FullMethodName     = "/skein.planner.v1.PlannerService/GetPolicy"
@@ -51,10 +52,12 @@ type PlannerServiceClient interface {
 	ListCalls(ctx context.Context, in *ListCallsRequest, opts ...grpc.CallOption) (*ListCallsResponse, error)
 	// Waits until the call is terminal or the timeout passes, and returns its record and output either way.
 	WaitCall(ctx context.Context, in *WaitCallRequest, opts ...grpc.CallOption) (*WaitCallResponse, error)
-	// Asks for the end of a call. A call that is terminal already stays as it is.
+	// Asks for the end of a call and of all that it called, down to the last. A call that is terminal already stays as it is.
 	CancelCall(ctx context.Context, in *CancelCallRequest, opts ...grpc.CallOption) (*CancelCallResponse, error)
 	// The call and all that it called, as a tree.
 	GetCallGraph(ctx context.Context, in *GetCallGraphRequest, opts ...grpc.CallOption) (*GetCallGraphResponse, error)
+	// What a call waits for now: a slot, calls that it made, or nothing, because it runs or has ended.
+	GetCallWaits(ctx context.Context, in *GetCallWaitsRequest, opts ...grpc.CallOption) (*GetCallWaitsResponse, error)
 	// What the guest wrote to stdout and stderr, once the call is terminal. Over REST with "Accept: text/plain": the raw bytes.
 	GetCallLogs(ctx context.Context, in *GetCallLogsRequest, opts ...grpc.CallOption) (*GetCallLogsResponse, error)
 	// What is attached.
@@ -141,6 +144,16 @@ func (c *plannerServiceClient) GetCallGraph(ctx context.Context, in *GetCallGrap
 	return out, nil
 }
 
+func (c *plannerServiceClient) GetCallWaits(ctx context.Context, in *GetCallWaitsRequest, opts ...grpc.CallOption) (*GetCallWaitsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCallWaitsResponse)
+	err := c.cc.Invoke(ctx, PlannerService_GetCallWaits_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *plannerServiceClient) GetCallLogs(ctx context.Context, in *GetCallLogsRequest, opts ...grpc.CallOption) (*GetCallLogsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetCallLogsResponse)
@@ -189,10 +202,12 @@ type PlannerServiceServer interface {
 	ListCalls(context.Context, *ListCallsRequest) (*ListCallsResponse, error)
 	// Waits until the call is terminal or the timeout passes, and returns its record and output either way.
 	WaitCall(context.Context, *WaitCallRequest) (*WaitCallResponse, error)
-	// Asks for the end of a call. A call that is terminal already stays as it is.
+	// Asks for the end of a call and of all that it called, down to the last. A call that is terminal already stays as it is.
 	CancelCall(context.Context, *CancelCallRequest) (*CancelCallResponse, error)
 	// The call and all that it called, as a tree.
 	GetCallGraph(context.Context, *GetCallGraphRequest) (*GetCallGraphResponse, error)
+	// What a call waits for now: a slot, calls that it made, or nothing, because it runs or has ended.
+	GetCallWaits(context.Context, *GetCallWaitsRequest) (*GetCallWaitsResponse, error)
 	// What the guest wrote to stdout and stderr, once the call is terminal. Over REST with "Accept: text/plain": the raw bytes.
 	GetCallLogs(context.Context, *GetCallLogsRequest) (*GetCallLogsResponse, error)
 	// What is attached.
@@ -229,6 +244,9 @@ func (UnimplementedPlannerServiceServer) CancelCall(context.Context, *CancelCall
 }
 func (UnimplementedPlannerServiceServer) GetCallGraph(context.Context, *GetCallGraphRequest) (*GetCallGraphResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCallGraph not implemented")
+}
+func (UnimplementedPlannerServiceServer) GetCallWaits(context.Context, *GetCallWaitsRequest) (*GetCallWaitsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCallWaits not implemented")
 }
 func (UnimplementedPlannerServiceServer) GetCallLogs(context.Context, *GetCallLogsRequest) (*GetCallLogsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCallLogs not implemented")
@@ -386,6 +404,24 @@ func _PlannerService_GetCallGraph_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PlannerService_GetCallWaits_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCallWaitsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlannerServiceServer).GetCallWaits(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlannerService_GetCallWaits_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlannerServiceServer).GetCallWaits(ctx, req.(*GetCallWaitsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PlannerService_GetCallLogs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetCallLogsRequest)
 	if err := dec(in); err != nil {
@@ -474,6 +510,10 @@ var PlannerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetCallGraph",
 			Handler:    _PlannerService_GetCallGraph_Handler,
+		},
+		{
+			MethodName: "GetCallWaits",
+			Handler:    _PlannerService_GetCallWaits_Handler,
 		},
 		{
 			MethodName: "GetCallLogs",

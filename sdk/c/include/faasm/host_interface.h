@@ -56,22 +56,22 @@ __attribute__((import_module("env"), import_name("__faasm_get_py_entry")))
 void __faasm_get_py_entry(unsigned char *buf, long len);
 
 // Starts a call as chain_name does and returns its handle, to be awaited by the same instance; 0 if it could not be
-// started. [planned: arrives with chained calls]
+// started.
 __attribute__((import_module("env"), import_name("__faasm_chain_name")))
 unsigned int __faasm_chain_name(const char *name, const unsigned char *in, long in_len);
 
 // Starts a call as chain_ptr does and returns its handle, 0 if it could not be started. fn takes no parameter, or one
-// i32 that receives the input read as a decimal number. [planned: arrives with chained calls]
+// i32 that receives the input read as a decimal number; what it returns, if anything, is the exit code.
 __attribute__((import_module("env"), import_name("__faasm_chain_ptr")))
 unsigned int __faasm_chain_ptr(faasm_fn fn, const unsigned char *in, long in_len);
 
-// Waits for the child and returns its exit code; 1 on any failure. [planned: arrives with chained calls]
+// Waits for the child and returns its exit code; 1 on any failure.
 __attribute__((import_module("env"), import_name("__faasm_await_call")))
 int __faasm_await_call(unsigned int id);
 
 // Waits for the child, stores its output in memory from the guest's exported malloc (the guest frees it), its address
-// at out and its size in bytes at len, and returns the exit code; 1 on any failure. [planned: arrives with chained
-// calls]
+// at out and its size in bytes at len, and returns the exit code; 1 on any failure, which leaves out and len as they
+// are.
 __attribute__((import_module("env"), import_name("__faasm_await_call_output")))
 int __faasm_await_call_output(unsigned int id, char **out, int *len);
 

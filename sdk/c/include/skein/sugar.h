@@ -30,7 +30,29 @@ int skein_output_string(const char *text);
 // Adds len bytes to the call's output; returns 0.
 int skein_append_output(const void *ptr, size_t len);
 
-// Keys below are NUL-terminated.
+// Names and keys below are NUL-terminated.
+
+// Starts a call of the same user's function name; returns its handle, a number from 1 that is this call's own.
+int skein_chain(const char *name, const void *in, size_t len);
+
+// Starts a call of fn, a function of this module, in an instance of its own; returns its handle. fn gets in as its input,
+// nothing of this instance's memory, and returns the exit code.
+int skein_chain_fn(int (*fn)(void), const void *in, size_t len);
+
+// Waits for the child to end; returns its exit code, 0 to 255. EIO if it failed without one: skein_call_error says why.
+int skein_await(int id);
+
+// Waits for the child to end and returns a copy of its output; stores its size at len unless that is NULL.
+void *skein_await_output(int id, size_t *len);
+
+// Waits until one of n children has ended, at most timeout_ms milliseconds unless that is negative; returns its index.
+int skein_await_any(const int *ids, size_t n, int timeout_ms);
+
+// Asks the child to stop; returns 0 without waiting for it.
+int skein_cancel(int id);
+
+// Returns why the child failed, "" if it didn't. EAGAIN if it has not ended.
+char *skein_call_error(int id);
 
 // Returns a copy of the value under key, pulled if this executor has none, and stores its size at len unless that is
 // NULL. ENOENT if the value is absent.

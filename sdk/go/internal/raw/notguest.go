@@ -14,6 +14,22 @@ func AppendCallOutput(ptr unsafe.Pointer, len uint32) int32 { return NotGuest }
 
 func LastError() int32 { return NotGuest }
 
+func ChainName(name unsafe.Pointer, name_len uint32, in unsafe.Pointer, in_len uint32) int32 {
+	return NotGuest
+}
+
+func ChainPtr(fn int32, in unsafe.Pointer, in_len uint32) int32 { return NotGuest }
+
+func AwaitCall(id int32) int32 { return NotGuest }
+
+func AwaitCallOutput(id int32, buf unsafe.Pointer, cap uint32) int32 { return NotGuest }
+
+func AwaitAny(ids unsafe.Pointer, n uint32, timeout_ms int32) int32 { return NotGuest }
+
+func CancelCall(id int32) int32 { return NotGuest }
+
+func CallError(id int32, buf unsafe.Pointer, cap uint32) int32 { return NotGuest }
+
 func ReadState(key unsafe.Pointer, key_len uint32, off int64, buf unsafe.Pointer, cap uint32) int32 {
 	return NotGuest
 }

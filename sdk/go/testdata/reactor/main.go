@@ -15,7 +15,12 @@ func handle() int32 {
 	}
 	_, sizeErr := skein.StateSize("key")
 	_, appendErr := skein.AppendState("log", value)
+	child, chainErr := skein.Chain("name", value)
+	_, anyErr := skein.AwaitAny(child)
+	_, awaitErr := child.Await()
+	_, outputErr := child.Output()
 	return skein.Exit(errors.Join(
+		chainErr, anyErr, awaitErr, outputErr, child.Err(), child.Cancel(),
 		err, sizeErr, appendErr,
 		skein.SetState("key", value), skein.SetStateAt("key", value, 1),
 		skein.PushState("key"), skein.PullState("key"), skein.DeleteState("key"),

@@ -33,6 +33,7 @@ type meter = machine.Meter
 type Call struct {
 	context.Context // ends with the call's deadline or cancellation
 	meter
+	ID       skein.CallID
 	Function skein.Function
 	// Boot is set while the machine makes a snapshot: nobody called. There is no input, no file and no state; a row that asks
 	// for one fails with EPERM, or finds nothing, and taints the snapshot.
@@ -46,6 +47,7 @@ type Call struct {
 	Files          fs.FS     // the guest's tree, of files that are io.ReaderAts; nil is empty
 	Log            *Log      // gets what the host says to the function's author; nil keeps nothing
 	State          *replica.Store
+	Chain          *Chain // nil for a call that can't make others
 
 	Output []byte
 
@@ -53,6 +55,8 @@ type Call struct {
 	noted     map[string]bool // unbuilt rows the log has named already
 	table     *vfs.Table      // of descriptors; made when the first is used
 	buffers   [][]byte        // of the last vector, for the next
+	checked   *uint32         // the entry of the function table that was chained last
+	number    bool            // it may take one
 }
 
 // outside is asked by rows that show a guest the world outside its instance: EPERM, and the end of the snapshot, for a boot.
@@ -83,7 +87,7 @@ type row func(c *Call, g guest) int64
 type room map[string]row
 
 // rooms in the order of the abi. Those that are missing are not begun.
-var rooms = []room{ioRoom, stateRoom, wasiProcess, wasiFD, wasiPath, wasiSock}
+var rooms = []room{ioRoom, chainRoom, stateRoom, wasiProcess, wasiFD, wasiPath, wasiSock}
 
 // Link makes the host modules on a runtime.
 func Link(ctx context.Context, rt wazero.Runtime) error {
@@ -157,7 +161,7 @@ func enter(r abi.Row, fn row) api.GoModuleFunc {
 	}
 	returns := len(r.Signature.Results) > 0
 	return func(ctx context.Context, mod api.Module, stack []uint64) {
-		v := fn(ctx.(*Call), guest{mod.Memory(), stack})
+		v := fn(ctx.(*Call), guest{mod, mod.Memory(), stack})
 		if returns {
 			stack[0] = uint64(v)
 		}
@@ -197,6 +201,7 @@ func unbuilt(r abi.Row) row {
 
 // guest is the caller of a row: its arguments and its memory.
 type guest struct {
+	mod   api.Module
 	mem   api.Memory // nil if the module has none
 	stack []uint64
 }

@@ -38,27 +38,13 @@ func TestRooms(t *testing.T) {
 		name, output string
 		log          []string
 	}{
-		{"io", "a\x00bcd", []string{"faasm.chain_name is not built yet (ENOSYS)", "faasm.get_state is not built yet"}},
+		{"io", "a\x00bcd", []string{"faasm.lock_state_read is not built yet (ENOSYS)", "faasm.get_state is not built yet"}},
+		{"chain", "", nil},
 		{"state", "", nil},
 		{"wasi", "", []string{"log\n"}},
 	} {
 		t.Run(guest.name, func(t *testing.T) {
-			wasm := buildC(t, filepath.Join("testdata", guest.name+".c"))
-			p, err := prepare.Prepare(wasm, prepare.DefaultLimits())
-			if err == nil {
-				err = prepare.CheckImports(&p.Module)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			compiled, err := m.Runtime().CompileModule(t.Context(), p.Wasm)
-			if err != nil {
-				t.Fatal(err)
-			}
-			mod, err := m.Load(t.Context(), compiled, p)
-			if err != nil {
-				t.Fatal(err)
-			}
+			mod := load(t, m, buildC(t, filepath.Join("testdata", guest.name+".c"), "-Wl,--export=malloc"))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			f, _ := skein.NewFunction("ann", guest.name)
@@ -67,7 +53,7 @@ func TestRooms(t *testing.T) {
 				Context: ctx, Function: f, Args: []string{guest.name, "two"}, Env: []string{"KEY=value"},
 				Input: []byte("hello"), Stdin: strings.NewReader("hello"), Stdout: log, Stderr: log, Log: log,
 				Files: fstest.MapFS{"dir/file": &fstest.MapFile{Data: []byte("content"), Mode: fs.ModePerm}},
-				State: replica.New(replicatest.Client(t), 1<<20),
+				State: replica.New(replicatest.Client(t), 1<<20), Chain: atOnce(mod),
 			}
 			exit := mod.Run(c)
 			if exit.State != skein.Succeeded {
@@ -90,6 +76,98 @@ func TestRooms(t *testing.T) {
 		if r.Support != abi.Planned && called.names[key(r)] == 0 {
 			t.Errorf("no guest of testdata calls %s", key(r))
 		}
+	}
+}
+
+func load(t *testing.T, m *machine.Machine, wasm []byte) *machine.Module {
+	t.Helper()
+	p, err := prepare.Prepare(wasm, prepare.DefaultLimits())
+	if err == nil {
+		err = prepare.CheckImports(&p.Module)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := m.Runtime().CompileModule(t.Context(), p.Wasm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod, err := m.Load(t.Context(), compiled, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mod
+}
+
+// A malloc that the host calls may do what any code of a guest's may, and ends its own call at most.
+func TestHostileMalloc(t *testing.T) {
+	m, err := machine.Open(t.Context(), machine.Config{GuestMemory: 4 << 20, WarmMemory: 16 << 20}, Link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close(context.Background()) }()
+	mod := load(t, m, buildC(t, "testdata/malloc.c"))
+	if err := mod.Boot(&Call{Context: t.Context(), Boot: true}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // an instance that was left in the middle of it is in order
+		for mode, want := range map[string]machine.Exit{
+			"again":   {State: skein.Failed, Reason: "REENTERED"},
+			"trap":    {State: skein.Failed, Reason: "GUEST_TRAP"},
+			"spin":    {State: skein.TimedOut, Reason: "DEADLINE"},
+			"exit":    {State: skein.Failed, Reason: "GUEST_EXIT", Code: 9},
+			"null":    {State: skein.Failed, Reason: "GUEST_EXIT", Code: 1},
+			"outside": {State: skein.Failed, Reason: "GUEST_EXIT", Code: 1},
+			"grow":    {State: skein.Succeeded},
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			exit := mod.Run(&Call{Context: ctx, Args: []string{"malloc", mode}, Chain: atOnce(mod)})
+			cancel()
+			if exit.State != want.State || exit.Reason != want.Reason || exit.Code != want.Code {
+				t.Errorf("%s: %+v, want %+v", mode, exit, want)
+			}
+		}
+	}
+}
+
+// atOnce runs each child to its end before its parent goes on, so that nothing is waited for: a module calls itself, under
+// the name self.
+func atOnce(mod *machine.Module) *Chain {
+	var ended []*skein.Result
+	of := func(handle int32) (*skein.Result, error) {
+		if handle < 1 || int(handle) > len(ended) {
+			return nil, abi.ECHILD
+		}
+		return ended[handle-1], nil
+	}
+	return &Chain{
+		Start: func(c *Call, name string, entry *uint32, input []byte) (int32, error) {
+			child := &Call{Context: c.Context, Args: []string{"child"}, Input: input, Stdin: bytes.NewReader(nil)}
+			var exit machine.Exit
+			switch {
+			case entry != nil:
+				exit = mod.RunPointer(child, machine.Pointer{Entry: *entry, Input: input})
+			case name == "self":
+				exit = mod.Run(child)
+			default:
+				return 0, abi.ENOENT
+			}
+			ended = append(ended, &skein.Result{State: exit.State, ExitCode: exit.Code, Reason: exit.Reason, Message: exit.Message, Output: child.Output})
+			return int32(len(ended)), nil
+		},
+		Wait: func(_ *Call, handles []int32, _ time.Duration) (int, error) {
+			for _, h := range handles {
+				if _, err := of(h); err != nil {
+					return 0, err
+				}
+			}
+			return 0, nil
+		},
+		Result: func(_ *Call, handle int32) (*skein.Result, error) { return of(handle) },
+		Cancel: func(_ *Call, handle int32) error {
+			_, err := of(handle)
+			return err
+		},
 	}
 }
 
@@ -145,7 +223,7 @@ func TestLogIsCut(t *testing.T) {
 }
 
 // buildC compiles a guest with Debian's clang and wasi-libc.
-func buildC(t *testing.T, src string) []byte {
+func buildC(t *testing.T, src string, flags ...string) []byte {
 	t.Helper()
 	if _, err := exec.LookPath("clang"); err != nil {
 		if os.Getenv("SKEIN_REQUIRE_TOOLS") == "1" {
@@ -158,6 +236,7 @@ func buildC(t *testing.T, src string) []byte {
 	cmd := exec.CommandContext(t.Context(), "clang", "--target=wasm32-wasi", "--sysroot=/usr", "-O1", "-Wall", "-Werror", "-Wno-unused-result",
 		"-I", filepath.Join(sdk, "include"), filepath.Join(sdk, "skein.c"), src, "-o", out,
 		"-Wl,--stack-first", "-Wl,-z,stack-size=1048576")
+	cmd.Args = append(cmd.Args, flags...)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, msg)
 	}

@@ -164,7 +164,7 @@ func TestRandomArguments(t *testing.T) {
 
 // A module without a memory gets EFAULT.
 func TestNoMemory(t *testing.T) {
-	g := guest{nil, []uint64{1, 8, 1, 8}}
+	g := guest{stack: []uint64{1, 8, 1, 8}}
 	if _, err := g.bytes(0, 1); !errors.Is(err, abi.EFAULT) {
 		t.Error(err)
 	}
@@ -174,7 +174,7 @@ func TestNoMemory(t *testing.T) {
 		}
 		stack := make([]uint64, 9)
 		stack[2] = 1
-		if got := fn(&Call{Context: t.Context(), Args: []string{"a"}, Env: []string{"K=V"}}, guest{nil, stack}); got == 0 && !strings.HasPrefix(name, "fd_") && name != "random_get" {
+		if got := fn(&Call{Context: t.Context(), Args: []string{"a"}, Env: []string{"K=V"}}, guest{stack: stack}); got == 0 && !strings.HasPrefix(name, "fd_") && name != "random_get" {
 			t.Errorf("%s succeeds without a memory", name)
 		}
 	}
@@ -251,6 +251,9 @@ func TestBoot(t *testing.T) {
 	for name, want := range map[string]int64{
 		"faasm.read_call_input": 0, "faasm.write_call_output": -int64(abi.EPERM), "faasm.set_state": -int64(abi.EPERM),
 		"faasm.state_size": -int64(abi.EPERM), "faasm.push_state": -int64(abi.EPERM), "env.__faasm_read_state": -int64(abi.EPERM),
+		"faasm.chain_name": -int64(abi.EPERM), "faasm.chain_ptr": -int64(abi.EPERM), "faasm.await_call": -int64(abi.EPERM),
+		"faasm.await_call_output": -int64(abi.EPERM), "faasm.await_any": -int64(abi.EPERM), "faasm.cancel_call": -int64(abi.EPERM),
+		"faasm.call_error": -int64(abi.EPERM), "env.__faasm_chain_name": 0, "env.__faasm_await_call": 1,
 	} {
 		f, _ := skein.NewFunction("ann", "f")
 		boot := &Call{Context: t.Context(), Boot: true, Function: f, Input: []byte("secret"), State: replica.New(replicatest.Client(t), 1<<20)}
@@ -259,7 +262,10 @@ func TestBoot(t *testing.T) {
 		if fn == nil {
 			fn = stateRoom[name]
 		}
-		got := int64(int32(fn(boot, guest{mem, []uint64{0, 3, 64, 3, 0, 0}})))
+		if fn == nil {
+			fn = chainRoom[name]
+		}
+		got := int64(int32(fn(boot, guest{mem: mem, stack: []uint64{0, 3, 64, 3, 0, 0}})))
 		if got != want || boot.Meter().Tainted() == "" || boot.Output != nil {
 			t.Errorf("%s: %d, taint %q; want %d and a taint", name, got, boot.Meter().Tainted(), want)
 		}

@@ -91,7 +91,7 @@ func (mod *Module) Keep() (Kept, error) {
 
 // Call is one, without a reset.
 func (k Kept) Call(ctx Guest) Exit {
-	exit, _ := k.inst.serve(ctx)
+	exit, _ := k.inst.serve(ctx, nil)
 	return exit
 }
 
@@ -115,7 +115,7 @@ func (mod *Module) CallEach(call func() Guest) (failed int) {
 		if inst.wake() != nil {
 			failed++
 		}
-		exit, usable := inst.serve(call())
+		exit, usable := inst.serve(call(), nil)
 		if exit.Reason != "" {
 			failed++
 		}

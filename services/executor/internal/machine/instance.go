@@ -29,7 +29,8 @@ type instance struct {
 	references []reference // of elements of tables: nothing else keeps them
 
 	entry, refresh api.Function // nil until wanted: each has a stack
-	result         [1]uint64
+	pointed        pointed      // the function of the table that was called last
+	stack          [1]uint64    // for an argument and a result
 
 	// Guarded by the pool's mutex.
 	links   [2]link
@@ -104,11 +105,11 @@ func recoverEngine(err *error) {
 }
 
 // serve runs one call. usable says that the instance can be brought back to what it was.
-func (inst *instance) serve(ctx Guest) (exit Exit, usable bool) {
+func (inst *instance) serve(ctx Guest, p *Pointer) (exit Exit, usable bool) {
 	meter := ctx.Meter()
 	meter.begin(ctx, inst.mod.exceptions)
 	inst.mem.begin()
-	code, err := inst.call(ctx)
+	code, err := inst.call(ctx, p)
 	meter.end()
 	exit = classify(ctx, code, err)
 	exit.CPU, exit.MemoryPeak = meter.cpu, int64(inst.mem.high)
@@ -131,7 +132,7 @@ func sizeText(n uint64) string {
 	return fmt.Sprintf("%d MiB", n>>20)
 }
 
-func (inst *instance) call(ctx Guest) (uint32, error) {
+func (inst *instance) call(ctx Guest, p *Pointer) (uint32, error) {
 	mod := inst.mod
 	if inst.snapshot == nil {
 		if code, err := inst.initialise(ctx); err != nil || code != 0 {
@@ -144,6 +145,9 @@ func (inst *instance) call(ctx Guest) (uint32, error) {
 		if _, err := inst.invoke(ctx, inst.refresh); err != nil {
 			return 0, err
 		}
+	}
+	if p != nil {
+		return inst.callPointer(ctx, *p)
 	}
 	if inst.entry == nil {
 		inst.entry = inst.engine.ExportedFunction(mod.entry())
@@ -174,6 +178,11 @@ func (inst *instance) initialise(ctx Guest) (uint32, error) {
 
 // invoke calls a function without parameters; its result, if it has one, is an exit code.
 func (inst *instance) invoke(ctx Guest, fn api.Function) (code uint32, err error) {
+	return inst.invokeWith(ctx, fn, 0)
+}
+
+// invokeWith is invoke for a function that may have an i32 parameter.
+func (inst *instance) invokeWith(ctx Guest, fn api.Function, arg uint32) (code uint32, err error) {
 	defer recoverEngine(&err)
 	if fn == nil {
 		return 0, fault.Invalid.New("NO_ENTRY", "the module has no %s", inst.mod.entry())
@@ -183,9 +192,9 @@ func (inst *instance) invoke(ctx Guest, fn api.Function) (code uint32, err error
 	if inst.fuel != nil {
 		inst.fuel.Set(uint64(uint32(meter.allowance)))
 	}
-	inst.result[0] = 0
-	err = fn.CallWithStack(ctx, inst.result[:])
-	return uint32(inst.result[0]), err
+	inst.stack[0] = uint64(arg)
+	err = fn.CallWithStack(ctx, inst.stack[:])
+	return uint32(inst.stack[0]), err
 }
 
 // reset makes the instance what it was before the call. After an error it must not serve another.
@@ -206,7 +215,7 @@ func (inst *instance) reset() error {
 	}
 	inst.dropLargeHandles()
 	inst.cost = instanceCost + mod.tables + elementCost*int64(len(inst.references)) + resident
-	for _, fn := range []api.Function{inst.entry, inst.refresh} {
+	for _, fn := range []api.Function{inst.entry, inst.refresh, inst.pointed.fn} {
 		if fn != nil {
 			inst.cost += handleCost
 		}
@@ -238,11 +247,15 @@ func (inst *instance) dropLargeHandles() {
 	if stackSize(inst.refresh) > largeStack {
 		inst.refresh = nil
 	}
+	if stackSize(inst.pointed.fn) > largeStack {
+		inst.pointed = pointed{}
+	}
 }
 
 // trim lets go of what an instance can do without until its next call.
 func (inst *instance) trim() {
 	inst.entry, inst.refresh, inst.globals, inst.fuel = nil, nil, nil, nil
+	inst.pointed = pointed{}
 	inst.dropTables()
 	inst.trimmed = true
 	inst.blank = inst.mod.m.tier.trim(inst.mem.slab, inst.mem.high, inst.mem.held)

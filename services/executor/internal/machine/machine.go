@@ -141,6 +141,7 @@ func (m *Machine) Load(_ context.Context, compiled wazero.CompiledModule, p *pre
 	}
 	exports := compiled.ExportedFunctions()
 	mod.start = exports[prepare.StartName] != nil
+	mod.constructors = mod.command && exports[constructorsExport] != nil
 	if !mod.command {
 		mod.initialize = exports[prepare.InitializeExport] != nil
 		mod.restored = exports[restoredExport] != nil
@@ -158,5 +159,8 @@ func (m *Machine) Load(_ context.Context, compiled wazero.CompiledModule, p *pre
 
 // The exports of a reactor that prepare.CheckEntry need not see: a guest may do without.
 const restoredExport = "skein_restored" // (): called before a call whose instance came out of a snapshot
+
+// constructorsExport is wasm-ld's name. A command's _start calls it; what is called by pointer has no _start.
+const constructorsExport = "__wasm_call_ctors"
 
 var zygoteExports = []string{"_faasm_zygote", "skein_init"} // () -> i32, zero for success: called once, before the snapshot

@@ -36,6 +36,8 @@ type Meter struct {
 	mark  time.Duration
 	taint string
 
+	reentered bool // by a host function
+
 	// The thread that the guest was on at the mark and the CPU time it had used; 0 if it was not asked.
 	thread     int
 	threadTime time.Duration

@@ -26,6 +26,7 @@ type Module struct {
 
 	command, deep, exceptions   bool
 	start, initialize, restored bool // it has the export
+	constructors                bool // a command that exports them
 	zygote                      string
 
 	references atomic.Pointer[[]reference] // of elements; nil until the first instance was made
@@ -46,7 +47,12 @@ type Module struct {
 
 // Run serves one call: it takes an instance, calls it and leaves it to be brought back to its snapshot. ctx carries the
 // deadline and is what host functions get; its cause, if it ends first, tells a cancelled call from an overdue one.
-func (mod *Module) Run(ctx Guest) Exit {
+func (mod *Module) Run(ctx Guest) Exit { return mod.run(ctx, nil) }
+
+// RunPointer is Run of a function that the module's table has. BAD_ENTRY if p names none that can be called so.
+func (mod *Module) RunPointer(ctx Guest, p Pointer) Exit { return mod.run(ctx, &p) }
+
+func (mod *Module) run(ctx Guest, p *Pointer) Exit {
 	inst, err := mod.acquire()
 	if err != nil {
 		if ctx.Err() != nil {
@@ -55,7 +61,7 @@ func (mod *Module) Run(ctx Guest) Exit {
 		e := fault.From(err)
 		return Exit{State: skein.Failed, Reason: e.Reason, Message: e.Message}
 	}
-	exit, usable := inst.serve(ctx)
+	exit, usable := inst.serve(ctx, p)
 	mod.release(inst, usable)
 	return exit
 }

@@ -26,7 +26,7 @@ int main(void) {
     CHECK(__skein_append_call_output(big, large) == -EMSGSIZE);
 
     // A planned row answers ENOSYS, in the form of its result.
-    CHECK(__skein_chain_name("x", 1, 0, 0) == -ENOSYS);
+    CHECK(__skein_lock_state_read("k", 1) == -ENOSYS);
     CHECK(__skein_last_error() == 0);
     CHECK(__skein_get_state("k", 1, 8, 0) == 0);
     CHECK(__skein_last_error() == ENOSYS);

@@ -1,0 +1,322 @@
+package executor
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"skein.dev"
+	callv1 "skein.dev/proto/skein/call/v1"
+	plannerv1 "skein.dev/proto/skein/planner/v1"
+)
+
+// desk is a planner small enough to be in these tests: it queues and places calls, deeper ones first, and tells parents.
+type desk struct {
+	plannerv1.UnimplementedDispatchServiceServer
+	address string
+	server  *grpc.Server
+	apart   bool // children go to another executor than their parents if there is one
+
+	mu        sync.Mutex
+	functions map[string]skein.Digest
+	stations  []*station
+	queue     [skein.MaxDepth + 2][]*task
+	tasks     map[skein.CallID]*task
+	spawned   int // that came to be placed
+	started   int // that ran where they were made
+	waited    int // messages of waits
+}
+
+type station struct {
+	stream  grpc.BidiStreamingServer[plannerv1.AttachRequest, plannerv1.AttachResponse]
+	slots   int
+	busy    int // running and not waiting
+	running map[skein.CallID]*task
+}
+
+type task struct {
+	a        *callv1.Assignment
+	parent   *task
+	children []*task
+	at       *station
+	waits    bool
+	outcome  *callv1.Outcome
+	done     chan struct{}
+}
+
+func newDesk(t testing.TB) *desk {
+	t.Helper()
+	d := &desk{functions: map[string]skein.Digest{}, tasks: map[skein.CallID]*task{}}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.address = lis.Addr().String()
+	d.server = grpc.NewServer()
+	plannerv1.RegisterDispatchServiceServer(d.server, d)
+	go func() { _ = d.server.Serve(lis) }()
+	t.Cleanup(d.server.Stop)
+	return d
+}
+
+func (d *desk) Attach(stream grpc.BidiStreamingServer[plannerv1.AttachRequest, plannerv1.AttachResponse]) error {
+	hello, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	s := &station{stream: stream, slots: int(hello.GetHello().GetSlots()), running: map[skein.CallID]*task{}}
+	if err := stream.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Welcome{Welcome: &plannerv1.Welcome{HeartbeatInterval: durationpb.New(time.Second)}}}); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.stations = append(d.stations, s)
+	d.place()
+	d.mu.Unlock()
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		d.mu.Lock()
+		switch e := m.GetEvent().(type) {
+		case *plannerv1.AttachRequest_Spawns:
+			d.spawn(s, e.Spawns.GetSpawns())
+		case *plannerv1.AttachRequest_Waits:
+			d.wait(s, e.Waits.GetWaits())
+		case *plannerv1.AttachRequest_CancelChildren:
+			for _, id := range e.CancelChildren.GetCallIds() {
+				d.cancel(d.tasks[skein.CallID(id)])
+			}
+		case *plannerv1.AttachRequest_Outcomes:
+			for _, o := range e.Outcomes.GetOutcomes() {
+				d.end(s.running[skein.CallID(o.GetCallId())], o)
+			}
+		}
+		d.place()
+		d.mu.Unlock()
+	}
+}
+
+func (d *desk) spawn(s *station, spawns []*plannerv1.Spawn) {
+	var results []*plannerv1.SpawnResult
+	for _, sp := range spawns {
+		parent := s.running[skein.CallID(sp.GetParentId())]
+		if parent == nil {
+			panic("a spawn whose parent does not run there")
+		}
+		name := sp.GetFunction()
+		digest, ok := d.functions[name]
+		if !ok {
+			results = append(results, &plannerv1.SpawnResult{CallId: sp.GetCallId(), Reason: "NO_FUNCTION", Message: "there is no " + name})
+			continue
+		}
+		results = append(results, &plannerv1.SpawnResult{CallId: sp.GetCallId(), Version: 1, Digest: digest[:]})
+		k := &task{parent: parent, done: make(chan struct{}), a: &callv1.Assignment{
+			CallId: sp.GetCallId(), User: parent.a.GetUser(), Function: name, Version: 1, Digest: digest[:], Input: sp.GetInput(), Timeout: sp.GetTimeout(),
+			Attempt: 1, Trace: sp.GetTrace(), ParentId: sp.GetParentId(), RootId: parent.a.GetRootId(), Depth: parent.a.GetDepth() + 1, Entry: sp.Entry,
+		}}
+		parent.children = append(parent.children, k)
+		d.tasks[skein.CallID(sp.GetCallId())] = k
+		if sp.GetStarted() {
+			d.started++
+			k.at = s
+			s.running[skein.CallID(sp.GetCallId())] = k
+			s.busy++
+			continue
+		}
+		d.spawned++
+		d.queue[k.a.GetDepth()] = append(d.queue[k.a.GetDepth()], k)
+	}
+	_ = s.stream.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Spawned{Spawned: &plannerv1.Spawned{Results: results}}})
+}
+
+func (d *desk) wait(s *station, waits []*plannerv1.Wait) {
+	for _, w := range waits {
+		d.waited++
+		t, waits := s.running[skein.CallID(w.GetCallId())], len(w.GetChildIds()) > 0
+		if t == nil || !t.waits && !waits {
+			panic("a wait of a call that is not there, or the end of none")
+		}
+		if t.waits == waits {
+			continue // for others
+		}
+		if t.waits = waits; waits {
+			s.busy--
+		} else {
+			s.busy++
+		}
+	}
+}
+
+// cancel reaches descendants too.
+func (d *desk) cancel(t *task) {
+	if t == nil || t.outcome != nil {
+		return
+	}
+	if t.at != nil {
+		_ = t.at.stream.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Cancel{Cancel: &plannerv1.Cancel{CallId: t.a.GetCallId(), Reason: "CANCELLED"}}})
+	} else {
+		d.end(t, &callv1.Outcome{CallId: t.a.GetCallId(), State: callv1.CallState_CALL_STATE_CANCELLED, Reason: "CANCELLED"})
+	}
+	for _, k := range t.children {
+		d.cancel(k)
+	}
+}
+
+func (d *desk) end(t *task, o *callv1.Outcome) {
+	if t == nil || t.outcome != nil {
+		return
+	}
+	t.outcome = o
+	close(t.done)
+	if t.at != nil {
+		delete(t.at.running, skein.CallID(o.GetCallId()))
+		if !t.waits {
+			t.at.busy--
+		}
+	}
+	if p := t.parent; p != nil && p.outcome == nil && p.at != t.at {
+		_ = p.at.stream.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_ChildOutcomes{ChildOutcomes: &plannerv1.ChildOutcomes{Outcomes: []*callv1.Outcome{o}}}})
+	}
+	if o.GetState() == callv1.CallState_CALL_STATE_CANCELLED || o.GetState() == callv1.CallState_CALL_STATE_TIMED_OUT {
+		for _, k := range t.children {
+			d.cancel(k)
+		}
+	}
+	delete(d.tasks, skein.CallID(o.GetCallId()))
+	if t.parent != nil && o.GetState() == callv1.CallState_CALL_STATE_SUCCEEDED {
+		t.children = nil
+	}
+}
+
+// place sends what is queued to whoever has slots.
+func (d *desk) place() {
+	batch := map[*station][]*callv1.Assignment{}
+	for depth := len(d.queue) - 1; depth >= 0; depth-- {
+		for len(d.queue[depth]) > 0 {
+			t := d.queue[depth][0]
+			var to *station
+			for _, s := range d.stations {
+				better := to == nil || t.parent != nil && (s == t.parent.at) != d.apart
+				if t.outcome == nil && s.busy < s.slots && better {
+					to = s
+				}
+			}
+			if to == nil && t.outcome == nil {
+				break
+			}
+			d.queue[depth] = d.queue[depth][1:]
+			if t.outcome != nil {
+				continue
+			}
+			t.at = to
+			to.busy++
+			to.running[skein.CallID(t.a.GetCallId())] = t
+			batch[to] = append(batch[to], t.a)
+		}
+	}
+	for s, all := range batch {
+		_ = s.stream.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Assignments{Assignments: &plannerv1.Assignments{Assignments: all}}})
+	}
+}
+
+// start accepts a call from outside.
+func (d *desk) start(name, input string, timeout time.Duration) *task {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	id, digest := skein.NewCallID(), d.functions[name]
+	t := &task{done: make(chan struct{}), a: &callv1.Assignment{
+		CallId: id[:], User: "ann", Function: name, Version: 1, Digest: digest[:], Input: []byte(input), Timeout: durationpb.New(timeout), Attempt: 1, RootId: id[:],
+	}}
+	d.tasks[id] = t
+	d.queue[0] = append(d.queue[0], t)
+	d.place()
+	return t
+}
+
+func (d *desk) stop(t *task) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cancel(t)
+}
+
+// call is start and the end of it.
+func (d *desk) call(t testing.TB, name, input string) *callv1.Outcome {
+	t.Helper()
+	task := d.start(name, input, time.Minute)
+	select {
+	case <-task.done:
+		return task.outcome
+	case <-time.After(2 * time.Minute):
+		t.Fatal(name, input, "has not ended")
+		return nil
+	}
+}
+
+// attach starts an executor with slots that has the desk for a planner.
+func (d *desk) attach(t testing.TB, p *place, slots int) *Executor {
+	t.Helper()
+	s := p.executor("")
+	e := &Executor{name: defaultName(), log: s.log, machine: s.machine, modules: s, slots: newSlots(slots)}
+	var err error
+	if e.meters, err = newMeters(e); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient(d.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	drain, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = e.attach(context.Background(), plannerv1.NewDispatchServiceClient(conn), "", drain)
+	}()
+	t.Cleanup(func() {
+		close(drain)
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			t.Error("the executor does not drain")
+		}
+		if n := e.slots.used(); n != 0 {
+			t.Errorf("%d slots are taken at the end", n)
+		}
+		_ = conn.Close()
+	})
+	for end := time.Now().Add(10 * time.Second); !e.attached.Load(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the executor does not attach")
+		}
+	}
+	return e
+}
+
+// add makes a C program a function.
+func (d *desk) add(t testing.TB, p *place, name, source string, flags ...string) {
+	t.Helper()
+	if _, err := exec.LookPath("clang"); err != nil {
+		t.Skip("clang is missing: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32")
+	}
+	out := filepath.Join(t.TempDir(), "guest.wasm")
+	args := append([]string{"--target=wasm32-wasi", "--sysroot=/usr", "-O2", "-mbulk-memory", "-ftls-model=local-exec", "-I../../sdk/c/include", "-Wl,--stack-first", "../../sdk/c/skein.c", source, "-o", out}, flags...)
+	if msg, err := exec.Command("clang", args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, msg)
+	}
+	wasm, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := p.put(wasm)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.functions[name] = digest
+}

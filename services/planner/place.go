@@ -1,0 +1,182 @@
+package planner
+
+import (
+	"math/bits"
+
+	"skein.dev"
+)
+
+// places is the index that placement asks, so that a decision costs the same whatever the number of executors: sets of
+// executors by their seats, by how full they are and by the modules they hold.
+type places struct {
+	seats   []*executor // nil where nobody sits
+	vacant  []int       // seats of those that left
+	free    set         // seats of executors that have a free slot and take calls
+	levels  []set       // of those, by how many slots are in use
+	filled  set         // the levels that are not empty
+	holders map[skein.Digest]*set
+}
+
+func newPlaces() places { return places{holders: map[skein.Digest]*set{}} }
+
+func (p *places) seat(ex *executor) {
+	if n := len(p.vacant); n > 0 {
+		ex.seat, p.vacant = p.vacant[n-1], p.vacant[:n-1]
+		p.seats[ex.seat] = ex
+	} else {
+		ex.seat = len(p.seats)
+		p.seats = append(p.seats, ex)
+	}
+	ex.level = -1
+	p.update(ex)
+}
+
+func (p *places) leave(ex *executor) {
+	p.move(ex, -1)
+	for d := range ex.loaded {
+		p.unload(ex, d)
+	}
+	p.seats[ex.seat] = nil
+	p.vacant = append(p.vacant, ex.seat)
+}
+
+// update must follow every change of what an executor runs, of what of it waits, and of its draining.
+func (p *places) update(ex *executor) {
+	level := -1
+	if used := ex.used(); used < ex.Slots && !ex.Draining {
+		level = used
+	}
+	p.move(ex, level)
+}
+
+func (p *places) move(ex *executor, level int) {
+	if level == ex.level {
+		return
+	}
+	if ex.level >= 0 {
+		p.levels[ex.level].remove(ex.seat)
+		if p.levels[ex.level].empty() {
+			p.filled.remove(ex.level)
+		}
+	}
+	ex.level = level
+	if level < 0 {
+		p.free.remove(ex.seat)
+		return
+	}
+	for level >= len(p.levels) {
+		p.levels = append(p.levels, set{})
+	}
+	p.levels[level].add(ex.seat)
+	p.filled.add(level)
+	p.free.add(ex.seat)
+}
+
+func (p *places) load(ex *executor, d skein.Digest) {
+	ex.loaded[d] = struct{}{}
+	s := p.holders[d]
+	if s == nil {
+		s = &set{}
+		p.holders[d] = s
+	}
+	s.add(ex.seat)
+}
+
+func (p *places) unload(ex *executor, d skein.Digest) {
+	if _, ok := ex.loaded[d]; !ok {
+		return
+	}
+	delete(ex.loaded, d)
+	s := p.holders[d]
+	s.remove(ex.seat)
+	if s.empty() {
+		delete(p.holders, d)
+	}
+}
+
+// pick finds the executor for a call of a module: one that holds it before one that does not, then the one where the
+// call's parent runs, then the fullest, so that others stay empty; nil if no slot is free.
+func (p *places) pick(d skein.Digest, near *executor) *executor {
+	warm := p.holders[d]
+	if warm != nil && p.free.firstWith(warm) < 0 {
+		warm = nil
+	}
+	if near != nil && near.level >= 0 && (warm == nil || warm.has(near.seat)) {
+		return near
+	}
+	for level := p.filled.before(len(p.levels)); level >= 0; level = p.filled.before(level) {
+		seat := -1
+		if warm == nil {
+			seat = p.levels[level].first()
+		} else {
+			seat = p.levels[level].firstWith(warm)
+		}
+		if seat >= 0 {
+			return p.seats[seat]
+		}
+	}
+	return nil
+}
+
+// set is a set of small numbers.
+type set struct {
+	words []uint64
+	heads []uint64 // a bit for each word that is not zero
+}
+
+func (s *set) add(i int) {
+	for i>>6 >= len(s.words) {
+		s.words = append(s.words, 0)
+	}
+	for i>>12 >= len(s.heads) {
+		s.heads = append(s.heads, 0)
+	}
+	s.words[i>>6] |= 1 << (i & 63)
+	s.heads[i>>12] |= 1 << (i >> 6 & 63)
+}
+
+func (s *set) remove(i int) {
+	if !s.has(i) {
+		return
+	}
+	if s.words[i>>6] &^= 1 << (i & 63); s.words[i>>6] == 0 {
+		s.heads[i>>12] &^= 1 << (i >> 6 & 63)
+	}
+}
+
+func (s *set) has(i int) bool { return i>>6 < len(s.words) && s.words[i>>6]>>(i&63)&1 == 1 }
+
+func (s *set) empty() bool { return s.first() < 0 }
+
+// first is the least member, or -1.
+func (s *set) first() int { return s.firstWith(s) }
+
+// firstWith is the least member that o has too, or -1.
+func (s *set) firstWith(o *set) int {
+	for i := range min(len(s.heads), len(o.heads)) {
+		for both := s.heads[i] & o.heads[i]; both != 0; both &= both - 1 {
+			w := i<<6 + bits.TrailingZeros64(both)
+			if m := s.words[w] & o.words[w]; m != 0 {
+				return w<<6 + bits.TrailingZeros64(m)
+			}
+		}
+	}
+	return -1
+}
+
+// before is the greatest member below i, or -1.
+func (s *set) before(i int) int {
+	for i > 0 {
+		i--
+		w := i >> 6
+		if w >= len(s.words) {
+			i = len(s.words) << 6
+			continue
+		}
+		if m := s.words[w] & (^uint64(0) >> (63 - i&63)); m != 0 {
+			return w<<6 + 63 - bits.LeadingZeros64(m)
+		}
+		i = w << 6
+	}
+	return -1
+}
