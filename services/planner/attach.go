@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"runtime"
 	"sync"
 	"time"
 
@@ -87,6 +88,7 @@ func (s *stream) send(out grpc.BidiStreamingServer[plannerv1.AttachRequest, plan
 	for {
 		select {
 		case <-s.wake:
+			runtime.Gosched() // those who are about to put something in do so first: a message costs more than what is in it
 		case <-s.dropped:
 			return nil
 		case <-out.Context().Done():
