@@ -77,6 +77,7 @@ func cold(b *testing.B, wasm []byte) {
 		return time.Since(began)
 	}
 	first(p.executor("")) // stores artifact and snapshot
+	p.await("snapshot put", 1)
 	p.spans.Reset()
 	cache := b.TempDir()
 	engineFirst(b, cache, wasm) // fills its cache

@@ -61,6 +61,7 @@ func newPlace(t testing.TB) *place {
 	before := otel.GetTracerProvider()
 	otel.SetTracerProvider(trace.NewTracerProvider(trace.WithSpanProcessor(p.spans)))
 	t.Cleanup(func() { otel.SetTracerProvider(before) })
+	t.Cleanup(func() { p.await("snapshot put", p.did("boot")) }) // what writes there must end before the directory does
 	return p
 }
 
@@ -87,6 +88,16 @@ func (p *place) did(name string) (n int) {
 		}
 	}
 	return n
+}
+
+// await waits for the nth span of a name.
+func (p *place) await(name string, n int) {
+	p.t.Helper()
+	for end := time.Now().Add(time.Minute); p.did(name) < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			p.t.Fatalf("%d of %d times: %s", p.did(name), n, name)
+		}
+	}
 }
 
 func (p *place) put(wasm []byte) skein.Digest {
@@ -132,6 +143,7 @@ func TestThousandFirstCalls(t *testing.T) {
 	if c, b := p.did("compile"), p.did("boot"); c != 1 || b != 1 {
 		t.Errorf("%d compilations and %d boots", c, b)
 	}
+	p.await("snapshot put", 1)
 	// Another executor makes use of what the first one made.
 	p.want(p.executor(""), d)
 	if c, b := p.did("compile"), p.did("boot"); c != 1 || b != 1 {
@@ -169,9 +181,11 @@ func TestDamagedStore(t *testing.T) {
 			d, e := p.put(counter), p.put(other)
 			s := p.executor("a key")
 			p.want(s, d)
+			p.await("snapshot put", 1)
 			if r, err := p.call(s, e); err != nil || r.ExitCode != 9 {
 				t.Fatalf("%+v, %v", r, err)
 			}
+			p.await("snapshot put", 2)
 			for what, keys := range map[string][2]string{
 				"compile": {compile.Key(d, fingerprint), compile.Key(e, fingerprint)},
 				"boot":    {snapshotKey(d), snapshotKey(e)},
@@ -184,6 +198,7 @@ func TestDamagedStore(t *testing.T) {
 				if p.did(what) != before+1 {
 					t.Errorf("%s: it was not made again", what)
 				}
+				p.await("snapshot put", p.did("boot"))
 				p.want(p.executor("a key"), d)
 				if p.did(what) != before+1 {
 					t.Errorf("%s: what was made again was not stored", what)

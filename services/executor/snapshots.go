@@ -104,9 +104,14 @@ func (s *modules) boot(ctx context.Context, mod *machine.Module, d skein.Digest)
 		s.log.InfoContext(ctx, "no snapshot", "digest", d.String(), "reason", mod.Replay())
 		return nil
 	}
-	if err := s.publish(ctx, mod.Snapshot(), d); err != nil { // it only saves others the work
-		s.log.WarnContext(ctx, "the snapshot can't be stored", "digest", d.String(), "error", err)
-	}
+	snap := mod.Snapshot()
+	go func() { // it only saves others the work, and the call that waits is not one of them
+		later, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+		defer cancel()
+		if err := s.publish(later, snap, d); err != nil {
+			s.log.WarnContext(later, "the snapshot can't be stored", "digest", d.String(), "error", err)
+		}
+	}()
 	return nil
 }
 
