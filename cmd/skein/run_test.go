@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(compiletest.Main(m))
+	os.Exit(compiletest.Main(m, "skein.dev/cmd/skein"))
 }
 
 // result is what one command line did.

@@ -26,7 +26,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(compiletest.Main(m))
+	os.Exit(compiletest.Main(m, ""))
 }
 
 // counter is a reactor that exits with how often its handle has run in its memory, and whose start function makes that 7.

@@ -30,7 +30,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(compiletest.Main(m))
+	os.Exit(compiletest.Main(m, ""))
 }
 
 // newRegistry is one as Config makes it.

@@ -12,8 +12,10 @@ import (
 )
 
 // Main is the TestMain of a package whose tests compile: os.Exit(compiletest.Main(m)). Under the race detector it builds a
-// compiler without, which takes a tenth of the time.
-func Main(m *testing.M) int {
+// compiler without, which takes a tenth of the time: of program, a main package that calls compile.Child, or of the tests
+// of package compile if that is empty. It must be what the engine calls itself the same in as in the package's own test
+// binary: with its version in tests of a main package, without in others.
+func Main(m *testing.M, program string) int {
 	compile.Child()
 	if raceEnabled {
 		dir, err := os.MkdirTemp("", "skein-compiler-")
@@ -22,9 +24,12 @@ func Main(m *testing.M) int {
 			return 1
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
-		// A test binary like us: the engine calls itself otherwise in programs that know its version.
 		compiler := filepath.Join(dir, "compiler")
-		if out, err := exec.Command("go", "test", "-c", "-o", compiler, "skein.dev/platform/compile").CombinedOutput(); err != nil {
+		args := []string{"test", "-c", "-o", compiler, "skein.dev/platform/compile"}
+		if program != "" {
+			args = []string{"build", "-o", compiler, program}
+		}
+		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "compiling with the race detector, since there is no other: %v\n%s", err, out)
 		} else {
 			_ = os.Setenv("SKEIN_RACE_COMPILER", compiler)
