@@ -30,8 +30,8 @@ var programs = []program{
 	{dir: "services/executor/internal/machine", name: "BenchmarkDensity", rounds: 1},
 	{dir: "services/executor/internal/machine", name: "BenchmarkGap", rounds: 5},
 	{dir: "services/executor", name: "BenchmarkCold", goals: map[string]goal{"go": {most: 1.1}}},
-	{dir: "services/executor", name: "BenchmarkChainLocal", rounds: 2000, goals: map[string]goal{"": {most: 12}}},
-	{dir: "services/executor", name: "BenchmarkFanoutLocal", rounds: 20, goals: map[string]goal{"": {most: 12}}},
+	{dir: "services/executor", name: "BenchmarkChainLocal", goals: map[string]goal{"": {most: 12}}},
+	{dir: "services/executor", name: "BenchmarkFanoutLocal", goals: map[string]goal{"": {most: 12}}},
 	{dir: "platform/prepare", name: "BenchmarkInterruption", rounds: 3, goals: map[string]goal{"": {most: 1.10}}},
 }
 
