@@ -9,7 +9,8 @@
 //	functions/USER/NAME/current             the head: the function's current version and what requests were answered
 //
 // The head is replaced last, and only if it is still the one that was read: that is the moment when a version becomes
-// visible. A failure before it leaves objects that nothing names; the next upload of the same bytes takes them up. Of uploads at the same time the greatest number ends as current; a rollback names its version itself.
+// visible. A failure before it leaves objects that nothing names; the next upload of the same bytes takes them up. Of
+// uploads at the same time the greatest number ends as current; a rollback names its version itself.
 //
 // Deleting a function marks its head as deleted, which ends it at once, then removes its records. Numbers go on behind
 // the deleted ones if the function comes back, so "version 3 of ann/echo" means one module for ever. Modules stay: other

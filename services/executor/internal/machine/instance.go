@@ -140,7 +140,7 @@ func (inst *instance) call(ctx Guest, p *Pointer) (uint32, error) {
 		}
 	} else if mod.restored {
 		if inst.refresh == nil {
-			inst.refresh = inst.engine.ExportedFunction(restoredExport)
+			inst.refresh = inst.engine.ExportedFunction(prepare.RestoredExport)
 		}
 		if _, err := inst.invoke(ctx, inst.refresh); err != nil {
 			return 0, err

@@ -97,11 +97,21 @@ func (m *Machine) Close(ctx context.Context) error {
 // Runtime is where modules are compiled for Load.
 func (m *Machine) Runtime() wazero.Runtime { return m.rt }
 
-// CacheDir is the directory where the runtime looks for code before it compiles, empty at first.
-func (m *Machine) CacheDir() string { return m.dir }
-
 // MemoryInUse is the linear memory of the instances that serve calls, in bytes.
 func (m *Machine) MemoryInUse() int64 { return m.inUse.Load() }
+
+// LoadArtifact is Load of what package compile has made. Errors are those of compile.Load and Load.
+func (m *Machine) LoadArtifact(ctx context.Context, a *compile.Artifact) (*Module, error) {
+	code, err := compile.Load(ctx, m.rt, m.dir, a)
+	if err != nil {
+		return nil, err
+	}
+	mod, err := m.Load(ctx, code, a.Prepared)
+	if err != nil {
+		return nil, errors.Join(err, code.Close(ctx))
+	}
+	return mod, nil
+}
 
 // Load makes a module of its code and what prepare knows of it; both belong to it from then on. It has no snapshot yet:
 // Boot makes one, Adopt takes one from elsewhere, and without either every call initialises an instance of its own.
@@ -144,8 +154,8 @@ func (m *Machine) Load(_ context.Context, compiled wazero.CompiledModule, p *pre
 	mod.constructors = mod.command && exports[constructorsExport] != nil
 	if !mod.command {
 		mod.initialize = exports[prepare.InitializeExport] != nil
-		mod.restored = exports[restoredExport] != nil
-		for _, name := range zygoteExports {
+		mod.restored = exports[prepare.RestoredExport] != nil
+		for _, name := range []string{prepare.ZygoteExport, prepare.InitExport} { // Faasm's goes first
 			if mod.zygote == "" && exports[name] != nil {
 				mod.zygote = name
 			}
@@ -157,10 +167,5 @@ func (m *Machine) Load(_ context.Context, compiled wazero.CompiledModule, p *pre
 	return mod, nil
 }
 
-// The exports of a reactor that prepare.CheckEntry need not see: a guest may do without.
-const restoredExport = "skein_restored" // (): called before a call whose instance came out of a snapshot
-
 // constructorsExport is wasm-ld's name. A command's _start calls it; what is called by pointer has no _start.
 const constructorsExport = "__wasm_call_ctors"
-
-var zygoteExports = []string{"_faasm_zygote", "skein_init"} // () -> i32, zero for success: called once, before the snapshot

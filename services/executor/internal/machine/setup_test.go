@@ -110,12 +110,7 @@ func makeGuest(tool, name string) (g guest) {
 // load gives a machine a guest that has not been booted.
 func load(t testing.TB, m *machine.Machine, name string) *machine.Module {
 	t.Helper()
-	g := build(t, name)
-	code, err := compile.Load(context.Background(), m.Runtime(), m.CacheDir(), g.artifact)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mod, err := m.Load(context.Background(), code, g.prepared)
+	mod, err := m.LoadArtifact(context.Background(), build(t, name).artifact)
 	if err != nil {
 		t.Fatal(err)
 	}
