@@ -214,6 +214,15 @@ type Result struct {
 	Ended    time.Time
 	Memory   int64         // peak of the guest's linear memory in bytes
 	CPU      time.Duration // that the guest used
+	Traffic
+}
+
+// Traffic is what a call moved, in bytes.
+type Traffic struct {
+	StateRead    int64 // of shared values, from the state service
+	StateWritten int64
+	FileRead     int64 // of shared files
+	FileWritten  int64
 }
 
 // StateKey names a shared value.

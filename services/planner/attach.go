@@ -40,6 +40,7 @@ type outbox struct {
 	calls   []*callv1.Assignment
 	ended   []*callv1.Outcome
 	cancels []*plannerv1.Cancel
+	drained bool
 }
 
 func newStream() *stream {
@@ -54,7 +55,13 @@ func (s *stream) put(c *Command) {
 	case Dispatch:
 		s.calls = append(s.calls, toAssignment(c.Call))
 	case CancelOn:
+		if n := len(s.cancels); n > 0 && s.cancels[n-1].Reason == c.Reason && len(s.cancels[n-1].MoreIds) < cancelBatch {
+			s.cancels[n-1].MoreIds = append(s.cancels[n-1].MoreIds, c.Call.ID[:])
+			return
+		}
 		s.cancels = append(s.cancels, &plannerv1.Cancel{CallId: c.Call.ID[:], Reason: c.Reason})
+	case Drained:
+		s.drained = true
 	case Accepted:
 		s.spawned = append(s.spawned, &plannerv1.SpawnResult{
 			CallId: c.Call.ID[:], Version: c.Call.Version.Number, Digest: c.Call.Version.Digest[:],
@@ -82,6 +89,9 @@ func detached(why string) error { return fault.Unavailable.New("DETACHED", "%s",
 
 // batchBytes keeps a batch of calls below the message limit.
 const batchBytes = skein.MaxPayload
+
+// cancelBatch is how many calls one message cancels.
+const cancelBatch = 10_000
 
 // send empties the outbox into the stream until it breaks.
 func (s *stream) send(out grpc.BidiStreamingServer[plannerv1.AttachRequest, plannerv1.AttachResponse]) error {
@@ -128,6 +138,9 @@ func (o *outbox) messages(send func(*plannerv1.AttachResponse) bool) {
 			return
 		}
 	}
+	if o.drained {
+		send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Drained{Drained: &plannerv1.Drained{}}})
+	}
 }
 
 // batches cuts a list so that each part fits one message; one of its own is small enough for that.
@@ -173,7 +186,12 @@ func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, pl
 		return err
 	}
 	s := newStream()
-	if err := p.enter(s, Executor{ID: id, Slots: int(hello.GetSlots()), Memory: hello.GetMemoryBytes(), Address: hello.GetAddress()}); err != nil {
+	kept, err := fromRunning(hello.GetRunning())
+	if err != nil {
+		return err
+	}
+	ex := Executor{ID: id, Slots: int(hello.GetSlots()), Memory: hello.GetMemoryBytes(), Address: hello.GetAddress()}
+	if err := p.enter(s, ex, kept); err != nil {
 		return err
 	}
 	p.log.Info("executor attached", "executor", id, "slots", hello.GetSlots())
@@ -196,13 +214,13 @@ func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, pl
 	return s.err
 }
 
-func (p *Planner) enter(s *stream, ex Executor) error {
+func (p *Planner) enter(s *stream, ex Executor, kept []Kept) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.draining {
 		return fault.Unavailable.New("DRAINING", "this planner is shutting down")
 	}
-	commands, err := p.core.Attach(p.now(), ex)
+	commands, err := p.core.Attach(p.now(), ex, kept)
 	if err != nil {
 		return err
 	}
@@ -286,7 +304,15 @@ func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error 
 		h := e.Heartbeat
 		p.core.Heartbeat(now, id, h.GetMemoryUsedBytes(), toDigests(h.GetLoaded()), toDigests(h.GetUnloaded()))
 	case *plannerv1.AttachRequest_Drain:
-		p.core.Drain(now, id)
+		p.deliver(p.core.Drain(now, id))
+	case *plannerv1.AttachRequest_Logs:
+		for _, l := range e.Logs.GetLogs() {
+			callID, err := toID(l.GetCallId())
+			if err != nil {
+				return err
+			}
+			p.core.Log(now, id, callID, l.GetAttempt(), l.GetChunk().GetOffset(), l.GetChunk().GetData())
+		}
 	}
 	return nil
 }

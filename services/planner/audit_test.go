@@ -52,7 +52,7 @@ func audit(c *Core) error {
 				return fmt.Errorf("call %s waits on %s and does not run there", callID, id)
 			}
 		}
-		if c.queue.len() > 0 && !ex.Draining && ex.used() < ex.Slots {
+		if c.queue.len() > 0 && !ex.Draining() && ex.used() < ex.Slots {
 			return fmt.Errorf("%d calls wait although %s has a free slot", c.queue.len(), id)
 		}
 	}
@@ -73,7 +73,7 @@ func auditPlaces(c *Core) error {
 	held := map[skein.Digest]int{}
 	for id, ex := range c.executors {
 		level := -1
-		if ex.used() < ex.Slots && !ex.Draining {
+		if ex.used() < ex.Slots && !ex.Draining() {
 			level = ex.used()
 		}
 		if p.seats[ex.seat] != ex || ex.level != level || p.free.has(ex.seat) != (level >= 0) {

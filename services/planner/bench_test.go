@@ -31,7 +31,7 @@ func newFleet(executors int) *fleet {
 	f := &fleet{c: NewCore(l), now: t0}
 	for i := range executors {
 		name := fmt.Sprint("x", i)
-		_, _ = f.c.Attach(t0, Executor{ID: name, Slots: 16})
+		_, _ = f.c.Attach(t0, Executor{ID: name, Slots: 16}, nil)
 		f.c.Heartbeat(t0, name, 0, []skein.Digest{{byte(i % 10)}}, nil)
 	}
 	for range 800 {
@@ -45,7 +45,7 @@ func (f *fleet) submit() {
 	call := skein.Call{Function: skein.Function{User: "ann", Name: "f"}, Deadline: f.now.Add(time.Hour)}
 	binary.LittleEndian.PutUint64(call.ID[:], f.n)
 	call.Version.Digest[0] = byte(f.n % 10)
-	_, commands, err := f.c.Submit(f.now, call, "", "", [32]byte{})
+	_, commands, err := f.c.Submit(f.now, call, Options{})
 	if err != nil || len(commands) != 1 {
 		panic(fmt.Sprint(commands, err))
 	}
@@ -94,7 +94,7 @@ func BenchmarkFanOut(b *testing.B) {
 	l.Silence = time.Hour
 	c := NewCore(l)
 	for i := range 4 {
-		_, _ = c.Attach(t0, Executor{ID: fmt.Sprint("x", i), Slots: 250})
+		_, _ = c.Attach(t0, Executor{ID: fmt.Sprint("x", i), Slots: 250}, nil)
 	}
 	n := uint64(0)
 	id := func() (id skein.CallID) {
@@ -104,7 +104,7 @@ func BenchmarkFanOut(b *testing.B) {
 	}
 	for b.Loop() {
 		root := skein.Call{ID: id(), Function: skein.Function{User: "ann", Name: "f"}, Deadline: t0.Add(time.Hour)}
-		_, commands, err := c.Submit(t0, root, "", "", [32]byte{})
+		_, commands, err := c.Submit(t0, root, Options{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -138,7 +138,7 @@ func lone(limits Limits) *Planner {
 func TestGraph(t *testing.T) {
 	l := DefaultLimits()
 	p := lone(l)
-	if _, err := p.core.Attach(t0, Executor{ID: "x", Slots: 1}); err != nil {
+	if _, err := p.core.Attach(t0, Executor{ID: "x", Slots: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	spawn := func(parent, id skein.CallID, started bool) {
@@ -304,7 +304,7 @@ func TestNoHistory(t *testing.T) {
 	l := DefaultLimits()
 	l.HistoryCalls = 0
 	p := lone(l)
-	if _, err := p.core.Attach(t0, Executor{ID: "x", Slots: 1}); err != nil {
+	if _, err := p.core.Attach(t0, Executor{ID: "x", Slots: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	p.streams["x"] = newStream()

@@ -26,7 +26,7 @@ func toAssignment(r *Record) *callv1.Assignment {
 		CallId: r.ID[:], User: string(r.Function.User), Function: r.Function.Name, Version: r.Version.Number,
 		Digest: r.Version.Digest[:], Input: r.Input, Args: r.Args, Timeout: durationpb.New(time.Until(r.Deadline)),
 		Attempt: r.Attempt, Trace: r.Trace, ParentId: idBytes(r.Parent), RootId: r.Root[:],
-		Depth: r.Depth, Entry: r.Entry,
+		Depth: r.Depth, Entry: r.Entry, Keep: r.Durable,
 	}
 }
 
@@ -84,6 +84,19 @@ func fromSpawn(now time.Time, w *plannerv1.Spawn) (Spawn, error) {
 	return s, nil
 }
 
+// fromRunning reads what an executor still has.
+func fromRunning(wire []*plannerv1.Running) ([]Kept, error) {
+	var kept []Kept
+	for _, w := range wire {
+		id, err := toID(w.GetCallId())
+		if err != nil {
+			return nil, err
+		}
+		kept = append(kept, Kept{id, w.GetAttempt()})
+	}
+	return kept, nil
+}
+
 func fromWait(w *plannerv1.Wait) (Wait, error) {
 	id, err := toID(w.GetCallId())
 	if err != nil {
@@ -101,6 +114,9 @@ func fromOutcome(o *callv1.Outcome) (skein.CallID, skein.Result, error) {
 	res := skein.Result{
 		Output: o.GetOutput(), ExitCode: o.GetExitCode(), Reason: o.GetReason(), Message: o.GetMessage(), Log: o.GetLog(),
 		Cold: o.GetColdStart(), Memory: o.GetMemoryPeakBytes(), CPU: o.GetCpuTime().AsDuration(),
+		Traffic: skein.Traffic{
+			StateRead: o.GetStateReadBytes(), StateWritten: o.GetStateWrittenBytes(), FileRead: o.GetFileReadBytes(), FileWritten: o.GetFileWrittenBytes(),
+		},
 	}
 	for state, wire := range toState {
 		if wire == o.GetState() && state.Terminal() {
@@ -127,7 +143,9 @@ func toCall(r *Record) *callv1.Call {
 		State: toState[r.State], ParentId: idText(r.Parent), ExitCode: r.ExitCode, Reason: r.Reason, Message: r.Message,
 		Attempt: r.Attempt, Executor: r.Executor, ColdStart: r.Cold, TraceId: r.TraceID, CreateTime: toTime(r.Created),
 		StartTime: toTime(r.Started), EndTime: toTime(r.Ended), Deadline: toTime(r.Deadline), ExpireTime: toTime(r.Expires),
-		MemoryPeakBytes: r.Memory, InputBytes: r.InputSize, OutputBytes: int64(len(r.Output)), LogBytes: int64(len(r.Log)),
+		MemoryPeakBytes: r.Memory, InputBytes: r.InputSize, OutputBytes: r.OutputSize, LogBytes: max(r.LogSize, int64(len(r.Log))),
+		StateReadBytes: r.StateRead, StateWrittenBytes: r.StateWritten, FileReadBytes: r.FileRead, FileWrittenBytes: r.FileWritten,
+		MaxAttempts: r.MaxAttempts, RetryTime: toTime(r.RetryAt), DeadLetter: r.Dead, RedriveOf: idText(r.RedriveOf),
 		RootId: r.Root.String(), Depth: r.Depth,
 	}
 	if !r.Started.IsZero() {

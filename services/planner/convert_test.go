@@ -36,9 +36,9 @@ func FuzzOutcome(f *testing.F) {
 			t.Fatalf("%v became %s %+v", &o, id, res)
 		}
 		c := NewCore(testLimits())
-		_, _ = c.Attach(t0, Executor{ID: "x", Slots: 1})
+		_, _ = c.Attach(t0, Executor{ID: "x", Slots: 1}, nil)
 		call := skein.Call{ID: id, Function: skein.Function{User: "ann", Name: "f"}, Deadline: t0.Add(time.Minute)}
-		if _, _, err := c.Submit(t0, call, "", "", [32]byte{}); err != nil {
+		if _, _, err := c.Submit(t0, call, Options{}); err != nil {
 			t.Fatal(err)
 		}
 		c.Outcome(t0, "x", id, o.GetAttempt(), res)

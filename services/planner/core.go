@@ -24,7 +24,10 @@ type Core struct {
 	executors map[string]*executor
 	places    places
 	queue     queue
-	lookups   map[lookup][]pending // spawns by what they wait for; none is in calls yet
+	lookups   map[lookup][]pending     // spawns by what they wait for; none is in calls yet
+	orphans   map[skein.CallID]*record // that their executors may still have
+	policy    Policy
+	clearing  clearing
 	deadlines deadlineHeap
 	listed    *list.List // of *record, all of them in the order of acceptance
 	ended     *list.List // of *record in the order of their ends: the history
@@ -46,6 +49,7 @@ type Limits struct {
 	TreeCalls    int           // that may descend from one call from outside, itself included
 	TreeBytes    int64         // inputs of a tree's calls that wait for a slot
 	Silence      time.Duration // an executor that says nothing for so long is lost
+	Grace        time.Duration // how long an executor may take to attach again with the calls it had
 	Overdue      time.Duration // past its deadline, how long an executor may take to say that a call has ended
 }
 
@@ -53,7 +57,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		QueueCalls: 10_000, QueueBytes: 256 << 20, HistoryCalls: 100_000, HistoryBytes: 64 << 20, HistoryAge: 24 * time.Hour,
-		TreeCalls: skein.MaxTree, TreeBytes: 64 << 20, Silence: 5 * time.Second, Overdue: 2 * time.Second,
+		TreeCalls: skein.MaxTree, TreeBytes: 64 << 20, Silence: 5 * time.Second, Grace: 3 * time.Second, Overdue: 2 * time.Second,
 	}
 }
 
@@ -61,16 +65,48 @@ func DefaultLimits() Limits {
 type Record struct {
 	skein.Call
 	skein.Result
-	State     skein.CallState
-	Executor  string
-	RequestID string
-	TraceID   string
-	Created   time.Time
-	Started   time.Time // handed to an executor
-	Ended     time.Time
-	Expires   time.Time // may be forgotten then; zero while the call has not ended
-	Seq       uint64    // order of acceptance
-	InputSize int64
+	Options
+	State      skein.CallState
+	Executor   string
+	Created    time.Time
+	Started    time.Time // handed to an executor
+	Ended      time.Time
+	Expires    time.Time // may be forgotten then; zero while the call has not ended
+	Seq        uint64    // order of acceptance
+	InputSize  int64
+	OutputSize int64 // of one that has ended, as is LogSize; output and log themselves may be in the journal only
+	LogSize    int64
+	Losses     int32     // executors that were lost with it
+	Attempts   []Attempt // those that failed and were followed by another, or by none
+	RetryAt    time.Time // when the next may begin, while it waits for that
+	Dead       bool      // it was given up after its attempts: its input is kept
+	Unsaved    bool      // its end is not in the journal yet: nobody may be told
+}
+
+// Options are how a call is kept and tried: what its caller and its function's configuration say together.
+type Options struct {
+	RequestID     string
+	TraceID       string
+	BodyHash      [32]byte
+	Durable       bool          // it is in the journal
+	Sync          bool          // its caller waits for it: it is never tried again
+	Timeout       time.Duration // of each attempt; 0 if the call's deadline counts from its acceptance
+	MaxAttempts   int32
+	RetryFailures bool          // also after the guest's own
+	GiveUp        time.Time     // no attempt begins later; zero if the deadline says so
+	ResultAge     time.Duration // how long its record is kept after its end; 0 for the planner's default
+	Webhook       string
+	RedriveOf     skein.CallID // the dead letter it was
+}
+
+// Attempt is how one attempt ended.
+type Attempt struct {
+	Number   int32
+	Executor string
+	Reason   string
+	Message  string
+	Started  time.Time
+	Ended    time.Time
 }
 
 // record is a Record with its places in the core's structures.
@@ -79,8 +115,10 @@ type record struct {
 	kin
 	tree     *tree          // nil for a call from outside that made no call
 	children []skein.CallID // all it made, in their order
-	bodyHash [32]byte
-	due      time.Time     // when Tick ends it
+	due      time.Time      // when Tick ends it
+	stores   int            // Store commands that were not answered
+	held     bool           // its next attempt may not begin yet: until the journal has it, and, if delayed, until RetryAt
+	delayed  bool
 	heapAt   int           // in deadlines; -1 if not there
 	queuedAt *list.Element // in the queue; nil if not there
 	listedAt *list.Element // in listed
@@ -96,10 +134,15 @@ type executor struct {
 	Executor
 	running map[skein.CallID]*record
 	waiting map[skein.CallID]waiting // those of them that gave their slots back
+	users   map[skein.User]int       // of those that run
 	loaded  map[skein.Digest]struct{}
-	seat    int // in places
-	level   int // there; -1 if it has no free slot or takes no calls
+	owner   skein.User // in places, under Compact; "" for none, or for several
+	seat    int        // in places
+	level   int        // there; -1 if it has no free slot or takes no calls
 }
+
+// Draining tells whether nothing is placed there any more.
+func (ex *Executor) Draining() bool { return ex.Leaving || ex.Cordoned }
 
 // used is how many slots are in use. It can be more than there are: a call that waited takes its slot again, and one that
 // was started there takes a free one, while another is on its way to it.
@@ -114,8 +157,10 @@ type Executor struct {
 	MemoryUsed int64
 	Attached   time.Time
 	LastHeard  time.Time
-	Draining   bool
-	Used       int // slots
+	Leaving    bool // it said so
+	Cordoned   bool // an operator wants nothing placed there
+	Marked     bool // its machine will be taken away
+	Used       int  // slots
 	Modules    int
 }
 
@@ -142,6 +187,8 @@ const (
 	Accepted                          // tell Executor that the spawned Call is one, and its version
 	Refused                           // tell Executor that the spawned Call is none, and why
 	ChildEnded                        // tell Executor, where Call's parent runs, how Call ended elsewhere
+	Store                             // write Call, as it is now, to the journal, then say Stored
+	Drained                           // tell Executor that nothing more is placed on it
 	Resolve                           // look Function up for the tree whose root is Call, and answer by Resolved
 )
 
@@ -149,7 +196,7 @@ const (
 func NewCore(limits Limits) *Core {
 	return &Core{
 		limits: limits, calls: map[skein.CallID]*record{}, executors: map[string]*executor{},
-		places: newPlaces(), queue: newQueue(), lookups: map[lookup][]pending{}, listed: list.New(), ended: list.New(), requests: map[requestKey]skein.CallID{},
+		places: newPlaces(), queue: newQueue(), lookups: map[lookup][]pending{}, orphans: map[skein.CallID]*record{}, listed: list.New(), ended: list.New(), requests: map[requestKey]skein.CallID{},
 	}
 }
 
@@ -167,12 +214,12 @@ func (c *Core) take() []Command {
 
 // Submit accepts a call, or says why not. With a request id that was seen before for this function it gives the earlier
 // call's id, if bodyHash is the same.
-func (c *Core) Submit(now time.Time, call skein.Call, requestID, traceID string, bodyHash [32]byte) (skein.CallID, []Command, error) {
-	key := requestKey{call.Function, requestID}
-	if requestID != "" {
+func (c *Core) Submit(now time.Time, call skein.Call, opts Options) (skein.CallID, []Command, error) {
+	key := requestKey{call.Function, opts.RequestID}
+	if opts.RequestID != "" {
 		if id, ok := c.requests[key]; ok {
-			if c.calls[id].bodyHash != bodyHash {
-				return id, nil, fault.Exists.New("REQUEST_ID_REUSED", "request id %q was used for another call of %s", requestID, call.Function).
+			if c.calls[id].BodyHash != opts.BodyHash {
+				return id, nil, fault.Exists.New("REQUEST_ID_REUSED", "request id %q was used for another call of %s", opts.RequestID, call.Function).
 					WithHint("choose a new request id for a new input")
 			}
 			return id, nil, nil
@@ -181,16 +228,21 @@ func (c *Core) Submit(now time.Time, call skein.Call, requestID, traceID string,
 	if err := c.queue.admits(call, c.limits, !c.places.free.empty()); err != nil {
 		return call.ID, nil, err
 	}
-	r := &record{
-		Record:   Record{Call: call, RequestID: requestID, TraceID: traceID},
-		bodyHash: bodyHash,
-	}
+	r := &record{Record: Record{Call: call, Options: opts}}
 	r.Root = r.ID
-	if requestID != "" {
+	if opts.RequestID != "" {
 		c.requests[key] = call.ID
 	}
 	c.enter(now, r)
+	if opts.Durable {
+		c.hold(r)
+		c.store(r)
+		return call.ID, c.take(), nil
+	}
 	c.begin(now, r)
+	if c.policy == Compact { // the queue may hold what only others wait for
+		c.schedule(now)
+	}
 	return call.ID, c.take(), nil
 }
 
@@ -228,6 +280,10 @@ func (c *Core) dequeue(r *record) {
 
 // schedule moves calls from the queue to free slots.
 func (c *Core) schedule(now time.Time) {
+	if c.policy == Compact {
+		c.scheduleCompact(now)
+		return
+	}
 	for c.queue.len() > 0 {
 		r := c.queue.next()
 		ex := c.place(r)
@@ -248,9 +304,23 @@ func (c *Core) schedule(now time.Time) {
 // run puts a call on an executor.
 func (c *Core) run(now time.Time, ex *executor, r *record) {
 	r.State, r.Executor, r.Started = skein.Running, ex.ID, now
+	if r.Timeout > 0 {
+		r.Deadline = now.Add(r.Timeout)
+	}
 	r.due = r.Deadline.Add(c.limits.Overdue) // the executor keeps the deadline; ours is for one that does not
 	heap.Fix(&c.deadlines, r.heapAt)
 	ex.running[r.ID] = r
+	ex.users[r.Function.User]++
+	c.places.update(ex)
+}
+
+// vacate takes a call off its executor.
+func (c *Core) vacate(ex *executor, r *record) {
+	delete(ex.running, r.ID)
+	delete(ex.waiting, r.ID)
+	if ex.users[r.Function.User]--; ex.users[r.Function.User] == 0 {
+		delete(ex.users, r.Function.User)
+	}
 	c.places.update(ex)
 }
 
@@ -260,26 +330,32 @@ func (c *Core) place(r *record) *executor {
 	if r.parent != nil {
 		near = c.executors[r.parent.Executor]
 	}
+	if c.policy == Compact {
+		return c.placeCompact(r, near)
+	}
 	return c.places.pick(r.Version.Digest, near)
 }
 
 // Attach adds an executor.
-func (c *Core) Attach(now time.Time, ex Executor) ([]Command, error) {
+// kept is what it still has of an earlier stream.
+func (c *Core) Attach(now time.Time, ex Executor, kept []Kept) ([]Command, error) {
 	if c.executors[ex.ID] != nil {
 		return nil, fault.Exists.New("EXECUTOR_NAME_TAKEN", "an executor named %q is attached already", ex.ID).
 			WithHint("give each executor its own --name, or none")
 	}
 	ex.Attached, ex.LastHeard = now, now
 	e := &executor{
-		Executor: ex, running: map[skein.CallID]*record{}, waiting: map[skein.CallID]waiting{}, loaded: map[skein.Digest]struct{}{},
+		Executor: ex, running: map[skein.CallID]*record{}, waiting: map[skein.CallID]waiting{}, users: map[skein.User]int{}, loaded: map[skein.Digest]struct{}{},
 	}
 	c.executors[ex.ID] = e
 	c.places.seat(e)
+	c.adopt(now, e, kept)
 	c.schedule(now)
 	return c.take(), nil
 }
 
-// Detach removes an executor; calls that it still had have failed, and what is below them is cancelled.
+// Detach removes an executor. Durable calls that it still had may come back with it, unless they called others; the rest
+// has failed, and what is below them is cancelled.
 func (c *Core) Detach(now time.Time, id, why string) []Command {
 	ex := c.executors[id]
 	if ex == nil {
@@ -287,12 +363,23 @@ func (c *Core) Detach(now time.Time, id, why string) []Command {
 	}
 	delete(c.executors, id)
 	c.places.leave(ex)
-	lost := slices.SortedFunc(maps.Values(ex.running), func(a, b *record) int { return cmp.Compare(a.Seq, b.Seq) })
-	for _, r := range lost {
-		c.end(now, r, skein.Result{State: skein.Failed, Reason: "EXECUTOR_LOST", Message: "executor " + id + " was lost: " + why, Executor: id})
+	had := slices.SortedFunc(maps.Values(ex.running), func(a, b *record) int { return cmp.Compare(a.Seq, b.Seq) })
+	for _, r := range had {
+		switch {
+		case r.State.Terminal():
+		case !r.Durable:
+			c.end(now, r, lost(id, why))
+		case r.tree == nil:
+			c.orphan(now, r)
+		default:
+			r.Losses++
+			c.finish(now, r, lost(id, why))
+		}
 	}
-	for _, r := range lost {
-		c.sever(now, r, "was lost with its executor")
+	for _, r := range had {
+		if r.State.Terminal() {
+			c.sever(now, r, "was lost with its executor")
+		}
 	}
 	c.schedule(now)
 	return c.take()
@@ -313,12 +400,32 @@ func (c *Core) Heartbeat(now time.Time, id string, memoryUsed int64, loaded, unl
 	}
 }
 
-// Drain stops the placing of calls on an executor.
-func (c *Core) Drain(now time.Time, id string) {
+// Drain stops the placing of calls on an executor that said it will leave, and answers it.
+func (c *Core) Drain(now time.Time, id string) []Command {
 	if ex := c.executors[id]; ex != nil {
-		ex.Draining, ex.LastHeard = true, now
+		ex.Leaving, ex.LastHeard = true, now
 		c.places.update(ex)
+		c.commands = append(c.commands, Command{Kind: Drained, Executor: id})
 	}
+	return c.take()
+}
+
+// Log appends to what is known of a running call's log. What does not follow what is there is dropped: its outcome has it all.
+// It tells whether there is something new.
+func (c *Core) Log(now time.Time, executorID string, id skein.CallID, attempt int32, offset int64, data []byte) bool {
+	ex := c.executors[executorID]
+	if ex == nil {
+		return false
+	}
+	ex.LastHeard = now
+	r := ex.running[id]
+	if r == nil || r.Attempt != attempt || offset < 0 || offset > int64(len(r.Log)) {
+		return false
+	}
+	data = data[min(int64(len(data)), int64(len(r.Log))-offset):]
+	data = data[:min(len(data), max(0, skein.MaxLog-len(r.Log)))]
+	r.Log = append(r.Log, data...)
+	return len(data) > 0
 }
 
 // Outcome takes a call's result from its executor and frees the slot. A result for an earlier attempt, from another
@@ -333,14 +440,12 @@ func (c *Core) Outcome(now time.Time, executorID string, id skein.CallID, attemp
 	if r == nil || r.Attempt != attempt {
 		return nil
 	}
-	delete(ex.running, id)
-	delete(ex.waiting, id)
-	c.places.update(ex)
+	c.vacate(ex, r)
 	if res.Cold {
 		c.places.load(ex, r.Version.Digest)
 	}
 	res.Executor = executorID
-	c.end(now, r, res)
+	c.finish(now, r, res)
 	c.schedule(now)
 	return c.take()
 }
@@ -366,7 +471,7 @@ func (c *Core) cancel(now time.Time, r *record) {
 // Tick does what time alone causes: deadlines, silent executors, forgotten history.
 func (c *Core) Tick(now time.Time) []Command {
 	for len(c.deadlines) > 0 && !now.Before(c.deadlines[0].due) {
-		c.stop(now, c.deadlines[0], overdue)
+		c.expire(now, c.deadlines[0])
 	}
 	if now.Sub(c.ticked) > c.limits.Silence/2 { // this process stood still: what was said meanwhile is not read yet
 		c.awake = now
@@ -382,6 +487,18 @@ func (c *Core) Tick(now time.Time) []Command {
 	return c.take()
 }
 
+// expire does what is due for a call.
+func (c *Core) expire(now time.Time, r *record) {
+	switch {
+	case r.delayed:
+		c.release(now, r)
+	case c.orphans[r.ID] != nil && now.Before(r.Deadline.Add(c.limits.Overdue)):
+		c.lose(now, r, "it did not come back")
+	default:
+		c.stop(now, r, overdue)
+	}
+}
+
 // overdue is how a call ends whose deadline passed here.
 var overdue = skein.Result{State: skein.TimedOut, Reason: "DEADLINE", Message: "the deadline passed"}
 
@@ -389,6 +506,9 @@ var overdue = skein.Result{State: skein.TimedOut, Reason: "DEADLINE", Message: "
 func (c *Core) stop(now time.Time, r *record, res skein.Result) {
 	if r.State == skein.Running {
 		c.emit(CancelOn, r.Executor, r, res.Reason)
+	}
+	if r.State == skein.Queued && res.State == skein.TimedOut && r.Durable && !r.Sync { // it is too old, and not by its own fault
+		r.Dead = true
 	}
 	res.Executor = r.Executor
 	c.end(now, r, res)
@@ -405,10 +525,24 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 	if r.heapAt >= 0 {
 		heap.Remove(&c.deadlines, r.heapAt)
 	}
+	c.unhold(r)
+	delete(c.orphans, r.ID)
+	if res.Log == nil {
+		res.Log = r.Log // what had come of it
+	}
 	r.Result, r.State, r.Executor, r.Ended = res, res.State, res.Executor, now
-	r.Expires = now.Add(c.limits.HistoryAge)
-	r.Input, r.Args, r.Trace = nil, nil, nil // nobody asks for them, and the history's size does not count them
-	c.emit(Ended, "", r, "")
+	r.OutputSize, r.LogSize = int64(len(r.Output)), int64(len(r.Log))
+	r.Expires = now.Add(cmp.Or(r.ResultAge, c.limits.HistoryAge))
+	r.Input, r.Trace = nil, nil // nobody asks for them, and the history's size does not count them
+	if !r.Durable {
+		r.Args = nil
+	}
+	if r.Durable { // it is known when the journal has it
+		r.Unsaved = true
+		c.store(r)
+	} else {
+		c.emit(Ended, "", r, "")
+	}
 	if p := r.parent; p != nil && p.State == skein.Running && p.Executor != r.Executor && c.executors[p.Executor] != nil {
 		c.emit(ChildEnded, p.Executor, r, "")
 	}
@@ -420,6 +554,13 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 		c.sever(now, r, "timed out")
 	}
 	prune(r)
+	if !r.Durable {
+		c.remember(now, r)
+	}
+}
+
+// remember makes an ended call a part of the history.
+func (c *Core) remember(now time.Time, r *record) {
 	c.ended.PushBack(r)
 	c.endedSize += r.size()
 	c.forget(now)
@@ -437,11 +578,16 @@ func (c *Core) forget(now time.Time) {
 		}
 		c.ended.Remove(e)
 		c.endedSize -= r.size()
-		c.listed.Remove(r.listedAt)
-		delete(c.calls, r.ID)
-		if r.RequestID != "" {
-			delete(c.requests, requestKey{r.Function, r.RequestID})
-		}
+		c.erase(r)
+	}
+}
+
+// erase takes a call out of the books.
+func (c *Core) erase(r *record) {
+	c.listed.Remove(r.listedAt)
+	delete(c.calls, r.ID)
+	if key := (requestKey{r.Function, r.RequestID}); r.RequestID != "" && c.requests[key] == r.ID {
+		delete(c.requests, key)
 	}
 }
 

@@ -86,7 +86,7 @@ func (s *story) try(name, user string, input int) error {
 		Deadline: s.now.Add(time.Minute),
 	}
 	s.ids[name] = call.ID
-	_, commands, err := s.c.Submit(s.now, call, "", "", [32]byte{})
+	_, commands, err := s.c.Submit(s.now, call, Options{})
 	s.did(commands)
 	return err
 }
@@ -100,7 +100,7 @@ func (s *story) submit(name, user string) {
 
 func (s *story) attach(id string, slots int) {
 	s.Helper()
-	commands, err := s.c.Attach(s.now, Executor{ID: id, Slots: slots})
+	commands, err := s.c.Attach(s.now, Executor{ID: id, Slots: slots}, nil)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -294,7 +294,7 @@ func TestEvents(t *testing.T) {
 func TestAttachTwice(t *testing.T) {
 	s := newStory(t, testLimits())
 	s.attach("x", 1)
-	if _, err := s.c.Attach(t0, Executor{ID: "x", Slots: 9}); fault.From(err).Reason != "EXECUTOR_NAME_TAKEN" || !errors.Is(err, fault.Exists) {
+	if _, err := s.c.Attach(t0, Executor{ID: "x", Slots: 9}, nil); fault.From(err).Reason != "EXECUTOR_NAME_TAKEN" || !errors.Is(err, fault.Exists) {
 		t.Errorf("error %v", err)
 	}
 	if s.c.executors["x"].Slots != 1 {
@@ -373,7 +373,7 @@ func TestQueueLimits(t *testing.T) {
 	t.Run("arguments count", func(t *testing.T) {
 		s := newStory(t, testLimits())
 		call := skein.Call{ID: skein.NewCallID(), Function: skein.Function{User: "ann", Name: "f"}, Args: []string{strings.Repeat("x", 801)}}
-		_, _, err := s.c.Submit(t0, call, "", "", [32]byte{})
+		_, _, err := s.c.Submit(t0, call, Options{})
 		full(t, err)
 	})
 	t.Run("a free slot needs no queue", func(t *testing.T) {
@@ -436,7 +436,7 @@ func TestRequestID(t *testing.T) {
 	s := newStory(t, testLimits())
 	submit := func(user, requestID string, hash byte) (skein.CallID, error) {
 		call := skein.Call{ID: skein.NewCallID(), Function: skein.Function{User: skein.User(user), Name: "f"}, Deadline: s.now.Add(time.Minute)}
-		id, _, err := s.c.Submit(s.now, call, requestID, "", [32]byte{hash})
+		id, _, err := s.c.Submit(s.now, call, Options{RequestID: requestID, BodyHash: [32]byte{hash}})
 		return id, err
 	}
 	first, err := submit("ann", "r", 1)

@@ -19,6 +19,7 @@ type Totals struct {
 	Queued, Ran, CPU           time.Duration
 	Memory                     int64 // the largest peak of them
 	Input, Output              int64 // bytes
+	skein.Traffic
 }
 
 func (t *Totals) add(o Totals) {
@@ -32,11 +33,15 @@ func (t *Totals) add(o Totals) {
 	t.Memory = max(t.Memory, o.Memory)
 	t.Input += o.Input
 	t.Output += o.Output
+	t.StateRead += o.StateRead
+	t.StateWritten += o.StateWritten
+	t.FileRead += o.FileRead
+	t.FileWritten += o.FileWritten
 }
 
 func (r *Record) totals() Totals {
 	t := Totals{
-		Calls: 1, Queued: r.queued(), Ran: r.ran(), CPU: r.CPU, Memory: r.Memory, Input: r.InputSize, Output: int64(len(r.Output)),
+		Calls: 1, Queued: r.queued(), Ran: r.ran(), CPU: r.CPU, Memory: r.Memory, Input: r.InputSize, Output: r.OutputSize, Traffic: r.Traffic,
 	}
 	switch {
 	case !r.State.Terminal():

@@ -237,7 +237,7 @@ func (m *model) submit() error {
 		m.calls[call.ID] = k
 		m.order = append(m.order, call.ID)
 	}
-	id, commands, err := m.c.Submit(m.now, call, requestID, "", [32]byte{hash})
+	id, commands, err := m.c.Submit(m.now, call, Options{RequestID: requestID, BodyHash: [32]byte{hash}})
 	reason := ""
 	if err != nil {
 		reason = fault.From(err).Reason
@@ -337,7 +337,7 @@ func (m *model) attach() error {
 	if !taken {
 		m.execs[name] = &modelExecutor{slots: slots, holds: map[skein.CallID]bool{}, waits: map[skein.CallID]bool{}, heard: m.now}
 	}
-	commands, err := m.c.Attach(m.now, Executor{ID: name, Slots: slots})
+	commands, err := m.c.Attach(m.now, Executor{ID: name, Slots: slots}, nil)
 	if taken != (err != nil) {
 		return fmt.Errorf("attach %s: %v", name, err)
 	}

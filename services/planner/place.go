@@ -15,9 +15,14 @@ type places struct {
 	levels  []set       // of those, by how many slots are in use
 	filled  set         // the levels that are not empty
 	holders map[skein.Digest]*set
+	policy  Policy
+	owned   map[skein.User]*set // under Compact: seats whose executors run calls of this user only
+	empty   set                 // and those that run none
 }
 
-func newPlaces() places { return places{holders: map[skein.Digest]*set{}} }
+func newPlaces() places {
+	return places{holders: map[skein.Digest]*set{}, owned: map[skein.User]*set{}}
+}
 
 func (p *places) seat(ex *executor) {
 	if n := len(p.vacant); n > 0 {
@@ -33,6 +38,7 @@ func (p *places) seat(ex *executor) {
 
 func (p *places) leave(ex *executor) {
 	p.move(ex, -1)
+	p.disown(ex)
 	for d := range ex.loaded {
 		p.unload(ex, d)
 	}
@@ -40,13 +46,16 @@ func (p *places) leave(ex *executor) {
 	p.vacant = append(p.vacant, ex.seat)
 }
 
-// update must follow every change of what an executor runs, of what of it waits, and of its draining.
+// update must follow every change of what an executor runs, of what of it waits, and of whether it takes calls.
 func (p *places) update(ex *executor) {
 	level := -1
-	if used := ex.used(); used < ex.Slots && !ex.Draining {
+	if used := ex.used(); used < ex.Slots && !ex.Draining() && !(p.policy == Spot && ex.Marked) {
 		level = used
 	}
 	p.move(ex, level)
+	if p.policy == Compact {
+		p.own(ex)
+	}
 }
 
 func (p *places) move(ex *executor, level int) {
@@ -104,14 +113,13 @@ func (p *places) pick(d skein.Digest, near *executor) *executor {
 	if near != nil && near.level >= 0 && (warm == nil || warm.has(near.seat)) {
 		return near
 	}
+	return p.fullest(warm, nil)
+}
+
+// fullest is the fullest executor that has a free slot and is in both sets, where nil has all.
+func (p *places) fullest(warm, among *set) *executor {
 	for level := p.filled.before(len(p.levels)); level >= 0; level = p.filled.before(level) {
-		seat := -1
-		if warm == nil {
-			seat = p.levels[level].first()
-		} else {
-			seat = p.levels[level].firstWith(warm)
-		}
-		if seat >= 0 {
+		if seat := p.levels[level].firstOf(warm, among); seat >= 0 {
 			return p.seats[seat]
 		}
 	}
@@ -150,6 +158,24 @@ func (s *set) empty() bool { return s.first() < 0 }
 
 // first is the least member, or -1.
 func (s *set) first() int { return s.firstWith(s) }
+
+// firstOf is the least member that is in both sets, where nil has all; or -1.
+func (s *set) firstOf(a, b *set) int {
+	switch {
+	case a == nil && b == nil:
+		return s.first()
+	case a == nil:
+		return s.firstWith(b)
+	case b == nil:
+		return s.firstWith(a)
+	}
+	for i := range min(len(s.words), len(a.words), len(b.words)) {
+		if m := s.words[i] & a.words[i] & b.words[i]; m != 0 {
+			return i<<6 + bits.TrailingZeros64(m)
+		}
+	}
+	return -1
+}
 
 // firstWith is the least member that o has too, or -1.
 func (s *set) firstWith(o *set) int {

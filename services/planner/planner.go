@@ -178,7 +178,7 @@ func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, erro
 	// The waiter is there before the call is: its end may come within the same event.
 	w := &waiter{done: make(chan struct{})}
 	p.waiters[call.ID] = w
-	id, commands, err := p.core.Submit(now, call, q.RequestID, traceID, hash)
+	id, commands, err := p.core.Submit(now, call, Options{RequestID: q.RequestID, TraceID: traceID, BodyHash: hash})
 	if err != nil {
 		delete(p.waiters, call.ID)
 		return nil, nil, err
@@ -233,7 +233,7 @@ func (p *Planner) wake() {
 func (p *Planner) deliver(commands []Command) {
 	for i := range commands {
 		switch c := &commands[i]; c.Kind {
-		case Dispatch, CancelOn, Accepted, Refused, ChildEnded:
+		case Dispatch, CancelOn, Accepted, Refused, ChildEnded, Drained:
 			if s := p.streams[c.Executor]; s != nil {
 				s.put(c)
 				if !s.filled {

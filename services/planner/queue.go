@@ -14,6 +14,9 @@ type queue struct {
 	levels  []turns // by depth
 	deepest int     // nothing waits at a greater depth
 	calls   int
+
+	held      int // durable calls that are not in the queue yet
+	heldBytes int64
 }
 
 // turns is one line per user, and the users take turns.
@@ -67,10 +70,10 @@ func (q *queue) admits(call skein.Call, l Limits, freeSlot bool) error {
 	}
 	size := weight(&call)
 	switch {
-	case t.calls >= l.QueueCalls || mine >= (l.QueueCalls+1)/2:
+	case t.calls+q.held >= l.QueueCalls || mine >= (l.QueueCalls+1)/2:
 		return fault.Exhausted.New("QUEUE_FULL", "%d calls are waiting, %d of them of user %s", t.calls, mine, call.Function.User).
 			WithHint("retry later, call less often, or attach more executors").WithRetry(retryAfter)
-	case t.bytes+size > l.QueueBytes || mine > 0 && myBytes+size > l.QueueBytes/2:
+	case t.bytes+q.heldBytes+size > l.QueueBytes || mine > 0 && myBytes+size > l.QueueBytes/2:
 		return fault.Exhausted.New("QUEUE_FULL", "the inputs of the calls that wait take %d bytes, %d of them of user %s; at most %d and half of it are allowed",
 			t.bytes, myBytes, call.Function.User, l.QueueBytes).
 			WithHint("retry later, or pass large inputs through state or files").WithRetry(retryAfter)
@@ -102,6 +105,20 @@ func (q *queue) next() *record {
 	}
 	return q.levels[q.deepest].order.Front().Value.(*line).calls.Front().Value.(*record)
 }
+
+// fronts gives the first call of each line, in the order in which they would be next. Nothing may change meanwhile.
+func (q *queue) fronts(yield func(*record) bool) {
+	for depth := q.deepest; depth >= 0; depth-- {
+		for e := q.levels[depth].order.Front(); e != nil; e = e.Next() {
+			if !yield(e.Value.(*line).calls.Front().Value.(*record)) {
+				return
+			}
+		}
+	}
+}
+
+// waits tells whether a call from outside of this user is in the queue.
+func (q *queue) waits(u skein.User) bool { return q.levels[0].lines[u] != nil }
 
 // pass gives the turn to the next user, after r was served. A call that leaves the queue in another way costs its user
 // no turn: one whose calls expire one by one would never come to the front.

@@ -172,6 +172,7 @@ func toNode(n Node) *plannerv1.CallNode {
 	out := &plannerv1.CallNode{Call: toCall(n.Call), Totals: &plannerv1.CallTotals{
 		Calls: t.Calls, Alive: t.Alive, Failed: t.Failed, ColdStarts: t.Cold, QueueTime: durationpb.New(t.Queued), RunTime: durationpb.New(t.Ran),
 		CpuTime: durationpb.New(t.CPU), MemoryPeakBytes: t.Memory, InputBytes: t.Input, OutputBytes: t.Output,
+		StateReadBytes: t.StateRead, StateWrittenBytes: t.StateWritten, FileReadBytes: t.FileRead, FileWrittenBytes: t.FileWritten,
 	}}
 	for _, child := range n.Children {
 		out.Children = append(out.Children, toNode(child))
@@ -226,7 +227,7 @@ func (s *server) ListExecutors(_ context.Context, r *plannerv1.ListExecutorsRequ
 		}
 		resp.Executors = append(resp.Executors, &plannerv1.Executor{
 			ExecutorId: e.ID, Slots: int32(e.Slots), SlotsUsed: int32(e.Used), MemoryBytes: e.Memory, MemoryUsedBytes: e.MemoryUsed,
-			AttachTime: toTime(e.Attached), LastHeartbeatTime: toTime(e.LastHeard), Draining: e.Draining, Modules: int32(e.Modules), Address: e.Address,
+			AttachTime: toTime(e.Attached), LastHeartbeatTime: toTime(e.LastHeard), Draining: e.Draining(), Marked: e.Marked, Modules: int32(e.Modules), Address: e.Address,
 		})
 	}
 	return resp, nil

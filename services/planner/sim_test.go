@@ -107,7 +107,7 @@ func (s *sim) id() (id skein.CallID) {
 func (s *sim) attach(name string, slots int) {
 	x := &simExecutor{s: s, name: name, tokens: slots, calls: map[skein.CallID]*simCall{}, children: map[skein.CallID]*simCall{}, up: s.now, down: s.now}
 	s.execs[name] = x
-	commands, err := s.c.Attach(s.now, Executor{ID: name, Slots: slots})
+	commands, err := s.c.Attach(s.now, Executor{ID: name, Slots: slots}, nil)
 	if err != nil {
 		s.wrong = err
 	}
@@ -116,7 +116,7 @@ func (s *sim) attach(name string, slots int) {
 
 func (s *sim) submit(user skein.User, timeout time.Duration) skein.CallID {
 	call := skein.Call{ID: s.id(), Function: skein.Function{User: user, Name: "f"}, Deadline: s.now.Add(timeout)}
-	_, commands, err := s.c.Submit(s.now, call, "", "", [32]byte{})
+	_, commands, err := s.c.Submit(s.now, call, Options{})
 	if err != nil {
 		s.wrong = err
 		return call.ID

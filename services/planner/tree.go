@@ -102,8 +102,9 @@ type Spawn struct {
 // pending is a spawn whose function's version is not known to its tree yet.
 type pending struct {
 	Spawn
-	ex     *executor
-	parent *record
+	ex      *executor
+	parent  *record
+	attempt int32 // of the parent
 }
 
 // lookup names a function of a tree.
@@ -159,7 +160,7 @@ func (c *Core) spawn(now time.Time, ex *executor, s *Spawn) {
 				c.commands[len(c.commands)-1].Function = fn
 			}
 			parent.pending++
-			c.lookups[key] = append(c.lookups[key], pending{*s, ex, parent})
+			c.lookups[key] = append(c.lookups[key], pending{*s, ex, parent, parent.Attempt})
 			return
 		}
 	}
@@ -179,6 +180,8 @@ func (c *Core) Resolved(now time.Time, root skein.CallID, fn skein.Function, ver
 		p.parent.pending--
 		switch {
 		case c.executors[p.ex.ID] != p.ex: // nobody waits for the answer
+		case p.attempt != p.parent.Attempt:
+			c.refuse(p.ex, &p.Spawn, "NO_PARENT", "the attempt that made it has ended")
 		case err != nil && !p.parent.severed:
 			f := fault.From(err)
 			c.refuse(p.ex, &p.Spawn, f.Reason, f.Message)
@@ -243,7 +246,7 @@ func (c *Core) admit(now time.Time, ex *executor, parent *record, s *Spawn, vers
 				ID: s.ID, Function: fn, Version: version, Parent: parent.ID, Root: parent.Root, Depth: parent.Depth + 1,
 				Entry: s.Entry, Input: s.Input, Args: s.Args, Deadline: deadline, Trace: s.Trace,
 			},
-			TraceID: parent.TraceID,
+			Options: Options{TraceID: parent.TraceID},
 		},
 		tree: parent.tree,
 		kin:  kin{parent: parent},

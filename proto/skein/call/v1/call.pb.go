@@ -141,7 +141,21 @@ type Call struct {
 	// Id of the call from outside that this one descends from: its own id for such a call.
 	RootId string `protobuf:"bytes,26,opt,name=root_id,json=rootId,proto3" json:"root_id,omitempty"`
 	// How many calls are above it.
-	Depth         int32 `protobuf:"varint,27,opt,name=depth,proto3" json:"depth,omitempty"`
+	Depth int32 `protobuf:"varint,27,opt,name=depth,proto3" json:"depth,omitempty"`
+	// Bytes of shared state that it read from, and published to, the state service's values; of shared files that it read,
+	// and of files that it wrote.
+	StateReadBytes    int64 `protobuf:"varint,28,opt,name=state_read_bytes,json=stateReadBytes,proto3" json:"state_read_bytes,omitempty"`
+	StateWrittenBytes int64 `protobuf:"varint,29,opt,name=state_written_bytes,json=stateWrittenBytes,proto3" json:"state_written_bytes,omitempty"`
+	FileReadBytes     int64 `protobuf:"varint,30,opt,name=file_read_bytes,json=fileReadBytes,proto3" json:"file_read_bytes,omitempty"`
+	FileWrittenBytes  int64 `protobuf:"varint,31,opt,name=file_written_bytes,json=fileWrittenBytes,proto3" json:"file_written_bytes,omitempty"`
+	// How many attempts it may have; 0 for a call that is never tried again.
+	MaxAttempts int32 `protobuf:"varint,32,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// When the next attempt may begin, for one that waits for it after a failure.
+	RetryTime *timestamppb.Timestamp `protobuf:"bytes,33,opt,name=retry_time,json=retryTime,proto3" json:"retry_time,omitempty"`
+	// Whether it was given up after its attempts, and its input is kept: see ListDeadLetters.
+	DeadLetter bool `protobuf:"varint,34,opt,name=dead_letter,json=deadLetter,proto3" json:"dead_letter,omitempty"`
+	// Id of the dead letter that this call tries again.
+	RedriveOf     string `protobuf:"bytes,35,opt,name=redrive_of,json=redriveOf,proto3" json:"redrive_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -365,6 +379,62 @@ func (x *Call) GetDepth() int32 {
 	return 0
 }
 
+func (x *Call) GetStateReadBytes() int64 {
+	if x != nil {
+		return x.StateReadBytes
+	}
+	return 0
+}
+
+func (x *Call) GetStateWrittenBytes() int64 {
+	if x != nil {
+		return x.StateWrittenBytes
+	}
+	return 0
+}
+
+func (x *Call) GetFileReadBytes() int64 {
+	if x != nil {
+		return x.FileReadBytes
+	}
+	return 0
+}
+
+func (x *Call) GetFileWrittenBytes() int64 {
+	if x != nil {
+		return x.FileWrittenBytes
+	}
+	return 0
+}
+
+func (x *Call) GetMaxAttempts() int32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *Call) GetRetryTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetryTime
+	}
+	return nil
+}
+
+func (x *Call) GetDeadLetter() bool {
+	if x != nil {
+		return x.DeadLetter
+	}
+	return false
+}
+
+func (x *Call) GetRedriveOf() string {
+	if x != nil {
+		return x.RedriveOf
+	}
+	return ""
+}
+
 // What an executor needs to run a call.
 type Assignment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -390,7 +460,9 @@ type Assignment struct {
 	// How many calls are above it: 0 for a call from outside.
 	Depth int32 `protobuf:"varint,13,opt,name=depth,proto3" json:"depth,omitempty"`
 	// The entry of the module's function table that is called in place of the usual one.
-	Entry         *uint32 `protobuf:"varint,14,opt,name=entry,proto3,oneof" json:"entry,omitempty"`
+	Entry *uint32 `protobuf:"varint,14,opt,name=entry,proto3,oneof" json:"entry,omitempty"`
+	// Whether the executor goes on with it when the stream breaks, and names it when it attaches again.
+	Keep          bool `protobuf:"varint,15,opt,name=keep,proto3" json:"keep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -523,6 +595,13 @@ func (x *Assignment) GetEntry() uint32 {
 	return 0
 }
 
+func (x *Assignment) GetKeep() bool {
+	if x != nil {
+		return x.Keep
+	}
+	return false
+}
+
 // How a call ended on an executor.
 type Outcome struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -538,10 +617,15 @@ type Outcome struct {
 	RunTime         *durationpb.Duration   `protobuf:"bytes,10,opt,name=run_time,json=runTime,proto3" json:"run_time,omitempty"`
 	MemoryPeakBytes int64                  `protobuf:"varint,11,opt,name=memory_peak_bytes,json=memoryPeakBytes,proto3" json:"memory_peak_bytes,omitempty"`
 	// The executor's name.
-	Executor      string               `protobuf:"bytes,12,opt,name=executor,proto3" json:"executor,omitempty"`
-	CpuTime       *durationpb.Duration `protobuf:"bytes,13,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Executor string               `protobuf:"bytes,12,opt,name=executor,proto3" json:"executor,omitempty"`
+	CpuTime  *durationpb.Duration `protobuf:"bytes,13,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	// As in Call.
+	StateReadBytes    int64 `protobuf:"varint,14,opt,name=state_read_bytes,json=stateReadBytes,proto3" json:"state_read_bytes,omitempty"`
+	StateWrittenBytes int64 `protobuf:"varint,15,opt,name=state_written_bytes,json=stateWrittenBytes,proto3" json:"state_written_bytes,omitempty"`
+	FileReadBytes     int64 `protobuf:"varint,16,opt,name=file_read_bytes,json=fileReadBytes,proto3" json:"file_read_bytes,omitempty"`
+	FileWrittenBytes  int64 `protobuf:"varint,17,opt,name=file_written_bytes,json=fileWrittenBytes,proto3" json:"file_written_bytes,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Outcome) Reset() {
@@ -665,11 +749,40 @@ func (x *Outcome) GetCpuTime() *durationpb.Duration {
 	return nil
 }
 
+func (x *Outcome) GetStateReadBytes() int64 {
+	if x != nil {
+		return x.StateReadBytes
+	}
+	return 0
+}
+
+func (x *Outcome) GetStateWrittenBytes() int64 {
+	if x != nil {
+		return x.StateWrittenBytes
+	}
+	return 0
+}
+
+func (x *Outcome) GetFileReadBytes() int64 {
+	if x != nil {
+		return x.FileReadBytes
+	}
+	return 0
+}
+
+func (x *Outcome) GetFileWrittenBytes() int64 {
+	if x != nil {
+		return x.FileWrittenBytes
+	}
+	return 0
+}
+
 var File_skein_call_v1_call_proto protoreflect.FileDescriptor
 
 const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\n" +
-	"\x18skein/call/v1/call.proto\x12\rskein.call.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\a\n" +
+	"\x18skein/call/v1/call.proto\x12\rskein.call.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\n" +
+	"\n" +
 	"\x04Call\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x18\n" +
@@ -704,7 +817,18 @@ const file_skein_call_v1_call_proto_rawDesc = "" +
 	"expireTime\x124\n" +
 	"\bcpu_time\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12\x17\n" +
 	"\aroot_id\x18\x1a \x01(\tR\x06rootId\x12\x14\n" +
-	"\x05depth\x18\x1b \x01(\x05R\x05depth\"\xe7\x03\n" +
+	"\x05depth\x18\x1b \x01(\x05R\x05depth\x12(\n" +
+	"\x10state_read_bytes\x18\x1c \x01(\x03R\x0estateReadBytes\x12.\n" +
+	"\x13state_written_bytes\x18\x1d \x01(\x03R\x11stateWrittenBytes\x12&\n" +
+	"\x0ffile_read_bytes\x18\x1e \x01(\x03R\rfileReadBytes\x12,\n" +
+	"\x12file_written_bytes\x18\x1f \x01(\x03R\x10fileWrittenBytes\x12!\n" +
+	"\fmax_attempts\x18  \x01(\x05R\vmaxAttempts\x129\n" +
+	"\n" +
+	"retry_time\x18! \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\x12\x1f\n" +
+	"\vdead_letter\x18\" \x01(\bR\n" +
+	"deadLetter\x12\x1d\n" +
+	"\n" +
+	"redrive_of\x18# \x01(\tR\tredriveOf\"\xfb\x03\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x12\n" +
@@ -721,12 +845,13 @@ const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\tparent_id\x18\v \x01(\fR\bparentId\x12\x17\n" +
 	"\aroot_id\x18\f \x01(\fR\x06rootId\x12\x14\n" +
 	"\x05depth\x18\r \x01(\x05R\x05depth\x12\x19\n" +
-	"\x05entry\x18\x0e \x01(\rH\x00R\x05entry\x88\x01\x01\x1a8\n" +
+	"\x05entry\x18\x0e \x01(\rH\x00R\x05entry\x88\x01\x01\x12\x12\n" +
+	"\x04keep\x18\x0f \x01(\bR\x04keep\x1a8\n" +
 	"\n" +
 	"TraceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
-	"\x06_entry\"\xb8\x03\n" +
+	"\x06_entry\"\xe8\x04\n" +
 	"\aOutcome\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12.\n" +
@@ -742,7 +867,11 @@ const file_skein_call_v1_call_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationR\arunTime\x12*\n" +
 	"\x11memory_peak_bytes\x18\v \x01(\x03R\x0fmemoryPeakBytes\x12\x1a\n" +
 	"\bexecutor\x18\f \x01(\tR\bexecutor\x124\n" +
-	"\bcpu_time\x18\r \x01(\v2\x19.google.protobuf.DurationR\acpuTime*\xbb\x01\n" +
+	"\bcpu_time\x18\r \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12(\n" +
+	"\x10state_read_bytes\x18\x0e \x01(\x03R\x0estateReadBytes\x12.\n" +
+	"\x13state_written_bytes\x18\x0f \x01(\x03R\x11stateWrittenBytes\x12&\n" +
+	"\x0ffile_read_bytes\x18\x10 \x01(\x03R\rfileReadBytes\x12,\n" +
+	"\x12file_written_bytes\x18\x11 \x01(\x03R\x10fileWrittenBytes*\xbb\x01\n" +
 	"\tCallState\x12\x1a\n" +
 	"\x16CALL_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CALL_STATE_QUEUED\x10\x01\x12\x16\n" +
@@ -785,16 +914,17 @@ var file_skein_call_v1_call_proto_depIdxs = []int32{
 	6,  // 6: skein.call.v1.Call.run_time:type_name -> google.protobuf.Duration
 	5,  // 7: skein.call.v1.Call.expire_time:type_name -> google.protobuf.Timestamp
 	6,  // 8: skein.call.v1.Call.cpu_time:type_name -> google.protobuf.Duration
-	6,  // 9: skein.call.v1.Assignment.timeout:type_name -> google.protobuf.Duration
-	4,  // 10: skein.call.v1.Assignment.trace:type_name -> skein.call.v1.Assignment.TraceEntry
-	0,  // 11: skein.call.v1.Outcome.state:type_name -> skein.call.v1.CallState
-	6,  // 12: skein.call.v1.Outcome.run_time:type_name -> google.protobuf.Duration
-	6,  // 13: skein.call.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	5,  // 9: skein.call.v1.Call.retry_time:type_name -> google.protobuf.Timestamp
+	6,  // 10: skein.call.v1.Assignment.timeout:type_name -> google.protobuf.Duration
+	4,  // 11: skein.call.v1.Assignment.trace:type_name -> skein.call.v1.Assignment.TraceEntry
+	0,  // 12: skein.call.v1.Outcome.state:type_name -> skein.call.v1.CallState
+	6,  // 13: skein.call.v1.Outcome.run_time:type_name -> google.protobuf.Duration
+	6,  // 14: skein.call.v1.Outcome.cpu_time:type_name -> google.protobuf.Duration
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_skein_call_v1_call_proto_init() }

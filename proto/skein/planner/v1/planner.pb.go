@@ -168,13 +168,27 @@ func (x *InvokeResponse) GetOutput() []byte {
 }
 
 type CreateCallRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	Function      string                 `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
-	Input         []byte                 `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
-	Args          []string               `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
-	Timeout       *durationpb.Duration   `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	RequestId     string                 `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	User     string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Function string                 `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	Input    []byte                 `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
+	Args     []string               `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
+	// How long each attempt may run on an executor. The default is the function's, which is 60 s unless configured; the most
+	// is 24 h, or the function's if that is configured.
+	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Makes a repeated request join the first one's call, over a restart too: at most 128 bytes, kept as long as the call's record.
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Attempts in all when executors are lost or the services a call needs are away: 1 to 10. The default is the function's, which
+	// is 3 unless configured.
+	MaxAttempts int32 `protobuf:"varint,7,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// Whether a guest's own failure (an exit code that is not 0, a trap) is a reason to try again, too. The function may say so as well.
+	RetryFailures bool `protobuf:"varint,8,opt,name=retry_failures,json=retryFailures,proto3" json:"retry_failures,omitempty"`
+	// From acceptance to the beginning of the last attempt: the default is 6 h, the most 7 days.
+	MaxAge *durationpb.Duration `protobuf:"bytes,9,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// How long the result is kept after the end: the default is the function's, which is 24 h unless configured; the most is 30 days.
+	ResultAge *durationpb.Duration `protobuf:"bytes,10,opt,name=result_age,json=resultAge,proto3" json:"result_age,omitempty"`
+	// An http or https URL that hears of the end by a POST, signed as Standard Webhooks say; see docs/rest.md.
+	WebhookUrl    string `protobuf:"bytes,11,opt,name=webhook_url,json=webhookUrl,proto3" json:"webhook_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -247,6 +261,41 @@ func (x *CreateCallRequest) GetTimeout() *durationpb.Duration {
 func (x *CreateCallRequest) GetRequestId() string {
 	if x != nil {
 		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CreateCallRequest) GetMaxAttempts() int32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *CreateCallRequest) GetRetryFailures() bool {
+	if x != nil {
+		return x.RetryFailures
+	}
+	return false
+}
+
+func (x *CreateCallRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *CreateCallRequest) GetResultAge() *durationpb.Duration {
+	if x != nil {
+		return x.ResultAge
+	}
+	return nil
+}
+
+func (x *CreateCallRequest) GetWebhookUrl() string {
+	if x != nil {
+		return x.WebhookUrl
 	}
 	return ""
 }
@@ -602,6 +651,204 @@ func (x *WaitCallResponse) GetOutput() []byte {
 	return nil
 }
 
+type WatchCallRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CallId string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// Whether to send the log, and from which of its bytes on.
+	Logs          bool  `protobuf:"varint,2,opt,name=logs,proto3" json:"logs,omitempty"`
+	LogOffset     int64 `protobuf:"varint,3,opt,name=log_offset,json=logOffset,proto3" json:"log_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchCallRequest) Reset() {
+	*x = WatchCallRequest{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchCallRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchCallRequest) ProtoMessage() {}
+
+func (x *WatchCallRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchCallRequest.ProtoReflect.Descriptor instead.
+func (*WatchCallRequest) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *WatchCallRequest) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *WatchCallRequest) GetLogs() bool {
+	if x != nil {
+		return x.Logs
+	}
+	return false
+}
+
+func (x *WatchCallRequest) GetLogOffset() int64 {
+	if x != nil {
+		return x.LogOffset
+	}
+	return 0
+}
+
+type WatchCallResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Event:
+	//
+	//	*WatchCallResponse_Call
+	//	*WatchCallResponse_Log
+	Event         isWatchCallResponse_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchCallResponse) Reset() {
+	*x = WatchCallResponse{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchCallResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchCallResponse) ProtoMessage() {}
+
+func (x *WatchCallResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchCallResponse.ProtoReflect.Descriptor instead.
+func (*WatchCallResponse) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *WatchCallResponse) GetEvent() isWatchCallResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *WatchCallResponse) GetCall() *v1.Call {
+	if x != nil {
+		if x, ok := x.Event.(*WatchCallResponse_Call); ok {
+			return x.Call
+		}
+	}
+	return nil
+}
+
+func (x *WatchCallResponse) GetLog() *LogChunk {
+	if x != nil {
+		if x, ok := x.Event.(*WatchCallResponse_Log); ok {
+			return x.Log
+		}
+	}
+	return nil
+}
+
+type isWatchCallResponse_Event interface {
+	isWatchCallResponse_Event()
+}
+
+type WatchCallResponse_Call struct {
+	// The record: at the beginning, at every change of state, and last at the end.
+	Call *v1.Call `protobuf:"bytes,1,opt,name=call,proto3,oneof"`
+}
+
+type WatchCallResponse_Log struct {
+	Log *LogChunk `protobuf:"bytes,2,opt,name=log,proto3,oneof"`
+}
+
+func (*WatchCallResponse_Call) isWatchCallResponse_Event() {}
+
+func (*WatchCallResponse_Log) isWatchCallResponse_Event() {}
+
+// A part of a call's log.
+type LogChunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it begins in the log of the attempt.
+	Offset        int64  `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogChunk) Reset() {
+	*x = LogChunk{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogChunk) ProtoMessage() {}
+
+func (x *LogChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
+func (*LogChunk) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LogChunk) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *LogChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type CancelCallRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	CallId string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
@@ -613,7 +860,7 @@ type CancelCallRequest struct {
 
 func (x *CancelCallRequest) Reset() {
 	*x = CancelCallRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[10]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +872,7 @@ func (x *CancelCallRequest) String() string {
 func (*CancelCallRequest) ProtoMessage() {}
 
 func (x *CancelCallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[10]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +885,7 @@ func (x *CancelCallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelCallRequest.ProtoReflect.Descriptor instead.
 func (*CancelCallRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{10}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CancelCallRequest) GetCallId() string {
@@ -664,7 +911,7 @@ type CancelCallResponse struct {
 
 func (x *CancelCallResponse) Reset() {
 	*x = CancelCallResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[11]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +923,7 @@ func (x *CancelCallResponse) String() string {
 func (*CancelCallResponse) ProtoMessage() {}
 
 func (x *CancelCallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[11]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +936,7 @@ func (x *CancelCallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelCallResponse.ProtoReflect.Descriptor instead.
 func (*CancelCallResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{11}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CancelCallResponse) GetCall() *v1.Call {
@@ -708,7 +955,7 @@ type GetCallGraphRequest struct {
 
 func (x *GetCallGraphRequest) Reset() {
 	*x = GetCallGraphRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[12]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +967,7 @@ func (x *GetCallGraphRequest) String() string {
 func (*GetCallGraphRequest) ProtoMessage() {}
 
 func (x *GetCallGraphRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[12]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +980,7 @@ func (x *GetCallGraphRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallGraphRequest.ProtoReflect.Descriptor instead.
 func (*GetCallGraphRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{12}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetCallGraphRequest) GetCallId() string {
@@ -752,7 +999,7 @@ type GetCallGraphResponse struct {
 
 func (x *GetCallGraphResponse) Reset() {
 	*x = GetCallGraphResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[13]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +1011,7 @@ func (x *GetCallGraphResponse) String() string {
 func (*GetCallGraphResponse) ProtoMessage() {}
 
 func (x *GetCallGraphResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[13]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +1024,7 @@ func (x *GetCallGraphResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallGraphResponse.ProtoReflect.Descriptor instead.
 func (*GetCallGraphResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{13}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetCallGraphResponse) GetRoot() *CallNode {
@@ -800,7 +1047,7 @@ type CallNode struct {
 
 func (x *CallNode) Reset() {
 	*x = CallNode{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[14]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +1059,7 @@ func (x *CallNode) String() string {
 func (*CallNode) ProtoMessage() {}
 
 func (x *CallNode) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[14]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +1072,7 @@ func (x *CallNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallNode.ProtoReflect.Descriptor instead.
 func (*CallNode) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{14}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CallNode) GetCall() *v1.Call {
@@ -861,16 +1108,20 @@ type CallTotals struct {
 	RunTime    *durationpb.Duration `protobuf:"bytes,6,opt,name=run_time,json=runTime,proto3" json:"run_time,omitempty"`
 	CpuTime    *durationpb.Duration `protobuf:"bytes,7,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
 	// The largest of them: they need not have run at once.
-	MemoryPeakBytes int64 `protobuf:"varint,8,opt,name=memory_peak_bytes,json=memoryPeakBytes,proto3" json:"memory_peak_bytes,omitempty"`
-	InputBytes      int64 `protobuf:"varint,9,opt,name=input_bytes,json=inputBytes,proto3" json:"input_bytes,omitempty"`
-	OutputBytes     int64 `protobuf:"varint,10,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	MemoryPeakBytes   int64 `protobuf:"varint,8,opt,name=memory_peak_bytes,json=memoryPeakBytes,proto3" json:"memory_peak_bytes,omitempty"`
+	InputBytes        int64 `protobuf:"varint,9,opt,name=input_bytes,json=inputBytes,proto3" json:"input_bytes,omitempty"`
+	OutputBytes       int64 `protobuf:"varint,10,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
+	StateReadBytes    int64 `protobuf:"varint,11,opt,name=state_read_bytes,json=stateReadBytes,proto3" json:"state_read_bytes,omitempty"`
+	StateWrittenBytes int64 `protobuf:"varint,12,opt,name=state_written_bytes,json=stateWrittenBytes,proto3" json:"state_written_bytes,omitempty"`
+	FileReadBytes     int64 `protobuf:"varint,13,opt,name=file_read_bytes,json=fileReadBytes,proto3" json:"file_read_bytes,omitempty"`
+	FileWrittenBytes  int64 `protobuf:"varint,14,opt,name=file_written_bytes,json=fileWrittenBytes,proto3" json:"file_written_bytes,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *CallTotals) Reset() {
 	*x = CallTotals{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[15]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1133,7 @@ func (x *CallTotals) String() string {
 func (*CallTotals) ProtoMessage() {}
 
 func (x *CallTotals) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[15]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1146,7 @@ func (x *CallTotals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallTotals.ProtoReflect.Descriptor instead.
 func (*CallTotals) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{15}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CallTotals) GetCalls() int64 {
@@ -968,6 +1219,34 @@ func (x *CallTotals) GetOutputBytes() int64 {
 	return 0
 }
 
+func (x *CallTotals) GetStateReadBytes() int64 {
+	if x != nil {
+		return x.StateReadBytes
+	}
+	return 0
+}
+
+func (x *CallTotals) GetStateWrittenBytes() int64 {
+	if x != nil {
+		return x.StateWrittenBytes
+	}
+	return 0
+}
+
+func (x *CallTotals) GetFileReadBytes() int64 {
+	if x != nil {
+		return x.FileReadBytes
+	}
+	return 0
+}
+
+func (x *CallTotals) GetFileWrittenBytes() int64 {
+	if x != nil {
+		return x.FileWrittenBytes
+	}
+	return 0
+}
+
 type GetCallWaitsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	CallId        string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
@@ -977,7 +1256,7 @@ type GetCallWaitsRequest struct {
 
 func (x *GetCallWaitsRequest) Reset() {
 	*x = GetCallWaitsRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[16]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1268,7 @@ func (x *GetCallWaitsRequest) String() string {
 func (*GetCallWaitsRequest) ProtoMessage() {}
 
 func (x *GetCallWaitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[16]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1281,7 @@ func (x *GetCallWaitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallWaitsRequest.ProtoReflect.Descriptor instead.
 func (*GetCallWaitsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{16}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetCallWaitsRequest) GetCallId() string {
@@ -1029,7 +1308,7 @@ type GetCallWaitsResponse struct {
 
 func (x *GetCallWaitsResponse) Reset() {
 	*x = GetCallWaitsResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[17]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1320,7 @@ func (x *GetCallWaitsResponse) String() string {
 func (*GetCallWaitsResponse) ProtoMessage() {}
 
 func (x *GetCallWaitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[17]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1333,7 @@ func (x *GetCallWaitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallWaitsResponse.ProtoReflect.Descriptor instead.
 func (*GetCallWaitsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{17}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetCallWaitsResponse) GetCall() *v1.Call {
@@ -1101,7 +1380,7 @@ type GetCallLogsRequest struct {
 
 func (x *GetCallLogsRequest) Reset() {
 	*x = GetCallLogsRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[18]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1392,7 @@ func (x *GetCallLogsRequest) String() string {
 func (*GetCallLogsRequest) ProtoMessage() {}
 
 func (x *GetCallLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[18]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1405,7 @@ func (x *GetCallLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetCallLogsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{18}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetCallLogsRequest) GetCallId() string {
@@ -1145,7 +1424,7 @@ type GetCallLogsResponse struct {
 
 func (x *GetCallLogsResponse) Reset() {
 	*x = GetCallLogsResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[19]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1436,7 @@ func (x *GetCallLogsResponse) String() string {
 func (*GetCallLogsResponse) ProtoMessage() {}
 
 func (x *GetCallLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[19]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1449,7 @@ func (x *GetCallLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetCallLogsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{19}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetCallLogsResponse) GetLog() []byte {
@@ -1191,7 +1470,7 @@ type ListExecutorsRequest struct {
 
 func (x *ListExecutorsRequest) Reset() {
 	*x = ListExecutorsRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[20]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1482,7 @@ func (x *ListExecutorsRequest) String() string {
 func (*ListExecutorsRequest) ProtoMessage() {}
 
 func (x *ListExecutorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[20]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1495,7 @@ func (x *ListExecutorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutorsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutorsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{20}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListExecutorsRequest) GetPageSize() int32 {
@@ -1243,7 +1522,7 @@ type ListExecutorsResponse struct {
 
 func (x *ListExecutorsResponse) Reset() {
 	*x = ListExecutorsResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[21]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1534,7 @@ func (x *ListExecutorsResponse) String() string {
 func (*ListExecutorsResponse) ProtoMessage() {}
 
 func (x *ListExecutorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[21]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1547,7 @@ func (x *ListExecutorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutorsResponse.ProtoReflect.Descriptor instead.
 func (*ListExecutorsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{21}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListExecutorsResponse) GetExecutors() []*Executor {
@@ -1300,14 +1579,16 @@ type Executor struct {
 	// Modules it holds compiled.
 	Modules int32 `protobuf:"varint,9,opt,name=modules,proto3" json:"modules,omitempty"`
 	// Where its own gRPC listens.
-	Address       string `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`
+	// Whether its machine will be taken away.
+	Marked        bool `protobuf:"varint,11,opt,name=marked,proto3" json:"marked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Executor) Reset() {
 	*x = Executor{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[22]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1600,7 @@ func (x *Executor) String() string {
 func (*Executor) ProtoMessage() {}
 
 func (x *Executor) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[22]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1613,7 @@ func (x *Executor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Executor.ProtoReflect.Descriptor instead.
 func (*Executor) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{22}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Executor) GetExecutorId() string {
@@ -1405,6 +1686,222 @@ func (x *Executor) GetAddress() string {
 	return ""
 }
 
+func (x *Executor) GetMarked() bool {
+	if x != nil {
+		return x.Marked
+	}
+	return false
+}
+
+type DrainExecutorRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ExecutorId string                 `protobuf:"bytes,1,opt,name=executor_id,json=executorId,proto3" json:"executor_id,omitempty"`
+	// Allows calls there again; not possible for one that is shutting down.
+	Undo          bool   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainExecutorRequest) Reset() {
+	*x = DrainExecutorRequest{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainExecutorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainExecutorRequest) ProtoMessage() {}
+
+func (x *DrainExecutorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainExecutorRequest.ProtoReflect.Descriptor instead.
+func (*DrainExecutorRequest) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *DrainExecutorRequest) GetExecutorId() string {
+	if x != nil {
+		return x.ExecutorId
+	}
+	return ""
+}
+
+func (x *DrainExecutorRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+func (x *DrainExecutorRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type DrainExecutorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Executor      *Executor              `protobuf:"bytes,1,opt,name=executor,proto3" json:"executor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainExecutorResponse) Reset() {
+	*x = DrainExecutorResponse{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainExecutorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainExecutorResponse) ProtoMessage() {}
+
+func (x *DrainExecutorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainExecutorResponse.ProtoReflect.Descriptor instead.
+func (*DrainExecutorResponse) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DrainExecutorResponse) GetExecutor() *Executor {
+	if x != nil {
+		return x.Executor
+	}
+	return nil
+}
+
+type MarkExecutorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ExecutorId    string                 `protobuf:"bytes,1,opt,name=executor_id,json=executorId,proto3" json:"executor_id,omitempty"`
+	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarkExecutorRequest) Reset() {
+	*x = MarkExecutorRequest{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkExecutorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkExecutorRequest) ProtoMessage() {}
+
+func (x *MarkExecutorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkExecutorRequest.ProtoReflect.Descriptor instead.
+func (*MarkExecutorRequest) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *MarkExecutorRequest) GetExecutorId() string {
+	if x != nil {
+		return x.ExecutorId
+	}
+	return ""
+}
+
+func (x *MarkExecutorRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+func (x *MarkExecutorRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type MarkExecutorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Executor      *Executor              `protobuf:"bytes,1,opt,name=executor,proto3" json:"executor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarkExecutorResponse) Reset() {
+	*x = MarkExecutorResponse{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkExecutorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkExecutorResponse) ProtoMessage() {}
+
+func (x *MarkExecutorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkExecutorResponse.ProtoReflect.Descriptor instead.
+func (*MarkExecutorResponse) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *MarkExecutorResponse) GetExecutor() *Executor {
+	if x != nil {
+		return x.Executor
+	}
+	return nil
+}
+
 type GetPolicyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1413,7 +1910,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[23]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1922,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[23]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,12 +1935,14 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{23}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{30}
 }
 
 type GetPolicyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// bin-pack: fill the fullest executor that has a free slot, one that holds the module first.
+	// compact: the same, but an executor runs calls of one user at a time.
+	// spot: as bin-pack, but nothing is placed on executors that are marked.
 	Policy        string `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
 	QueueLimit    int32  `protobuf:"varint,2,opt,name=queue_limit,json=queueLimit,proto3" json:"queue_limit,omitempty"`
 	QueueUsed     int32  `protobuf:"varint,3,opt,name=queue_used,json=queueUsed,proto3" json:"queue_used,omitempty"`
@@ -1453,7 +1952,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[24]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1964,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[24]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1977,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{24}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetPolicyResponse) GetPolicy() string {
@@ -1502,6 +2001,643 @@ func (x *GetPolicyResponse) GetQueueUsed() int32 {
 	return 0
 }
 
+type SetPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPolicyRequest) Reset() {
+	*x = SetPolicyRequest{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPolicyRequest) ProtoMessage() {}
+
+func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
+func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *SetPolicyRequest) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *SetPolicyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type SetPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPolicyResponse) Reset() {
+	*x = SetPolicyResponse{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPolicyResponse) ProtoMessage() {}
+
+func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPolicyResponse.ProtoReflect.Descriptor instead.
+func (*SetPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *SetPolicyResponse) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+// A call that was given up.
+type DeadLetter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Call  *v1.Call               `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// Only GetDeadLetter gives the input.
+	Input         []byte     `protobuf:"bytes,2,opt,name=input,proto3" json:"input,omitempty"`
+	Args          []string   `protobuf:"bytes,3,rep,name=args,proto3" json:"args,omitempty"`
+	Attempts      []*Attempt `protobuf:"bytes,4,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeadLetter) Reset() {
+	*x = DeadLetter{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeadLetter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeadLetter) ProtoMessage() {}
+
+func (x *DeadLetter) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
+func (*DeadLetter) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *DeadLetter) GetCall() *v1.Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *DeadLetter) GetInput() []byte {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+func (x *DeadLetter) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *DeadLetter) GetAttempts() []*Attempt {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+// How one attempt ended.
+type Attempt struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attempt       int32                  `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Executor      string                 `protobuf:"bytes,2,opt,name=executor,proto3" json:"executor,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	StartTime     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attempt) Reset() {
+	*x = Attempt{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attempt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attempt) ProtoMessage() {}
+
+func (x *Attempt) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
+func (*Attempt) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Attempt) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Attempt) GetExecutor() string {
+	if x != nil {
+		return x.Executor
+	}
+	return ""
+}
+
+func (x *Attempt) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Attempt) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Attempt) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *Attempt) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+type ListDeadLettersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those of this user's functions; empty for all.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// At most 1,000; the default is 50.
+	PageSize      int32  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeadLettersRequest) Reset() {
+	*x = ListDeadLettersRequest{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeadLettersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeadLettersRequest) ProtoMessage() {}
+
+func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
+func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListDeadLettersRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ListDeadLettersRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDeadLettersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListDeadLettersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DeadLetters   []*DeadLetter          `protobuf:"bytes,1,rep,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeadLettersResponse) Reset() {
+	*x = ListDeadLettersResponse{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeadLettersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeadLettersResponse) ProtoMessage() {}
+
+func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
+func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ListDeadLettersResponse) GetDeadLetters() []*DeadLetter {
+	if x != nil {
+		return x.DeadLetters
+	}
+	return nil
+}
+
+func (x *ListDeadLettersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type GetDeadLetterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CallId        string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDeadLetterRequest) Reset() {
+	*x = GetDeadLetterRequest{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDeadLetterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDeadLetterRequest) ProtoMessage() {}
+
+func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDeadLetterRequest.ProtoReflect.Descriptor instead.
+func (*GetDeadLetterRequest) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *GetDeadLetterRequest) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+type GetDeadLetterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DeadLetter    *DeadLetter            `protobuf:"bytes,1,opt,name=dead_letter,json=deadLetter,proto3" json:"dead_letter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDeadLetterResponse) Reset() {
+	*x = GetDeadLetterResponse{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDeadLetterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDeadLetterResponse) ProtoMessage() {}
+
+func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDeadLetterResponse.ProtoReflect.Descriptor instead.
+func (*GetDeadLetterResponse) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *GetDeadLetterResponse) GetDeadLetter() *DeadLetter {
+	if x != nil {
+		return x.DeadLetter
+	}
+	return nil
+}
+
+type RedriveDeadLetterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CallId        string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedriveDeadLetterRequest) Reset() {
+	*x = RedriveDeadLetterRequest{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedriveDeadLetterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedriveDeadLetterRequest) ProtoMessage() {}
+
+func (x *RedriveDeadLetterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedriveDeadLetterRequest.ProtoReflect.Descriptor instead.
+func (*RedriveDeadLetterRequest) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RedriveDeadLetterRequest) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *RedriveDeadLetterRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type RedriveDeadLetterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          *v1.Call               `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedriveDeadLetterResponse) Reset() {
+	*x = RedriveDeadLetterResponse{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedriveDeadLetterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedriveDeadLetterResponse) ProtoMessage() {}
+
+func (x *RedriveDeadLetterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedriveDeadLetterResponse.ProtoReflect.Descriptor instead.
+func (*RedriveDeadLetterResponse) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *RedriveDeadLetterResponse) GetCall() *v1.Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+type DeleteDeadLetterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CallId        string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteDeadLetterRequest) Reset() {
+	*x = DeleteDeadLetterRequest{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteDeadLetterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteDeadLetterRequest) ProtoMessage() {}
+
+func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteDeadLetterRequest.ProtoReflect.Descriptor instead.
+func (*DeleteDeadLetterRequest) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DeleteDeadLetterRequest) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *DeleteDeadLetterRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type DeleteDeadLetterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteDeadLetterResponse) Reset() {
+	*x = DeleteDeadLetterResponse{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteDeadLetterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteDeadLetterResponse) ProtoMessage() {}
+
+func (x *DeleteDeadLetterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteDeadLetterResponse.ProtoReflect.Descriptor instead.
+func (*DeleteDeadLetterResponse) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{43}
+}
+
 type AttachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Event:
@@ -1513,6 +2649,7 @@ type AttachRequest struct {
 	//	*AttachRequest_Spawns
 	//	*AttachRequest_Waits
 	//	*AttachRequest_CancelChildren
+	//	*AttachRequest_Logs
 	Event         isAttachRequest_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1520,7 +2657,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[25]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +2669,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[25]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +2682,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{25}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AttachRequest) GetEvent() isAttachRequest_Event {
@@ -1618,6 +2755,15 @@ func (x *AttachRequest) GetCancelChildren() *CancelChildren {
 	return nil
 }
 
+func (x *AttachRequest) GetLogs() *Logs {
+	if x != nil {
+		if x, ok := x.Event.(*AttachRequest_Logs); ok {
+			return x.Logs
+		}
+	}
+	return nil
+}
+
 type isAttachRequest_Event interface {
 	isAttachRequest_Event()
 }
@@ -1650,6 +2796,10 @@ type AttachRequest_CancelChildren struct {
 	CancelChildren *CancelChildren `protobuf:"bytes,7,opt,name=cancel_children,json=cancelChildren,proto3,oneof"`
 }
 
+type AttachRequest_Logs struct {
+	Logs *Logs `protobuf:"bytes,8,opt,name=logs,proto3,oneof"`
+}
+
 func (*AttachRequest_Hello) isAttachRequest_Event() {}
 
 func (*AttachRequest_Heartbeat) isAttachRequest_Event() {}
@@ -1664,20 +2814,25 @@ func (*AttachRequest_Waits) isAttachRequest_Event() {}
 
 func (*AttachRequest_CancelChildren) isAttachRequest_Event() {}
 
+func (*AttachRequest_Logs) isAttachRequest_Event() {}
+
 // First message of the stream.
 type Hello struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ExecutorId    string                 `protobuf:"bytes,1,opt,name=executor_id,json=executorId,proto3" json:"executor_id,omitempty"`
-	Slots         int32                  `protobuf:"varint,2,opt,name=slots,proto3" json:"slots,omitempty"`
-	MemoryBytes   int64                  `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ExecutorId  string                 `protobuf:"bytes,1,opt,name=executor_id,json=executorId,proto3" json:"executor_id,omitempty"`
+	Slots       int32                  `protobuf:"varint,2,opt,name=slots,proto3" json:"slots,omitempty"`
+	MemoryBytes int64                  `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	Address     string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	// Calls with keep set that came on an earlier stream and still run here. Welcome's successors cancel those that the planner
+	// has given up.
+	Running       []*Running `protobuf:"bytes,5,rep,name=running,proto3" json:"running,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[26]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +2844,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[26]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +2857,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{26}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Hello) GetExecutorId() string {
@@ -1733,6 +2888,65 @@ func (x *Hello) GetAddress() string {
 	return ""
 }
 
+func (x *Hello) GetRunning() []*Running {
+	if x != nil {
+		return x.Running
+	}
+	return nil
+}
+
+type Running struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CallId        []byte                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	Attempt       int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Running) Reset() {
+	*x = Running{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Running) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Running) ProtoMessage() {}
+
+func (x *Running) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Running.ProtoReflect.Descriptor instead.
+func (*Running) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *Running) GetCallId() []byte {
+	if x != nil {
+		return x.CallId
+	}
+	return nil
+}
+
+func (x *Running) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
 type Heartbeat struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	MemoryUsedBytes int64                  `protobuf:"varint,1,opt,name=memory_used_bytes,json=memoryUsedBytes,proto3" json:"memory_used_bytes,omitempty"`
@@ -1745,7 +2959,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[27]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +2971,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[27]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +2984,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{27}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Heartbeat) GetMemoryUsedBytes() int64 {
@@ -1803,7 +3017,7 @@ type Outcomes struct {
 
 func (x *Outcomes) Reset() {
 	*x = Outcomes{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[28]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +3029,7 @@ func (x *Outcomes) String() string {
 func (*Outcomes) ProtoMessage() {}
 
 func (x *Outcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[28]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +3042,7 @@ func (x *Outcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcomes.ProtoReflect.Descriptor instead.
 func (*Outcomes) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{28}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Outcomes) GetOutcomes() []*v1.Outcome {
@@ -1838,7 +3052,112 @@ func (x *Outcomes) GetOutcomes() []*v1.Outcome {
 	return nil
 }
 
-// Calls that calls on this executor made, in the order in which they did.
+// Logs of calls that still run.
+type Logs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Logs          []*CallLog             `protobuf:"bytes,1,rep,name=logs,proto3" json:"logs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Logs) Reset() {
+	*x = Logs{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Logs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Logs) ProtoMessage() {}
+
+func (x *Logs) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Logs.ProtoReflect.Descriptor instead.
+func (*Logs) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *Logs) GetLogs() []*CallLog {
+	if x != nil {
+		return x.Logs
+	}
+	return nil
+}
+
+type CallLog struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CallId        []byte                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	Attempt       int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Chunk         *LogChunk              `protobuf:"bytes,3,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallLog) Reset() {
+	*x = CallLog{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallLog) ProtoMessage() {}
+
+func (x *CallLog) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallLog.ProtoReflect.Descriptor instead.
+func (*CallLog) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *CallLog) GetCallId() []byte {
+	if x != nil {
+		return x.CallId
+	}
+	return nil
+}
+
+func (x *CallLog) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *CallLog) GetChunk() *LogChunk {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+// Calls that calls on this executor made, in the order in which they did. A call is spawned before its own outcome is told.
 type Spawns struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Spawns        []*Spawn               `protobuf:"bytes,1,rep,name=spawns,proto3" json:"spawns,omitempty"`
@@ -1848,7 +3167,7 @@ type Spawns struct {
 
 func (x *Spawns) Reset() {
 	*x = Spawns{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[29]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +3179,7 @@ func (x *Spawns) String() string {
 func (*Spawns) ProtoMessage() {}
 
 func (x *Spawns) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[29]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +3192,7 @@ func (x *Spawns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spawns.ProtoReflect.Descriptor instead.
 func (*Spawns) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{29}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Spawns) GetSpawns() []*Spawn {
@@ -1906,7 +3225,7 @@ type Spawn struct {
 
 func (x *Spawn) Reset() {
 	*x = Spawn{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +3237,7 @@ func (x *Spawn) String() string {
 func (*Spawn) ProtoMessage() {}
 
 func (x *Spawn) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +3250,7 @@ func (x *Spawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spawn.ProtoReflect.Descriptor instead.
 func (*Spawn) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{30}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Spawn) GetCallId() []byte {
@@ -2007,7 +3326,7 @@ type Waits struct {
 
 func (x *Waits) Reset() {
 	*x = Waits{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +3338,7 @@ func (x *Waits) String() string {
 func (*Waits) ProtoMessage() {}
 
 func (x *Waits) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +3351,7 @@ func (x *Waits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waits.ProtoReflect.Descriptor instead.
 func (*Waits) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{31}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Waits) GetWaits() []*Wait {
@@ -2055,7 +3374,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +3386,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +3399,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{32}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Wait) GetCallId() []byte {
@@ -2113,7 +3432,7 @@ type CancelChildren struct {
 
 func (x *CancelChildren) Reset() {
 	*x = CancelChildren{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2125,7 +3444,7 @@ func (x *CancelChildren) String() string {
 func (*CancelChildren) ProtoMessage() {}
 
 func (x *CancelChildren) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2138,7 +3457,7 @@ func (x *CancelChildren) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelChildren.ProtoReflect.Descriptor instead.
 func (*CancelChildren) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{33}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CancelChildren) GetCallIds() [][]byte {
@@ -2148,7 +3467,7 @@ func (x *CancelChildren) GetCallIds() [][]byte {
 	return nil
 }
 
-// The executor takes no more calls; it detaches when those it has are done.
+// The executor takes no more calls; it detaches when those it has are done and Drained has come.
 type Drain struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2157,7 +3476,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +3488,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +3501,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{34}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{56}
 }
 
 type AttachResponse struct {
@@ -2194,6 +3513,7 @@ type AttachResponse struct {
 	//	*AttachResponse_Cancel
 	//	*AttachResponse_Spawned
 	//	*AttachResponse_ChildOutcomes
+	//	*AttachResponse_Drained
 	Command       isAttachResponse_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2201,7 +3521,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +3533,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +3546,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{35}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AttachResponse) GetCommand() isAttachResponse_Command {
@@ -2281,6 +3601,15 @@ func (x *AttachResponse) GetChildOutcomes() *ChildOutcomes {
 	return nil
 }
 
+func (x *AttachResponse) GetDrained() *Drained {
+	if x != nil {
+		if x, ok := x.Command.(*AttachResponse_Drained); ok {
+			return x.Drained
+		}
+	}
+	return nil
+}
+
 type isAttachResponse_Command interface {
 	isAttachResponse_Command()
 }
@@ -2305,6 +3634,10 @@ type AttachResponse_ChildOutcomes struct {
 	ChildOutcomes *ChildOutcomes `protobuf:"bytes,5,opt,name=child_outcomes,json=childOutcomes,proto3,oneof"`
 }
 
+type AttachResponse_Drained struct {
+	Drained *Drained `protobuf:"bytes,6,opt,name=drained,proto3,oneof"`
+}
+
 func (*AttachResponse_Welcome) isAttachResponse_Command() {}
 
 func (*AttachResponse_Assignments) isAttachResponse_Command() {}
@@ -2314,6 +3647,45 @@ func (*AttachResponse_Cancel) isAttachResponse_Command() {}
 func (*AttachResponse_Spawned) isAttachResponse_Command() {}
 
 func (*AttachResponse_ChildOutcomes) isAttachResponse_Command() {}
+
+func (*AttachResponse_Drained) isAttachResponse_Command() {}
+
+// Answer to Drain: no assignment follows.
+type Drained struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drained) Reset() {
+	*x = Drained{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drained) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drained) ProtoMessage() {}
+
+func (x *Drained) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drained.ProtoReflect.Descriptor instead.
+func (*Drained) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{58}
+}
 
 // Answer to Hello.
 type Welcome struct {
@@ -2325,7 +3697,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2337,7 +3709,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2350,7 +3722,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{36}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Welcome) GetHeartbeatInterval() *durationpb.Duration {
@@ -2369,7 +3741,7 @@ type Assignments struct {
 
 func (x *Assignments) Reset() {
 	*x = Assignments{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2381,7 +3753,7 @@ func (x *Assignments) String() string {
 func (*Assignments) ProtoMessage() {}
 
 func (x *Assignments) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2394,7 +3766,7 @@ func (x *Assignments) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignments.ProtoReflect.Descriptor instead.
 func (*Assignments) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{37}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Assignments) GetAssignments() []*v1.Assignment {
@@ -2414,7 +3786,7 @@ type Spawned struct {
 
 func (x *Spawned) Reset() {
 	*x = Spawned{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +3798,7 @@ func (x *Spawned) String() string {
 func (*Spawned) ProtoMessage() {}
 
 func (x *Spawned) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +3811,7 @@ func (x *Spawned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spawned.ProtoReflect.Descriptor instead.
 func (*Spawned) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{38}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Spawned) GetResults() []*SpawnResult {
@@ -2464,7 +3836,7 @@ type SpawnResult struct {
 
 func (x *SpawnResult) Reset() {
 	*x = SpawnResult{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +3848,7 @@ func (x *SpawnResult) String() string {
 func (*SpawnResult) ProtoMessage() {}
 
 func (x *SpawnResult) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +3861,7 @@ func (x *SpawnResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpawnResult.ProtoReflect.Descriptor instead.
 func (*SpawnResult) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{39}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *SpawnResult) GetCallId() []byte {
@@ -2537,7 +3909,7 @@ type ChildOutcomes struct {
 
 func (x *ChildOutcomes) Reset() {
 	*x = ChildOutcomes{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2549,7 +3921,7 @@ func (x *ChildOutcomes) String() string {
 func (*ChildOutcomes) ProtoMessage() {}
 
 func (x *ChildOutcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2562,7 +3934,7 @@ func (x *ChildOutcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildOutcomes.ProtoReflect.Descriptor instead.
 func (*ChildOutcomes) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{40}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ChildOutcomes) GetOutcomes() []*v1.Outcome {
@@ -2576,14 +3948,16 @@ type Cancel struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	CallId []byte                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
 	// CANCELLED or DEADLINE.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// More calls of the same reason.
+	MoreIds       [][]byte `protobuf:"bytes,3,rep,name=more_ids,json=moreIds,proto3" json:"more_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2595,7 +3969,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2608,7 +3982,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{41}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Cancel) GetCallId() []byte {
@@ -2623,6 +3997,13 @@ func (x *Cancel) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Cancel) GetMoreIds() [][]byte {
+	if x != nil {
+		return x.MoreIds
+	}
+	return nil
 }
 
 var File_skein_planner_v1_planner_proto protoreflect.FileDescriptor
@@ -2640,7 +4021,7 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"request_id\x18\x06 \x01(\tR\trequestId\"Q\n" +
 	"\x0eInvokeResponse\x12'\n" +
 	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\x12\x16\n" +
-	"\x06output\x18\x02 \x01(\fR\x06output\"\xc1\x01\n" +
+	"\x06output\x18\x02 \x01(\fR\x06output\"\x9a\x03\n" +
 	"\x11CreateCallRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x14\n" +
@@ -2648,7 +4029,15 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x04args\x18\x04 \x03(\tR\x04args\x123\n" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tR\trequestId\"=\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12!\n" +
+	"\fmax_attempts\x18\a \x01(\x05R\vmaxAttempts\x12%\n" +
+	"\x0eretry_failures\x18\b \x01(\bR\rretryFailures\x122\n" +
+	"\amax_age\x18\t \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x128\n" +
+	"\n" +
+	"result_age\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\tresultAge\x12\x1f\n" +
+	"\vwebhook_url\x18\v \x01(\tR\n" +
+	"webhookUrl\"=\n" +
 	"\x12CreateCallResponse\x12'\n" +
 	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\")\n" +
 	"\x0eGetCallRequest\x12\x17\n" +
@@ -2668,7 +4057,19 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"S\n" +
 	"\x10WaitCallResponse\x12'\n" +
 	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\x12\x16\n" +
-	"\x06output\x18\x02 \x01(\fR\x06output\"K\n" +
+	"\x06output\x18\x02 \x01(\fR\x06output\"^\n" +
+	"\x10WatchCallRequest\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x12\n" +
+	"\x04logs\x18\x02 \x01(\bR\x04logs\x12\x1d\n" +
+	"\n" +
+	"log_offset\x18\x03 \x01(\x03R\tlogOffset\"w\n" +
+	"\x11WatchCallResponse\x12)\n" +
+	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallH\x00R\x04call\x12.\n" +
+	"\x03log\x18\x02 \x01(\v2\x1a.skein.planner.v1.LogChunkH\x00R\x03logB\a\n" +
+	"\x05event\"6\n" +
+	"\bLogChunk\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"K\n" +
 	"\x11CancelCallRequest\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1d\n" +
 	"\n" +
@@ -2682,7 +4083,7 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\bCallNode\x12'\n" +
 	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\x126\n" +
 	"\bchildren\x18\x02 \x03(\v2\x1a.skein.planner.v1.CallNodeR\bchildren\x124\n" +
-	"\x06totals\x18\x03 \x01(\v2\x1c.skein.planner.v1.CallTotalsR\x06totals\"\x87\x03\n" +
+	"\x06totals\x18\x03 \x01(\v2\x1c.skein.planner.v1.CallTotalsR\x06totals\"\xb7\x04\n" +
 	"\n" +
 	"CallTotals\x12\x14\n" +
 	"\x05calls\x18\x01 \x01(\x03R\x05calls\x12\x14\n" +
@@ -2698,7 +4099,11 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\vinput_bytes\x18\t \x01(\x03R\n" +
 	"inputBytes\x12!\n" +
 	"\foutput_bytes\x18\n" +
-	" \x01(\x03R\voutputBytes\".\n" +
+	" \x01(\x03R\voutputBytes\x12(\n" +
+	"\x10state_read_bytes\x18\v \x01(\x03R\x0estateReadBytes\x12.\n" +
+	"\x13state_written_bytes\x18\f \x01(\x03R\x11stateWrittenBytes\x12&\n" +
+	"\x0ffile_read_bytes\x18\r \x01(\x03R\rfileReadBytes\x12,\n" +
+	"\x12file_written_bytes\x18\x0e \x01(\x03R\x10fileWrittenBytes\".\n" +
 	"\x13GetCallWaitsRequest\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\"\xfb\x01\n" +
 	"\x14GetCallWaitsResponse\x12'\n" +
@@ -2717,7 +4122,7 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"y\n" +
 	"\x15ListExecutorsResponse\x128\n" +
 	"\texecutors\x18\x01 \x03(\v2\x1a.skein.planner.v1.ExecutorR\texecutors\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x88\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa0\x03\n" +
 	"\bExecutor\x12\x1f\n" +
 	"\vexecutor_id\x18\x01 \x01(\tR\n" +
 	"executorId\x12\x14\n" +
@@ -2732,14 +4137,75 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\bdraining\x18\b \x01(\bR\bdraining\x12\x18\n" +
 	"\amodules\x18\t \x01(\x05R\amodules\x12\x18\n" +
 	"\aaddress\x18\n" +
-	" \x01(\tR\aaddress\"\x12\n" +
+	" \x01(\tR\aaddress\x12\x16\n" +
+	"\x06marked\x18\v \x01(\bR\x06marked\"j\n" +
+	"\x14DrainExecutorRequest\x12\x1f\n" +
+	"\vexecutor_id\x18\x01 \x01(\tR\n" +
+	"executorId\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"O\n" +
+	"\x15DrainExecutorResponse\x126\n" +
+	"\bexecutor\x18\x01 \x01(\v2\x1a.skein.planner.v1.ExecutorR\bexecutor\"i\n" +
+	"\x13MarkExecutorRequest\x12\x1f\n" +
+	"\vexecutor_id\x18\x01 \x01(\tR\n" +
+	"executorId\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"N\n" +
+	"\x14MarkExecutorResponse\x126\n" +
+	"\bexecutor\x18\x01 \x01(\v2\x1a.skein.planner.v1.ExecutorR\bexecutor\"\x12\n" +
 	"\x10GetPolicyRequest\"k\n" +
 	"\x11GetPolicyResponse\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1f\n" +
 	"\vqueue_limit\x18\x02 \x01(\x05R\n" +
 	"queueLimit\x12\x1d\n" +
 	"\n" +
-	"queue_used\x18\x03 \x01(\x05R\tqueueUsed\"\xa3\x03\n" +
+	"queue_used\x18\x03 \x01(\x05R\tqueueUsed\"I\n" +
+	"\x10SetPolicyRequest\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"+\n" +
+	"\x11SetPolicyResponse\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\"\x96\x01\n" +
+	"\n" +
+	"DeadLetter\x12'\n" +
+	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\x12\x14\n" +
+	"\x05input\x18\x02 \x01(\fR\x05input\x12\x12\n" +
+	"\x04args\x18\x03 \x03(\tR\x04args\x125\n" +
+	"\battempts\x18\x04 \x03(\v2\x19.skein.planner.v1.AttemptR\battempts\"\xe3\x01\n" +
+	"\aAttempt\x12\x18\n" +
+	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x1a\n" +
+	"\bexecutor\x18\x02 \x01(\tR\bexecutor\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x129\n" +
+	"\n" +
+	"start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"h\n" +
+	"\x16ListDeadLettersRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x82\x01\n" +
+	"\x17ListDeadLettersResponse\x12?\n" +
+	"\fdead_letters\x18\x01 \x03(\v2\x1c.skein.planner.v1.DeadLetterR\vdeadLetters\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"/\n" +
+	"\x14GetDeadLetterRequest\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\"V\n" +
+	"\x15GetDeadLetterResponse\x12=\n" +
+	"\vdead_letter\x18\x01 \x01(\v2\x1c.skein.planner.v1.DeadLetterR\n" +
+	"deadLetter\"R\n" +
+	"\x18RedriveDeadLetterRequest\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"D\n" +
+	"\x19RedriveDeadLetterResponse\x12'\n" +
+	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\"Q\n" +
+	"\x17DeleteDeadLetterRequest\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\x1a\n" +
+	"\x18DeleteDeadLetterResponse\"\xd1\x03\n" +
 	"\rAttachRequest\x12/\n" +
 	"\x05hello\x18\x01 \x01(\v2\x17.skein.planner.v1.HelloH\x00R\x05hello\x12;\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1b.skein.planner.v1.HeartbeatH\x00R\theartbeat\x128\n" +
@@ -2747,20 +4213,31 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x05drain\x18\x04 \x01(\v2\x17.skein.planner.v1.DrainH\x00R\x05drain\x122\n" +
 	"\x06spawns\x18\x05 \x01(\v2\x18.skein.planner.v1.SpawnsH\x00R\x06spawns\x12/\n" +
 	"\x05waits\x18\x06 \x01(\v2\x17.skein.planner.v1.WaitsH\x00R\x05waits\x12K\n" +
-	"\x0fcancel_children\x18\a \x01(\v2 .skein.planner.v1.CancelChildrenH\x00R\x0ecancelChildrenB\a\n" +
-	"\x05event\"{\n" +
+	"\x0fcancel_children\x18\a \x01(\v2 .skein.planner.v1.CancelChildrenH\x00R\x0ecancelChildren\x12,\n" +
+	"\x04logs\x18\b \x01(\v2\x16.skein.planner.v1.LogsH\x00R\x04logsB\a\n" +
+	"\x05event\"\xb0\x01\n" +
 	"\x05Hello\x12\x1f\n" +
 	"\vexecutor_id\x18\x01 \x01(\tR\n" +
 	"executorId\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\x05R\x05slots\x12!\n" +
 	"\fmemory_bytes\x18\x03 \x01(\x03R\vmemoryBytes\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress\"k\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x123\n" +
+	"\arunning\x18\x05 \x03(\v2\x19.skein.planner.v1.RunningR\arunning\"<\n" +
+	"\aRunning\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\"k\n" +
 	"\tHeartbeat\x12*\n" +
 	"\x11memory_used_bytes\x18\x01 \x01(\x03R\x0fmemoryUsedBytes\x12\x16\n" +
 	"\x06loaded\x18\x02 \x03(\fR\x06loaded\x12\x1a\n" +
 	"\bunloaded\x18\x03 \x03(\fR\bunloaded\">\n" +
 	"\bOutcomes\x122\n" +
-	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"9\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"5\n" +
+	"\x04Logs\x12-\n" +
+	"\x04logs\x18\x01 \x03(\v2\x19.skein.planner.v1.CallLogR\x04logs\"n\n" +
+	"\aCallLog\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\x120\n" +
+	"\x05chunk\x18\x03 \x01(\v2\x1a.skein.planner.v1.LogChunkR\x05chunk\"9\n" +
 	"\x06Spawns\x12/\n" +
 	"\x06spawns\x18\x01 \x03(\v2\x17.skein.planner.v1.SpawnR\x06spawns\"\xeb\x02\n" +
 	"\x05Spawn\x12\x17\n" +
@@ -2786,14 +4263,16 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"+\n" +
 	"\x0eCancelChildren\x12\x19\n" +
 	"\bcall_ids\x18\x01 \x03(\fR\acallIds\"\a\n" +
-	"\x05Drain\"\xca\x02\n" +
+	"\x05Drain\"\x81\x03\n" +
 	"\x0eAttachResponse\x125\n" +
 	"\awelcome\x18\x01 \x01(\v2\x19.skein.planner.v1.WelcomeH\x00R\awelcome\x12A\n" +
 	"\vassignments\x18\x02 \x01(\v2\x1d.skein.planner.v1.AssignmentsH\x00R\vassignments\x122\n" +
 	"\x06cancel\x18\x03 \x01(\v2\x18.skein.planner.v1.CancelH\x00R\x06cancel\x125\n" +
 	"\aspawned\x18\x04 \x01(\v2\x19.skein.planner.v1.SpawnedH\x00R\aspawned\x12H\n" +
-	"\x0echild_outcomes\x18\x05 \x01(\v2\x1f.skein.planner.v1.ChildOutcomesH\x00R\rchildOutcomesB\t\n" +
-	"\acommand\"S\n" +
+	"\x0echild_outcomes\x18\x05 \x01(\v2\x1f.skein.planner.v1.ChildOutcomesH\x00R\rchildOutcomes\x125\n" +
+	"\adrained\x18\x06 \x01(\v2\x19.skein.planner.v1.DrainedH\x00R\adrainedB\t\n" +
+	"\acommand\"\t\n" +
+	"\aDrained\"S\n" +
 	"\aWelcome\x12H\n" +
 	"\x12heartbeat_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\"J\n" +
 	"\vAssignments\x12;\n" +
@@ -2807,25 +4286,35 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\"C\n" +
 	"\rChildOutcomes\x122\n" +
-	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"9\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"T\n" +
 	"\x06Cancel\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason2\x84\v\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
+	"\bmore_ids\x18\x03 \x03(\fR\amoreIds2\xe5\x13\n" +
 	"\x0ePlannerService\x12\xb7\x01\n" +
 	"\x06Invoke\x12\x1f.skein.planner.v1.InvokeRequest\x1a .skein.planner.v1.InvokeResponse\"j\x92A42\x18application/octet-stream:\x18application/octet-stream\x82\xd3\xe4\x93\x02-:\x05inputb\x06output\"\x1c/v1/invoke/{user}/{function}\x12s\n" +
 	"\n" +
 	"CreateCall\x12#.skein.planner.v1.CreateCallRequest\x1a$.skein.planner.v1.CreateCallResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*b\x04call\"\t/v1/calls\x12q\n" +
 	"\aGetCall\x12 .skein.planner.v1.GetCallRequest\x1a!.skein.planner.v1.GetCallResponse\"!\x82\xd3\xe4\x93\x02\x1bb\x04call\x12\x13/v1/calls/{call_id}\x12g\n" +
 	"\tListCalls\x12\".skein.planner.v1.ListCallsRequest\x1a#.skein.planner.v1.ListCallsResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/calls\x12s\n" +
-	"\bWaitCall\x12!.skein.planner.v1.WaitCallRequest\x1a\".skein.planner.v1.WaitCallResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/calls/{call_id}:wait\x12\x84\x01\n" +
+	"\bWaitCall\x12!.skein.planner.v1.WaitCallRequest\x1a\".skein.planner.v1.WaitCallResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/calls/{call_id}:wait\x12z\n" +
+	"\tWatchCall\x12\".skein.planner.v1.WatchCallRequest\x1a#.skein.planner.v1.WatchCallResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/calls/{call_id}/events0\x01\x12\x84\x01\n" +
 	"\n" +
 	"CancelCall\x12#.skein.planner.v1.CancelCallRequest\x1a$.skein.planner.v1.CancelCallResponse\"+\x82\xd3\xe4\x93\x02%:\x01*b\x04call\"\x1a/v1/calls/{call_id}:cancel\x12\x86\x01\n" +
 	"\fGetCallGraph\x12%.skein.planner.v1.GetCallGraphRequest\x1a&.skein.planner.v1.GetCallGraphResponse\"'\x82\xd3\xe4\x93\x02!b\x04root\x12\x19/v1/calls/{call_id}/graph\x12\x80\x01\n" +
 	"\fGetCallWaits\x12%.skein.planner.v1.GetCallWaitsRequest\x1a&.skein.planner.v1.GetCallWaitsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/calls/{call_id}/waits\x12|\n" +
 	"\vGetCallLogs\x12$.skein.planner.v1.GetCallLogsRequest\x1a%.skein.planner.v1.GetCallLogsResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/calls/{call_id}/logs\x12w\n" +
-	"\rListExecutors\x12&.skein.planner.v1.ListExecutorsRequest\x1a'.skein.planner.v1.ListExecutorsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/executors\x12h\n" +
+	"\rListExecutors\x12&.skein.planner.v1.ListExecutorsRequest\x1a'.skein.planner.v1.ListExecutorsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/executors\x12\x98\x01\n" +
+	"\rDrainExecutor\x12&.skein.planner.v1.DrainExecutorRequest\x1a'.skein.planner.v1.DrainExecutorResponse\"6\x82\xd3\xe4\x93\x020:\x01*b\bexecutor\"!/v1/executors/{executor_id}:drain\x12\x94\x01\n" +
+	"\fMarkExecutor\x12%.skein.planner.v1.MarkExecutorRequest\x1a&.skein.planner.v1.MarkExecutorResponse\"5\x82\xd3\xe4\x93\x02/:\x01*b\bexecutor\" /v1/executors/{executor_id}:mark\x12h\n" +
 	"\tGetPolicy\x12\".skein.planner.v1.GetPolicyRequest\x1a#.skein.planner.v1.GetPolicyResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/policy2b\n" +
+	"/v1/policy\x12k\n" +
+	"\tSetPolicy\x12\".skein.planner.v1.SetPolicyRequest\x1a#.skein.planner.v1.SetPolicyResponse\"\x15\x82\xd3\xe4\x93\x02\x0f:\x01*\x1a\n" +
+	"/v1/policy\x12\x7f\n" +
+	"\x0fListDeadLetters\x12(.skein.planner.v1.ListDeadLettersRequest\x1a).skein.planner.v1.ListDeadLettersResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/deadLetters\x12\x90\x01\n" +
+	"\rGetDeadLetter\x12&.skein.planner.v1.GetDeadLetterRequest\x1a'.skein.planner.v1.GetDeadLetterResponse\".\x82\xd3\xe4\x93\x02(b\vdead_letter\x12\x19/v1/deadLetters/{call_id}\x12\xa0\x01\n" +
+	"\x11RedriveDeadLetter\x12*.skein.planner.v1.RedriveDeadLetterRequest\x1a+.skein.planner.v1.RedriveDeadLetterResponse\"2\x82\xd3\xe4\x93\x02,:\x01*b\x04call\"!/v1/deadLetters/{call_id}:redrive\x12\x8c\x01\n" +
+	"\x10DeleteDeadLetter\x12).skein.planner.v1.DeleteDeadLetterRequest\x1a*.skein.planner.v1.DeleteDeadLetterResponse\"!\x82\xd3\xe4\x93\x02\x1b*\x19/v1/deadLetters/{call_id}2b\n" +
 	"\x0fDispatchService\x12O\n" +
 	"\x06Attach\x12\x1f.skein.planner.v1.AttachRequest\x1a .skein.planner.v1.AttachResponse(\x010\x01B\xf0\x01\x92A\xc0\x01\x12\x91\x01\n" +
 	"\x05Skein\x12vStateful serverless functions in WebAssembly. Errors are application/problem+json (RFC 9457) with a reason and a hint.*\f\n" +
@@ -2844,132 +4333,189 @@ func file_skein_planner_v1_planner_proto_rawDescGZIP() []byte {
 	return file_skein_planner_v1_planner_proto_rawDescData
 }
 
-var file_skein_planner_v1_planner_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_skein_planner_v1_planner_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_skein_planner_v1_planner_proto_goTypes = []any{
-	(*InvokeRequest)(nil),         // 0: skein.planner.v1.InvokeRequest
-	(*InvokeResponse)(nil),        // 1: skein.planner.v1.InvokeResponse
-	(*CreateCallRequest)(nil),     // 2: skein.planner.v1.CreateCallRequest
-	(*CreateCallResponse)(nil),    // 3: skein.planner.v1.CreateCallResponse
-	(*GetCallRequest)(nil),        // 4: skein.planner.v1.GetCallRequest
-	(*GetCallResponse)(nil),       // 5: skein.planner.v1.GetCallResponse
-	(*ListCallsRequest)(nil),      // 6: skein.planner.v1.ListCallsRequest
-	(*ListCallsResponse)(nil),     // 7: skein.planner.v1.ListCallsResponse
-	(*WaitCallRequest)(nil),       // 8: skein.planner.v1.WaitCallRequest
-	(*WaitCallResponse)(nil),      // 9: skein.planner.v1.WaitCallResponse
-	(*CancelCallRequest)(nil),     // 10: skein.planner.v1.CancelCallRequest
-	(*CancelCallResponse)(nil),    // 11: skein.planner.v1.CancelCallResponse
-	(*GetCallGraphRequest)(nil),   // 12: skein.planner.v1.GetCallGraphRequest
-	(*GetCallGraphResponse)(nil),  // 13: skein.planner.v1.GetCallGraphResponse
-	(*CallNode)(nil),              // 14: skein.planner.v1.CallNode
-	(*CallTotals)(nil),            // 15: skein.planner.v1.CallTotals
-	(*GetCallWaitsRequest)(nil),   // 16: skein.planner.v1.GetCallWaitsRequest
-	(*GetCallWaitsResponse)(nil),  // 17: skein.planner.v1.GetCallWaitsResponse
-	(*GetCallLogsRequest)(nil),    // 18: skein.planner.v1.GetCallLogsRequest
-	(*GetCallLogsResponse)(nil),   // 19: skein.planner.v1.GetCallLogsResponse
-	(*ListExecutorsRequest)(nil),  // 20: skein.planner.v1.ListExecutorsRequest
-	(*ListExecutorsResponse)(nil), // 21: skein.planner.v1.ListExecutorsResponse
-	(*Executor)(nil),              // 22: skein.planner.v1.Executor
-	(*GetPolicyRequest)(nil),      // 23: skein.planner.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),     // 24: skein.planner.v1.GetPolicyResponse
-	(*AttachRequest)(nil),         // 25: skein.planner.v1.AttachRequest
-	(*Hello)(nil),                 // 26: skein.planner.v1.Hello
-	(*Heartbeat)(nil),             // 27: skein.planner.v1.Heartbeat
-	(*Outcomes)(nil),              // 28: skein.planner.v1.Outcomes
-	(*Spawns)(nil),                // 29: skein.planner.v1.Spawns
-	(*Spawn)(nil),                 // 30: skein.planner.v1.Spawn
-	(*Waits)(nil),                 // 31: skein.planner.v1.Waits
-	(*Wait)(nil),                  // 32: skein.planner.v1.Wait
-	(*CancelChildren)(nil),        // 33: skein.planner.v1.CancelChildren
-	(*Drain)(nil),                 // 34: skein.planner.v1.Drain
-	(*AttachResponse)(nil),        // 35: skein.planner.v1.AttachResponse
-	(*Welcome)(nil),               // 36: skein.planner.v1.Welcome
-	(*Assignments)(nil),           // 37: skein.planner.v1.Assignments
-	(*Spawned)(nil),               // 38: skein.planner.v1.Spawned
-	(*SpawnResult)(nil),           // 39: skein.planner.v1.SpawnResult
-	(*ChildOutcomes)(nil),         // 40: skein.planner.v1.ChildOutcomes
-	(*Cancel)(nil),                // 41: skein.planner.v1.Cancel
-	nil,                           // 42: skein.planner.v1.Spawn.TraceEntry
-	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
-	(*v1.Call)(nil),               // 44: skein.call.v1.Call
-	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
-	(*v1.Outcome)(nil),            // 46: skein.call.v1.Outcome
-	(*v1.Assignment)(nil),         // 47: skein.call.v1.Assignment
+	(*InvokeRequest)(nil),             // 0: skein.planner.v1.InvokeRequest
+	(*InvokeResponse)(nil),            // 1: skein.planner.v1.InvokeResponse
+	(*CreateCallRequest)(nil),         // 2: skein.planner.v1.CreateCallRequest
+	(*CreateCallResponse)(nil),        // 3: skein.planner.v1.CreateCallResponse
+	(*GetCallRequest)(nil),            // 4: skein.planner.v1.GetCallRequest
+	(*GetCallResponse)(nil),           // 5: skein.planner.v1.GetCallResponse
+	(*ListCallsRequest)(nil),          // 6: skein.planner.v1.ListCallsRequest
+	(*ListCallsResponse)(nil),         // 7: skein.planner.v1.ListCallsResponse
+	(*WaitCallRequest)(nil),           // 8: skein.planner.v1.WaitCallRequest
+	(*WaitCallResponse)(nil),          // 9: skein.planner.v1.WaitCallResponse
+	(*WatchCallRequest)(nil),          // 10: skein.planner.v1.WatchCallRequest
+	(*WatchCallResponse)(nil),         // 11: skein.planner.v1.WatchCallResponse
+	(*LogChunk)(nil),                  // 12: skein.planner.v1.LogChunk
+	(*CancelCallRequest)(nil),         // 13: skein.planner.v1.CancelCallRequest
+	(*CancelCallResponse)(nil),        // 14: skein.planner.v1.CancelCallResponse
+	(*GetCallGraphRequest)(nil),       // 15: skein.planner.v1.GetCallGraphRequest
+	(*GetCallGraphResponse)(nil),      // 16: skein.planner.v1.GetCallGraphResponse
+	(*CallNode)(nil),                  // 17: skein.planner.v1.CallNode
+	(*CallTotals)(nil),                // 18: skein.planner.v1.CallTotals
+	(*GetCallWaitsRequest)(nil),       // 19: skein.planner.v1.GetCallWaitsRequest
+	(*GetCallWaitsResponse)(nil),      // 20: skein.planner.v1.GetCallWaitsResponse
+	(*GetCallLogsRequest)(nil),        // 21: skein.planner.v1.GetCallLogsRequest
+	(*GetCallLogsResponse)(nil),       // 22: skein.planner.v1.GetCallLogsResponse
+	(*ListExecutorsRequest)(nil),      // 23: skein.planner.v1.ListExecutorsRequest
+	(*ListExecutorsResponse)(nil),     // 24: skein.planner.v1.ListExecutorsResponse
+	(*Executor)(nil),                  // 25: skein.planner.v1.Executor
+	(*DrainExecutorRequest)(nil),      // 26: skein.planner.v1.DrainExecutorRequest
+	(*DrainExecutorResponse)(nil),     // 27: skein.planner.v1.DrainExecutorResponse
+	(*MarkExecutorRequest)(nil),       // 28: skein.planner.v1.MarkExecutorRequest
+	(*MarkExecutorResponse)(nil),      // 29: skein.planner.v1.MarkExecutorResponse
+	(*GetPolicyRequest)(nil),          // 30: skein.planner.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),         // 31: skein.planner.v1.GetPolicyResponse
+	(*SetPolicyRequest)(nil),          // 32: skein.planner.v1.SetPolicyRequest
+	(*SetPolicyResponse)(nil),         // 33: skein.planner.v1.SetPolicyResponse
+	(*DeadLetter)(nil),                // 34: skein.planner.v1.DeadLetter
+	(*Attempt)(nil),                   // 35: skein.planner.v1.Attempt
+	(*ListDeadLettersRequest)(nil),    // 36: skein.planner.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),   // 37: skein.planner.v1.ListDeadLettersResponse
+	(*GetDeadLetterRequest)(nil),      // 38: skein.planner.v1.GetDeadLetterRequest
+	(*GetDeadLetterResponse)(nil),     // 39: skein.planner.v1.GetDeadLetterResponse
+	(*RedriveDeadLetterRequest)(nil),  // 40: skein.planner.v1.RedriveDeadLetterRequest
+	(*RedriveDeadLetterResponse)(nil), // 41: skein.planner.v1.RedriveDeadLetterResponse
+	(*DeleteDeadLetterRequest)(nil),   // 42: skein.planner.v1.DeleteDeadLetterRequest
+	(*DeleteDeadLetterResponse)(nil),  // 43: skein.planner.v1.DeleteDeadLetterResponse
+	(*AttachRequest)(nil),             // 44: skein.planner.v1.AttachRequest
+	(*Hello)(nil),                     // 45: skein.planner.v1.Hello
+	(*Running)(nil),                   // 46: skein.planner.v1.Running
+	(*Heartbeat)(nil),                 // 47: skein.planner.v1.Heartbeat
+	(*Outcomes)(nil),                  // 48: skein.planner.v1.Outcomes
+	(*Logs)(nil),                      // 49: skein.planner.v1.Logs
+	(*CallLog)(nil),                   // 50: skein.planner.v1.CallLog
+	(*Spawns)(nil),                    // 51: skein.planner.v1.Spawns
+	(*Spawn)(nil),                     // 52: skein.planner.v1.Spawn
+	(*Waits)(nil),                     // 53: skein.planner.v1.Waits
+	(*Wait)(nil),                      // 54: skein.planner.v1.Wait
+	(*CancelChildren)(nil),            // 55: skein.planner.v1.CancelChildren
+	(*Drain)(nil),                     // 56: skein.planner.v1.Drain
+	(*AttachResponse)(nil),            // 57: skein.planner.v1.AttachResponse
+	(*Drained)(nil),                   // 58: skein.planner.v1.Drained
+	(*Welcome)(nil),                   // 59: skein.planner.v1.Welcome
+	(*Assignments)(nil),               // 60: skein.planner.v1.Assignments
+	(*Spawned)(nil),                   // 61: skein.planner.v1.Spawned
+	(*SpawnResult)(nil),               // 62: skein.planner.v1.SpawnResult
+	(*ChildOutcomes)(nil),             // 63: skein.planner.v1.ChildOutcomes
+	(*Cancel)(nil),                    // 64: skein.planner.v1.Cancel
+	nil,                               // 65: skein.planner.v1.Spawn.TraceEntry
+	(*durationpb.Duration)(nil),       // 66: google.protobuf.Duration
+	(*v1.Call)(nil),                   // 67: skein.call.v1.Call
+	(*timestamppb.Timestamp)(nil),     // 68: google.protobuf.Timestamp
+	(*v1.Outcome)(nil),                // 69: skein.call.v1.Outcome
+	(*v1.Assignment)(nil),             // 70: skein.call.v1.Assignment
 }
 var file_skein_planner_v1_planner_proto_depIdxs = []int32{
-	43, // 0: skein.planner.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
-	44, // 1: skein.planner.v1.InvokeResponse.call:type_name -> skein.call.v1.Call
-	43, // 2: skein.planner.v1.CreateCallRequest.timeout:type_name -> google.protobuf.Duration
-	44, // 3: skein.planner.v1.CreateCallResponse.call:type_name -> skein.call.v1.Call
-	44, // 4: skein.planner.v1.GetCallResponse.call:type_name -> skein.call.v1.Call
-	44, // 5: skein.planner.v1.ListCallsResponse.calls:type_name -> skein.call.v1.Call
-	43, // 6: skein.planner.v1.WaitCallRequest.timeout:type_name -> google.protobuf.Duration
-	44, // 7: skein.planner.v1.WaitCallResponse.call:type_name -> skein.call.v1.Call
-	44, // 8: skein.planner.v1.CancelCallResponse.call:type_name -> skein.call.v1.Call
-	14, // 9: skein.planner.v1.GetCallGraphResponse.root:type_name -> skein.planner.v1.CallNode
-	44, // 10: skein.planner.v1.CallNode.call:type_name -> skein.call.v1.Call
-	14, // 11: skein.planner.v1.CallNode.children:type_name -> skein.planner.v1.CallNode
-	15, // 12: skein.planner.v1.CallNode.totals:type_name -> skein.planner.v1.CallTotals
-	43, // 13: skein.planner.v1.CallTotals.queue_time:type_name -> google.protobuf.Duration
-	43, // 14: skein.planner.v1.CallTotals.run_time:type_name -> google.protobuf.Duration
-	43, // 15: skein.planner.v1.CallTotals.cpu_time:type_name -> google.protobuf.Duration
-	44, // 16: skein.planner.v1.GetCallWaitsResponse.call:type_name -> skein.call.v1.Call
-	44, // 17: skein.planner.v1.GetCallWaitsResponse.children:type_name -> skein.call.v1.Call
-	45, // 18: skein.planner.v1.GetCallWaitsResponse.since:type_name -> google.protobuf.Timestamp
-	45, // 19: skein.planner.v1.GetCallWaitsResponse.until:type_name -> google.protobuf.Timestamp
-	22, // 20: skein.planner.v1.ListExecutorsResponse.executors:type_name -> skein.planner.v1.Executor
-	45, // 21: skein.planner.v1.Executor.attach_time:type_name -> google.protobuf.Timestamp
-	45, // 22: skein.planner.v1.Executor.last_heartbeat_time:type_name -> google.protobuf.Timestamp
-	26, // 23: skein.planner.v1.AttachRequest.hello:type_name -> skein.planner.v1.Hello
-	27, // 24: skein.planner.v1.AttachRequest.heartbeat:type_name -> skein.planner.v1.Heartbeat
-	28, // 25: skein.planner.v1.AttachRequest.outcomes:type_name -> skein.planner.v1.Outcomes
-	34, // 26: skein.planner.v1.AttachRequest.drain:type_name -> skein.planner.v1.Drain
-	29, // 27: skein.planner.v1.AttachRequest.spawns:type_name -> skein.planner.v1.Spawns
-	31, // 28: skein.planner.v1.AttachRequest.waits:type_name -> skein.planner.v1.Waits
-	33, // 29: skein.planner.v1.AttachRequest.cancel_children:type_name -> skein.planner.v1.CancelChildren
-	46, // 30: skein.planner.v1.Outcomes.outcomes:type_name -> skein.call.v1.Outcome
-	30, // 31: skein.planner.v1.Spawns.spawns:type_name -> skein.planner.v1.Spawn
-	43, // 32: skein.planner.v1.Spawn.timeout:type_name -> google.protobuf.Duration
-	42, // 33: skein.planner.v1.Spawn.trace:type_name -> skein.planner.v1.Spawn.TraceEntry
-	32, // 34: skein.planner.v1.Waits.waits:type_name -> skein.planner.v1.Wait
-	43, // 35: skein.planner.v1.Wait.timeout:type_name -> google.protobuf.Duration
-	36, // 36: skein.planner.v1.AttachResponse.welcome:type_name -> skein.planner.v1.Welcome
-	37, // 37: skein.planner.v1.AttachResponse.assignments:type_name -> skein.planner.v1.Assignments
-	41, // 38: skein.planner.v1.AttachResponse.cancel:type_name -> skein.planner.v1.Cancel
-	38, // 39: skein.planner.v1.AttachResponse.spawned:type_name -> skein.planner.v1.Spawned
-	40, // 40: skein.planner.v1.AttachResponse.child_outcomes:type_name -> skein.planner.v1.ChildOutcomes
-	43, // 41: skein.planner.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	47, // 42: skein.planner.v1.Assignments.assignments:type_name -> skein.call.v1.Assignment
-	39, // 43: skein.planner.v1.Spawned.results:type_name -> skein.planner.v1.SpawnResult
-	46, // 44: skein.planner.v1.ChildOutcomes.outcomes:type_name -> skein.call.v1.Outcome
-	0,  // 45: skein.planner.v1.PlannerService.Invoke:input_type -> skein.planner.v1.InvokeRequest
-	2,  // 46: skein.planner.v1.PlannerService.CreateCall:input_type -> skein.planner.v1.CreateCallRequest
-	4,  // 47: skein.planner.v1.PlannerService.GetCall:input_type -> skein.planner.v1.GetCallRequest
-	6,  // 48: skein.planner.v1.PlannerService.ListCalls:input_type -> skein.planner.v1.ListCallsRequest
-	8,  // 49: skein.planner.v1.PlannerService.WaitCall:input_type -> skein.planner.v1.WaitCallRequest
-	10, // 50: skein.planner.v1.PlannerService.CancelCall:input_type -> skein.planner.v1.CancelCallRequest
-	12, // 51: skein.planner.v1.PlannerService.GetCallGraph:input_type -> skein.planner.v1.GetCallGraphRequest
-	16, // 52: skein.planner.v1.PlannerService.GetCallWaits:input_type -> skein.planner.v1.GetCallWaitsRequest
-	18, // 53: skein.planner.v1.PlannerService.GetCallLogs:input_type -> skein.planner.v1.GetCallLogsRequest
-	20, // 54: skein.planner.v1.PlannerService.ListExecutors:input_type -> skein.planner.v1.ListExecutorsRequest
-	23, // 55: skein.planner.v1.PlannerService.GetPolicy:input_type -> skein.planner.v1.GetPolicyRequest
-	25, // 56: skein.planner.v1.DispatchService.Attach:input_type -> skein.planner.v1.AttachRequest
-	1,  // 57: skein.planner.v1.PlannerService.Invoke:output_type -> skein.planner.v1.InvokeResponse
-	3,  // 58: skein.planner.v1.PlannerService.CreateCall:output_type -> skein.planner.v1.CreateCallResponse
-	5,  // 59: skein.planner.v1.PlannerService.GetCall:output_type -> skein.planner.v1.GetCallResponse
-	7,  // 60: skein.planner.v1.PlannerService.ListCalls:output_type -> skein.planner.v1.ListCallsResponse
-	9,  // 61: skein.planner.v1.PlannerService.WaitCall:output_type -> skein.planner.v1.WaitCallResponse
-	11, // 62: skein.planner.v1.PlannerService.CancelCall:output_type -> skein.planner.v1.CancelCallResponse
-	13, // 63: skein.planner.v1.PlannerService.GetCallGraph:output_type -> skein.planner.v1.GetCallGraphResponse
-	17, // 64: skein.planner.v1.PlannerService.GetCallWaits:output_type -> skein.planner.v1.GetCallWaitsResponse
-	19, // 65: skein.planner.v1.PlannerService.GetCallLogs:output_type -> skein.planner.v1.GetCallLogsResponse
-	21, // 66: skein.planner.v1.PlannerService.ListExecutors:output_type -> skein.planner.v1.ListExecutorsResponse
-	24, // 67: skein.planner.v1.PlannerService.GetPolicy:output_type -> skein.planner.v1.GetPolicyResponse
-	35, // 68: skein.planner.v1.DispatchService.Attach:output_type -> skein.planner.v1.AttachResponse
-	57, // [57:69] is the sub-list for method output_type
-	45, // [45:57] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	66, // 0: skein.planner.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
+	67, // 1: skein.planner.v1.InvokeResponse.call:type_name -> skein.call.v1.Call
+	66, // 2: skein.planner.v1.CreateCallRequest.timeout:type_name -> google.protobuf.Duration
+	66, // 3: skein.planner.v1.CreateCallRequest.max_age:type_name -> google.protobuf.Duration
+	66, // 4: skein.planner.v1.CreateCallRequest.result_age:type_name -> google.protobuf.Duration
+	67, // 5: skein.planner.v1.CreateCallResponse.call:type_name -> skein.call.v1.Call
+	67, // 6: skein.planner.v1.GetCallResponse.call:type_name -> skein.call.v1.Call
+	67, // 7: skein.planner.v1.ListCallsResponse.calls:type_name -> skein.call.v1.Call
+	66, // 8: skein.planner.v1.WaitCallRequest.timeout:type_name -> google.protobuf.Duration
+	67, // 9: skein.planner.v1.WaitCallResponse.call:type_name -> skein.call.v1.Call
+	67, // 10: skein.planner.v1.WatchCallResponse.call:type_name -> skein.call.v1.Call
+	12, // 11: skein.planner.v1.WatchCallResponse.log:type_name -> skein.planner.v1.LogChunk
+	67, // 12: skein.planner.v1.CancelCallResponse.call:type_name -> skein.call.v1.Call
+	17, // 13: skein.planner.v1.GetCallGraphResponse.root:type_name -> skein.planner.v1.CallNode
+	67, // 14: skein.planner.v1.CallNode.call:type_name -> skein.call.v1.Call
+	17, // 15: skein.planner.v1.CallNode.children:type_name -> skein.planner.v1.CallNode
+	18, // 16: skein.planner.v1.CallNode.totals:type_name -> skein.planner.v1.CallTotals
+	66, // 17: skein.planner.v1.CallTotals.queue_time:type_name -> google.protobuf.Duration
+	66, // 18: skein.planner.v1.CallTotals.run_time:type_name -> google.protobuf.Duration
+	66, // 19: skein.planner.v1.CallTotals.cpu_time:type_name -> google.protobuf.Duration
+	67, // 20: skein.planner.v1.GetCallWaitsResponse.call:type_name -> skein.call.v1.Call
+	67, // 21: skein.planner.v1.GetCallWaitsResponse.children:type_name -> skein.call.v1.Call
+	68, // 22: skein.planner.v1.GetCallWaitsResponse.since:type_name -> google.protobuf.Timestamp
+	68, // 23: skein.planner.v1.GetCallWaitsResponse.until:type_name -> google.protobuf.Timestamp
+	25, // 24: skein.planner.v1.ListExecutorsResponse.executors:type_name -> skein.planner.v1.Executor
+	68, // 25: skein.planner.v1.Executor.attach_time:type_name -> google.protobuf.Timestamp
+	68, // 26: skein.planner.v1.Executor.last_heartbeat_time:type_name -> google.protobuf.Timestamp
+	25, // 27: skein.planner.v1.DrainExecutorResponse.executor:type_name -> skein.planner.v1.Executor
+	25, // 28: skein.planner.v1.MarkExecutorResponse.executor:type_name -> skein.planner.v1.Executor
+	67, // 29: skein.planner.v1.DeadLetter.call:type_name -> skein.call.v1.Call
+	35, // 30: skein.planner.v1.DeadLetter.attempts:type_name -> skein.planner.v1.Attempt
+	68, // 31: skein.planner.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
+	68, // 32: skein.planner.v1.Attempt.end_time:type_name -> google.protobuf.Timestamp
+	34, // 33: skein.planner.v1.ListDeadLettersResponse.dead_letters:type_name -> skein.planner.v1.DeadLetter
+	34, // 34: skein.planner.v1.GetDeadLetterResponse.dead_letter:type_name -> skein.planner.v1.DeadLetter
+	67, // 35: skein.planner.v1.RedriveDeadLetterResponse.call:type_name -> skein.call.v1.Call
+	45, // 36: skein.planner.v1.AttachRequest.hello:type_name -> skein.planner.v1.Hello
+	47, // 37: skein.planner.v1.AttachRequest.heartbeat:type_name -> skein.planner.v1.Heartbeat
+	48, // 38: skein.planner.v1.AttachRequest.outcomes:type_name -> skein.planner.v1.Outcomes
+	56, // 39: skein.planner.v1.AttachRequest.drain:type_name -> skein.planner.v1.Drain
+	51, // 40: skein.planner.v1.AttachRequest.spawns:type_name -> skein.planner.v1.Spawns
+	53, // 41: skein.planner.v1.AttachRequest.waits:type_name -> skein.planner.v1.Waits
+	55, // 42: skein.planner.v1.AttachRequest.cancel_children:type_name -> skein.planner.v1.CancelChildren
+	49, // 43: skein.planner.v1.AttachRequest.logs:type_name -> skein.planner.v1.Logs
+	46, // 44: skein.planner.v1.Hello.running:type_name -> skein.planner.v1.Running
+	69, // 45: skein.planner.v1.Outcomes.outcomes:type_name -> skein.call.v1.Outcome
+	50, // 46: skein.planner.v1.Logs.logs:type_name -> skein.planner.v1.CallLog
+	12, // 47: skein.planner.v1.CallLog.chunk:type_name -> skein.planner.v1.LogChunk
+	52, // 48: skein.planner.v1.Spawns.spawns:type_name -> skein.planner.v1.Spawn
+	66, // 49: skein.planner.v1.Spawn.timeout:type_name -> google.protobuf.Duration
+	65, // 50: skein.planner.v1.Spawn.trace:type_name -> skein.planner.v1.Spawn.TraceEntry
+	54, // 51: skein.planner.v1.Waits.waits:type_name -> skein.planner.v1.Wait
+	66, // 52: skein.planner.v1.Wait.timeout:type_name -> google.protobuf.Duration
+	59, // 53: skein.planner.v1.AttachResponse.welcome:type_name -> skein.planner.v1.Welcome
+	60, // 54: skein.planner.v1.AttachResponse.assignments:type_name -> skein.planner.v1.Assignments
+	64, // 55: skein.planner.v1.AttachResponse.cancel:type_name -> skein.planner.v1.Cancel
+	61, // 56: skein.planner.v1.AttachResponse.spawned:type_name -> skein.planner.v1.Spawned
+	63, // 57: skein.planner.v1.AttachResponse.child_outcomes:type_name -> skein.planner.v1.ChildOutcomes
+	58, // 58: skein.planner.v1.AttachResponse.drained:type_name -> skein.planner.v1.Drained
+	66, // 59: skein.planner.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	70, // 60: skein.planner.v1.Assignments.assignments:type_name -> skein.call.v1.Assignment
+	62, // 61: skein.planner.v1.Spawned.results:type_name -> skein.planner.v1.SpawnResult
+	69, // 62: skein.planner.v1.ChildOutcomes.outcomes:type_name -> skein.call.v1.Outcome
+	0,  // 63: skein.planner.v1.PlannerService.Invoke:input_type -> skein.planner.v1.InvokeRequest
+	2,  // 64: skein.planner.v1.PlannerService.CreateCall:input_type -> skein.planner.v1.CreateCallRequest
+	4,  // 65: skein.planner.v1.PlannerService.GetCall:input_type -> skein.planner.v1.GetCallRequest
+	6,  // 66: skein.planner.v1.PlannerService.ListCalls:input_type -> skein.planner.v1.ListCallsRequest
+	8,  // 67: skein.planner.v1.PlannerService.WaitCall:input_type -> skein.planner.v1.WaitCallRequest
+	10, // 68: skein.planner.v1.PlannerService.WatchCall:input_type -> skein.planner.v1.WatchCallRequest
+	13, // 69: skein.planner.v1.PlannerService.CancelCall:input_type -> skein.planner.v1.CancelCallRequest
+	15, // 70: skein.planner.v1.PlannerService.GetCallGraph:input_type -> skein.planner.v1.GetCallGraphRequest
+	19, // 71: skein.planner.v1.PlannerService.GetCallWaits:input_type -> skein.planner.v1.GetCallWaitsRequest
+	21, // 72: skein.planner.v1.PlannerService.GetCallLogs:input_type -> skein.planner.v1.GetCallLogsRequest
+	23, // 73: skein.planner.v1.PlannerService.ListExecutors:input_type -> skein.planner.v1.ListExecutorsRequest
+	26, // 74: skein.planner.v1.PlannerService.DrainExecutor:input_type -> skein.planner.v1.DrainExecutorRequest
+	28, // 75: skein.planner.v1.PlannerService.MarkExecutor:input_type -> skein.planner.v1.MarkExecutorRequest
+	30, // 76: skein.planner.v1.PlannerService.GetPolicy:input_type -> skein.planner.v1.GetPolicyRequest
+	32, // 77: skein.planner.v1.PlannerService.SetPolicy:input_type -> skein.planner.v1.SetPolicyRequest
+	36, // 78: skein.planner.v1.PlannerService.ListDeadLetters:input_type -> skein.planner.v1.ListDeadLettersRequest
+	38, // 79: skein.planner.v1.PlannerService.GetDeadLetter:input_type -> skein.planner.v1.GetDeadLetterRequest
+	40, // 80: skein.planner.v1.PlannerService.RedriveDeadLetter:input_type -> skein.planner.v1.RedriveDeadLetterRequest
+	42, // 81: skein.planner.v1.PlannerService.DeleteDeadLetter:input_type -> skein.planner.v1.DeleteDeadLetterRequest
+	44, // 82: skein.planner.v1.DispatchService.Attach:input_type -> skein.planner.v1.AttachRequest
+	1,  // 83: skein.planner.v1.PlannerService.Invoke:output_type -> skein.planner.v1.InvokeResponse
+	3,  // 84: skein.planner.v1.PlannerService.CreateCall:output_type -> skein.planner.v1.CreateCallResponse
+	5,  // 85: skein.planner.v1.PlannerService.GetCall:output_type -> skein.planner.v1.GetCallResponse
+	7,  // 86: skein.planner.v1.PlannerService.ListCalls:output_type -> skein.planner.v1.ListCallsResponse
+	9,  // 87: skein.planner.v1.PlannerService.WaitCall:output_type -> skein.planner.v1.WaitCallResponse
+	11, // 88: skein.planner.v1.PlannerService.WatchCall:output_type -> skein.planner.v1.WatchCallResponse
+	14, // 89: skein.planner.v1.PlannerService.CancelCall:output_type -> skein.planner.v1.CancelCallResponse
+	16, // 90: skein.planner.v1.PlannerService.GetCallGraph:output_type -> skein.planner.v1.GetCallGraphResponse
+	20, // 91: skein.planner.v1.PlannerService.GetCallWaits:output_type -> skein.planner.v1.GetCallWaitsResponse
+	22, // 92: skein.planner.v1.PlannerService.GetCallLogs:output_type -> skein.planner.v1.GetCallLogsResponse
+	24, // 93: skein.planner.v1.PlannerService.ListExecutors:output_type -> skein.planner.v1.ListExecutorsResponse
+	27, // 94: skein.planner.v1.PlannerService.DrainExecutor:output_type -> skein.planner.v1.DrainExecutorResponse
+	29, // 95: skein.planner.v1.PlannerService.MarkExecutor:output_type -> skein.planner.v1.MarkExecutorResponse
+	31, // 96: skein.planner.v1.PlannerService.GetPolicy:output_type -> skein.planner.v1.GetPolicyResponse
+	33, // 97: skein.planner.v1.PlannerService.SetPolicy:output_type -> skein.planner.v1.SetPolicyResponse
+	37, // 98: skein.planner.v1.PlannerService.ListDeadLetters:output_type -> skein.planner.v1.ListDeadLettersResponse
+	39, // 99: skein.planner.v1.PlannerService.GetDeadLetter:output_type -> skein.planner.v1.GetDeadLetterResponse
+	41, // 100: skein.planner.v1.PlannerService.RedriveDeadLetter:output_type -> skein.planner.v1.RedriveDeadLetterResponse
+	43, // 101: skein.planner.v1.PlannerService.DeleteDeadLetter:output_type -> skein.planner.v1.DeleteDeadLetterResponse
+	57, // 102: skein.planner.v1.DispatchService.Attach:output_type -> skein.planner.v1.AttachResponse
+	83, // [83:103] is the sub-list for method output_type
+	63, // [63:83] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_skein_planner_v1_planner_proto_init() }
@@ -2977,7 +4523,11 @@ func file_skein_planner_v1_planner_proto_init() {
 	if File_skein_planner_v1_planner_proto != nil {
 		return
 	}
-	file_skein_planner_v1_planner_proto_msgTypes[25].OneofWrappers = []any{
+	file_skein_planner_v1_planner_proto_msgTypes[11].OneofWrappers = []any{
+		(*WatchCallResponse_Call)(nil),
+		(*WatchCallResponse_Log)(nil),
+	}
+	file_skein_planner_v1_planner_proto_msgTypes[44].OneofWrappers = []any{
 		(*AttachRequest_Hello)(nil),
 		(*AttachRequest_Heartbeat)(nil),
 		(*AttachRequest_Outcomes)(nil),
@@ -2985,14 +4535,16 @@ func file_skein_planner_v1_planner_proto_init() {
 		(*AttachRequest_Spawns)(nil),
 		(*AttachRequest_Waits)(nil),
 		(*AttachRequest_CancelChildren)(nil),
+		(*AttachRequest_Logs)(nil),
 	}
-	file_skein_planner_v1_planner_proto_msgTypes[30].OneofWrappers = []any{}
-	file_skein_planner_v1_planner_proto_msgTypes[35].OneofWrappers = []any{
+	file_skein_planner_v1_planner_proto_msgTypes[52].OneofWrappers = []any{}
+	file_skein_planner_v1_planner_proto_msgTypes[57].OneofWrappers = []any{
 		(*AttachResponse_Welcome)(nil),
 		(*AttachResponse_Assignments)(nil),
 		(*AttachResponse_Cancel)(nil),
 		(*AttachResponse_Spawned)(nil),
 		(*AttachResponse_ChildOutcomes)(nil),
+		(*AttachResponse_Drained)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3000,7 +4552,7 @@ func file_skein_planner_v1_planner_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skein_planner_v1_planner_proto_rawDesc), len(file_skein_planner_v1_planner_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

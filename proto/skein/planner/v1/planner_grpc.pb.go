@@ -21,17 +21,25 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PlannerService_Invoke_FullMethodName        = "/skein.planner.v1.PlannerService/Invoke"
-	PlannerService_CreateCall_FullMethodName    = "/skein.planner.v1.PlannerService/CreateCall"
-	PlannerService_GetCall_FullMethodName       = "/skein.planner.v1.PlannerService/GetCall"
-	PlannerService_ListCalls_FullMethodName     = "/skein.planner.v1.PlannerService/ListCalls"
-	PlannerService_WaitCall_FullMethodName      = "/skein.planner.v1.PlannerService/WaitCall"
-	PlannerService_CancelCall_FullMethodName    = "/skein.planner.v1.PlannerService/CancelCall"
-	PlannerService_GetCallGraph_FullMethodName  = "/skein.planner.v1.PlannerService/GetCallGraph"
-	PlannerService_GetCallWaits_FullMethodName  = "/skein.planner.v1.PlannerService/GetCallWaits"
-	PlannerService_GetCallLogs_FullMethodName   = "/skein.planner.v1.PlannerService/GetCallLogs"
-	PlannerService_ListExecutors_FullMethodName = "/skein.planner.v1.PlannerService/ListExecutors"
-	PlannerService_GetPolicy_FullMethodName     = "/skein.planner.v1.PlannerService/GetPolicy"
+	PlannerService_Invoke_FullMethodName            = "/skein.planner.v1.PlannerService/Invoke"
+	PlannerService_CreateCall_FullMethodName        = "/skein.planner.v1.PlannerService/CreateCall"
+	PlannerService_GetCall_FullMethodName           = "/skein.planner.v1.PlannerService/GetCall"
+	PlannerService_ListCalls_FullMethodName         = "/skein.planner.v1.PlannerService/ListCalls"
+	PlannerService_WaitCall_FullMethodName          = "/skein.planner.v1.PlannerService/WaitCall"
+	PlannerService_WatchCall_FullMethodName         = "/skein.planner.v1.PlannerService/WatchCall"
+	PlannerService_CancelCall_FullMethodName        = "/skein.planner.v1.PlannerService/CancelCall"
+	PlannerService_GetCallGraph_FullMethodName      = "/skein.planner.v1.PlannerService/GetCallGraph"
+	PlannerService_GetCallWaits_FullMethodName      = "/skein.planner.v1.PlannerService/GetCallWaits"
+	PlannerService_GetCallLogs_FullMethodName       = "/skein.planner.v1.PlannerService/GetCallLogs"
+	PlannerService_ListExecutors_FullMethodName     = "/skein.planner.v1.PlannerService/ListExecutors"
+	PlannerService_DrainExecutor_FullMethodName     = "/skein.planner.v1.PlannerService/DrainExecutor"
+	PlannerService_MarkExecutor_FullMethodName      = "/skein.planner.v1.PlannerService/MarkExecutor"
+	PlannerService_GetPolicy_FullMethodName         = "/skein.planner.v1.PlannerService/GetPolicy"
+	PlannerService_SetPolicy_FullMethodName         = "/skein.planner.v1.PlannerService/SetPolicy"
+	PlannerService_ListDeadLetters_FullMethodName   = "/skein.planner.v1.PlannerService/ListDeadLetters"
+	PlannerService_GetDeadLetter_FullMethodName     = "/skein.planner.v1.PlannerService/GetDeadLetter"
+	PlannerService_RedriveDeadLetter_FullMethodName = "/skein.planner.v1.PlannerService/RedriveDeadLetter"
+	PlannerService_DeleteDeadLetter_FullMethodName  = "/skein.planner.v1.PlannerService/DeleteDeadLetter"
 )
 
 // PlannerServiceClient is the client API for PlannerService service.
@@ -43,8 +51,8 @@ type PlannerServiceClient interface {
 	// Runs a function and waits for its end. A guest's failure is not an error of this method: see call.state.
 	// Over REST the body is the raw input and the answer the raw output; see docs/rest.md.
 	Invoke(ctx context.Context, in *InvokeRequest, opts ...grpc.CallOption) (*InvokeResponse, error)
-	// Accepts a call and returns at once; GetCall and WaitCall follow it. Accepted calls live in the planner's memory:
-	// they do not survive its restart.
+	// Accepts a call and returns once it is in the journal; GetCall, WaitCall and WatchCall follow it. It is tried again if
+	// its executor is lost, so it may run more than once in part; one result is recorded.
 	CreateCall(ctx context.Context, in *CreateCallRequest, opts ...grpc.CallOption) (*CreateCallResponse, error)
 	// The record of a call. NOT_FOUND also for one that has expired.
 	GetCall(ctx context.Context, in *GetCallRequest, opts ...grpc.CallOption) (*GetCallResponse, error)
@@ -52,18 +60,33 @@ type PlannerServiceClient interface {
 	ListCalls(ctx context.Context, in *ListCallsRequest, opts ...grpc.CallOption) (*ListCallsResponse, error)
 	// Waits until the call is terminal or the timeout passes, and returns its record and output either way.
 	WaitCall(ctx context.Context, in *WaitCallRequest, opts ...grpc.CallOption) (*WaitCallResponse, error)
+	// Tells of every change of a call, and of its log as it is written, until it has ended. Over REST with
+	// "Accept: text/event-stream": server-sent events named "call" and "log"; see docs/rest.md.
+	WatchCall(ctx context.Context, in *WatchCallRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchCallResponse], error)
 	// Asks for the end of a call and of all that it called, down to the last. A call that is terminal already stays as it is.
 	CancelCall(ctx context.Context, in *CancelCallRequest, opts ...grpc.CallOption) (*CancelCallResponse, error)
 	// The call and all that it called, as a tree.
 	GetCallGraph(ctx context.Context, in *GetCallGraphRequest, opts ...grpc.CallOption) (*GetCallGraphResponse, error)
 	// What a call waits for now: a slot, calls that it made, or nothing, because it runs or has ended.
 	GetCallWaits(ctx context.Context, in *GetCallWaitsRequest, opts ...grpc.CallOption) (*GetCallWaitsResponse, error)
-	// What the guest wrote to stdout and stderr, once the call is terminal. Over REST with "Accept: text/plain": the raw bytes.
+	// What the guest has written to stdout and stderr so far. Over REST with "Accept: text/plain": the raw bytes.
 	GetCallLogs(ctx context.Context, in *GetCallLogsRequest, opts ...grpc.CallOption) (*GetCallLogsResponse, error)
 	// What is attached.
 	ListExecutors(ctx context.Context, in *ListExecutorsRequest, opts ...grpc.CallOption) (*ListExecutorsResponse, error)
+	// Stops the placing of calls on an executor, or allows it again. What runs there ends by itself.
+	DrainExecutor(ctx context.Context, in *DrainExecutorRequest, opts ...grpc.CallOption) (*DrainExecutorResponse, error)
+	// Marks an executor as one whose machine will be taken away, or takes the mark back. Policy spot leaves such ones.
+	MarkExecutor(ctx context.Context, in *MarkExecutorRequest, opts ...grpc.CallOption) (*MarkExecutorResponse, error)
 	// How calls are placed.
 	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error)
+	// Changes how calls are placed from now on, also after a restart.
+	SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error)
+	// Calls that were given up after their attempts, newest first.
+	ListDeadLetters(ctx context.Context, in *ListDeadLettersRequest, opts ...grpc.CallOption) (*ListDeadLettersResponse, error)
+	GetDeadLetter(ctx context.Context, in *GetDeadLetterRequest, opts ...grpc.CallOption) (*GetDeadLetterResponse, error)
+	// Accepts a new call of the same function's current version with the dead letter's input, and removes the dead letter.
+	RedriveDeadLetter(ctx context.Context, in *RedriveDeadLetterRequest, opts ...grpc.CallOption) (*RedriveDeadLetterResponse, error)
+	DeleteDeadLetter(ctx context.Context, in *DeleteDeadLetterRequest, opts ...grpc.CallOption) (*DeleteDeadLetterResponse, error)
 }
 
 type plannerServiceClient struct {
@@ -124,6 +147,25 @@ func (c *plannerServiceClient) WaitCall(ctx context.Context, in *WaitCallRequest
 	return out, nil
 }
 
+func (c *plannerServiceClient) WatchCall(ctx context.Context, in *WatchCallRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchCallResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PlannerService_ServiceDesc.Streams[0], PlannerService_WatchCall_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchCallRequest, WatchCallResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PlannerService_WatchCallClient = grpc.ServerStreamingClient[WatchCallResponse]
+
 func (c *plannerServiceClient) CancelCall(ctx context.Context, in *CancelCallRequest, opts ...grpc.CallOption) (*CancelCallResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CancelCallResponse)
@@ -174,10 +216,80 @@ func (c *plannerServiceClient) ListExecutors(ctx context.Context, in *ListExecut
 	return out, nil
 }
 
+func (c *plannerServiceClient) DrainExecutor(ctx context.Context, in *DrainExecutorRequest, opts ...grpc.CallOption) (*DrainExecutorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainExecutorResponse)
+	err := c.cc.Invoke(ctx, PlannerService_DrainExecutor_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *plannerServiceClient) MarkExecutor(ctx context.Context, in *MarkExecutorRequest, opts ...grpc.CallOption) (*MarkExecutorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MarkExecutorResponse)
+	err := c.cc.Invoke(ctx, PlannerService_MarkExecutor_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *plannerServiceClient) GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetPolicyResponse)
 	err := c.cc.Invoke(ctx, PlannerService_GetPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *plannerServiceClient) SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetPolicyResponse)
+	err := c.cc.Invoke(ctx, PlannerService_SetPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *plannerServiceClient) ListDeadLetters(ctx context.Context, in *ListDeadLettersRequest, opts ...grpc.CallOption) (*ListDeadLettersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDeadLettersResponse)
+	err := c.cc.Invoke(ctx, PlannerService_ListDeadLetters_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *plannerServiceClient) GetDeadLetter(ctx context.Context, in *GetDeadLetterRequest, opts ...grpc.CallOption) (*GetDeadLetterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetDeadLetterResponse)
+	err := c.cc.Invoke(ctx, PlannerService_GetDeadLetter_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *plannerServiceClient) RedriveDeadLetter(ctx context.Context, in *RedriveDeadLetterRequest, opts ...grpc.CallOption) (*RedriveDeadLetterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RedriveDeadLetterResponse)
+	err := c.cc.Invoke(ctx, PlannerService_RedriveDeadLetter_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *plannerServiceClient) DeleteDeadLetter(ctx context.Context, in *DeleteDeadLetterRequest, opts ...grpc.CallOption) (*DeleteDeadLetterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteDeadLetterResponse)
+	err := c.cc.Invoke(ctx, PlannerService_DeleteDeadLetter_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -193,8 +305,8 @@ type PlannerServiceServer interface {
 	// Runs a function and waits for its end. A guest's failure is not an error of this method: see call.state.
 	// Over REST the body is the raw input and the answer the raw output; see docs/rest.md.
 	Invoke(context.Context, *InvokeRequest) (*InvokeResponse, error)
-	// Accepts a call and returns at once; GetCall and WaitCall follow it. Accepted calls live in the planner's memory:
-	// they do not survive its restart.
+	// Accepts a call and returns once it is in the journal; GetCall, WaitCall and WatchCall follow it. It is tried again if
+	// its executor is lost, so it may run more than once in part; one result is recorded.
 	CreateCall(context.Context, *CreateCallRequest) (*CreateCallResponse, error)
 	// The record of a call. NOT_FOUND also for one that has expired.
 	GetCall(context.Context, *GetCallRequest) (*GetCallResponse, error)
@@ -202,18 +314,33 @@ type PlannerServiceServer interface {
 	ListCalls(context.Context, *ListCallsRequest) (*ListCallsResponse, error)
 	// Waits until the call is terminal or the timeout passes, and returns its record and output either way.
 	WaitCall(context.Context, *WaitCallRequest) (*WaitCallResponse, error)
+	// Tells of every change of a call, and of its log as it is written, until it has ended. Over REST with
+	// "Accept: text/event-stream": server-sent events named "call" and "log"; see docs/rest.md.
+	WatchCall(*WatchCallRequest, grpc.ServerStreamingServer[WatchCallResponse]) error
 	// Asks for the end of a call and of all that it called, down to the last. A call that is terminal already stays as it is.
 	CancelCall(context.Context, *CancelCallRequest) (*CancelCallResponse, error)
 	// The call and all that it called, as a tree.
 	GetCallGraph(context.Context, *GetCallGraphRequest) (*GetCallGraphResponse, error)
 	// What a call waits for now: a slot, calls that it made, or nothing, because it runs or has ended.
 	GetCallWaits(context.Context, *GetCallWaitsRequest) (*GetCallWaitsResponse, error)
-	// What the guest wrote to stdout and stderr, once the call is terminal. Over REST with "Accept: text/plain": the raw bytes.
+	// What the guest has written to stdout and stderr so far. Over REST with "Accept: text/plain": the raw bytes.
 	GetCallLogs(context.Context, *GetCallLogsRequest) (*GetCallLogsResponse, error)
 	// What is attached.
 	ListExecutors(context.Context, *ListExecutorsRequest) (*ListExecutorsResponse, error)
+	// Stops the placing of calls on an executor, or allows it again. What runs there ends by itself.
+	DrainExecutor(context.Context, *DrainExecutorRequest) (*DrainExecutorResponse, error)
+	// Marks an executor as one whose machine will be taken away, or takes the mark back. Policy spot leaves such ones.
+	MarkExecutor(context.Context, *MarkExecutorRequest) (*MarkExecutorResponse, error)
 	// How calls are placed.
 	GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error)
+	// Changes how calls are placed from now on, also after a restart.
+	SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error)
+	// Calls that were given up after their attempts, newest first.
+	ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error)
+	GetDeadLetter(context.Context, *GetDeadLetterRequest) (*GetDeadLetterResponse, error)
+	// Accepts a new call of the same function's current version with the dead letter's input, and removes the dead letter.
+	RedriveDeadLetter(context.Context, *RedriveDeadLetterRequest) (*RedriveDeadLetterResponse, error)
+	DeleteDeadLetter(context.Context, *DeleteDeadLetterRequest) (*DeleteDeadLetterResponse, error)
 	mustEmbedUnimplementedPlannerServiceServer()
 }
 
@@ -239,6 +366,9 @@ func (UnimplementedPlannerServiceServer) ListCalls(context.Context, *ListCallsRe
 func (UnimplementedPlannerServiceServer) WaitCall(context.Context, *WaitCallRequest) (*WaitCallResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WaitCall not implemented")
 }
+func (UnimplementedPlannerServiceServer) WatchCall(*WatchCallRequest, grpc.ServerStreamingServer[WatchCallResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchCall not implemented")
+}
 func (UnimplementedPlannerServiceServer) CancelCall(context.Context, *CancelCallRequest) (*CancelCallResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelCall not implemented")
 }
@@ -254,8 +384,29 @@ func (UnimplementedPlannerServiceServer) GetCallLogs(context.Context, *GetCallLo
 func (UnimplementedPlannerServiceServer) ListExecutors(context.Context, *ListExecutorsRequest) (*ListExecutorsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListExecutors not implemented")
 }
+func (UnimplementedPlannerServiceServer) DrainExecutor(context.Context, *DrainExecutorRequest) (*DrainExecutorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainExecutor not implemented")
+}
+func (UnimplementedPlannerServiceServer) MarkExecutor(context.Context, *MarkExecutorRequest) (*MarkExecutorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MarkExecutor not implemented")
+}
 func (UnimplementedPlannerServiceServer) GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPolicy not implemented")
+}
+func (UnimplementedPlannerServiceServer) SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetPolicy not implemented")
+}
+func (UnimplementedPlannerServiceServer) ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDeadLetters not implemented")
+}
+func (UnimplementedPlannerServiceServer) GetDeadLetter(context.Context, *GetDeadLetterRequest) (*GetDeadLetterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetDeadLetter not implemented")
+}
+func (UnimplementedPlannerServiceServer) RedriveDeadLetter(context.Context, *RedriveDeadLetterRequest) (*RedriveDeadLetterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RedriveDeadLetter not implemented")
+}
+func (UnimplementedPlannerServiceServer) DeleteDeadLetter(context.Context, *DeleteDeadLetterRequest) (*DeleteDeadLetterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteDeadLetter not implemented")
 }
 func (UnimplementedPlannerServiceServer) mustEmbedUnimplementedPlannerServiceServer() {}
 func (UnimplementedPlannerServiceServer) testEmbeddedByValue()                        {}
@@ -368,6 +519,17 @@ func _PlannerService_WaitCall_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PlannerService_WatchCall_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchCallRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PlannerServiceServer).WatchCall(m, &grpc.GenericServerStream[WatchCallRequest, WatchCallResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PlannerService_WatchCallServer = grpc.ServerStreamingServer[WatchCallResponse]
+
 func _PlannerService_CancelCall_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CancelCallRequest)
 	if err := dec(in); err != nil {
@@ -458,6 +620,42 @@ func _PlannerService_ListExecutors_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PlannerService_DrainExecutor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainExecutorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlannerServiceServer).DrainExecutor(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlannerService_DrainExecutor_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlannerServiceServer).DrainExecutor(ctx, req.(*DrainExecutorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PlannerService_MarkExecutor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MarkExecutorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlannerServiceServer).MarkExecutor(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlannerService_MarkExecutor_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlannerServiceServer).MarkExecutor(ctx, req.(*MarkExecutorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PlannerService_GetPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetPolicyRequest)
 	if err := dec(in); err != nil {
@@ -472,6 +670,96 @@ func _PlannerService_GetPolicy_Handler(srv interface{}, ctx context.Context, dec
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PlannerServiceServer).GetPolicy(ctx, req.(*GetPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PlannerService_SetPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlannerServiceServer).SetPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlannerService_SetPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlannerServiceServer).SetPolicy(ctx, req.(*SetPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PlannerService_ListDeadLetters_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDeadLettersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlannerServiceServer).ListDeadLetters(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlannerService_ListDeadLetters_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlannerServiceServer).ListDeadLetters(ctx, req.(*ListDeadLettersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PlannerService_GetDeadLetter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetDeadLetterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlannerServiceServer).GetDeadLetter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlannerService_GetDeadLetter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlannerServiceServer).GetDeadLetter(ctx, req.(*GetDeadLetterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PlannerService_RedriveDeadLetter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RedriveDeadLetterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlannerServiceServer).RedriveDeadLetter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlannerService_RedriveDeadLetter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlannerServiceServer).RedriveDeadLetter(ctx, req.(*RedriveDeadLetterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PlannerService_DeleteDeadLetter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteDeadLetterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlannerServiceServer).DeleteDeadLetter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlannerService_DeleteDeadLetter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlannerServiceServer).DeleteDeadLetter(ctx, req.(*DeleteDeadLetterRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -524,11 +812,45 @@ var PlannerService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _PlannerService_ListExecutors_Handler,
 		},
 		{
+			MethodName: "DrainExecutor",
+			Handler:    _PlannerService_DrainExecutor_Handler,
+		},
+		{
+			MethodName: "MarkExecutor",
+			Handler:    _PlannerService_MarkExecutor_Handler,
+		},
+		{
 			MethodName: "GetPolicy",
 			Handler:    _PlannerService_GetPolicy_Handler,
 		},
+		{
+			MethodName: "SetPolicy",
+			Handler:    _PlannerService_SetPolicy_Handler,
+		},
+		{
+			MethodName: "ListDeadLetters",
+			Handler:    _PlannerService_ListDeadLetters_Handler,
+		},
+		{
+			MethodName: "GetDeadLetter",
+			Handler:    _PlannerService_GetDeadLetter_Handler,
+		},
+		{
+			MethodName: "RedriveDeadLetter",
+			Handler:    _PlannerService_RedriveDeadLetter_Handler,
+		},
+		{
+			MethodName: "DeleteDeadLetter",
+			Handler:    _PlannerService_DeleteDeadLetter_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchCall",
+			Handler:       _PlannerService_WatchCall_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "skein/planner/v1/planner.proto",
 }
 

@@ -13,6 +13,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -84,6 +85,7 @@ type Function struct {
 	// The current version.
 	Current       *Version               `protobuf:"bytes,3,opt,name=current,proto3" json:"current,omitempty"`
 	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	Config        *FunctionConfig        `protobuf:"bytes,5,opt,name=config,proto3" json:"config,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -146,6 +148,95 @@ func (x *Function) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Function) GetConfig() *FunctionConfig {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+// How a function's calls are treated. What is not set has the default.
+type FunctionConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The time limit of a call that asks for none, and the most that one may ask for: up to 24 h. The default is 60 s, and 24 h the most.
+	Timeout *durationpb.Duration `protobuf:"bytes,1,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Attempts of an asynchronous call, 1 to 10; the default is 3.
+	MaxAttempts int32 `protobuf:"varint,2,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// Whether asynchronous calls are tried again also after the guest's own failures.
+	RetryFailures bool `protobuf:"varint,3,opt,name=retry_failures,json=retryFailures,proto3" json:"retry_failures,omitempty"`
+	// How long results of asynchronous calls are kept, up to 30 days; the default is 24 h.
+	ResultAge *durationpb.Duration `protobuf:"bytes,4,opt,name=result_age,json=resultAge,proto3" json:"result_age,omitempty"`
+	// Hears of the end of asynchronous calls that name no other.
+	WebhookUrl    string `protobuf:"bytes,5,opt,name=webhook_url,json=webhookUrl,proto3" json:"webhook_url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FunctionConfig) Reset() {
+	*x = FunctionConfig{}
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FunctionConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FunctionConfig) ProtoMessage() {}
+
+func (x *FunctionConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FunctionConfig.ProtoReflect.Descriptor instead.
+func (*FunctionConfig) Descriptor() ([]byte, []int) {
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FunctionConfig) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *FunctionConfig) GetMaxAttempts() int32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *FunctionConfig) GetRetryFailures() bool {
+	if x != nil {
+		return x.RetryFailures
+	}
+	return false
+}
+
+func (x *FunctionConfig) GetResultAge() *durationpb.Duration {
+	if x != nil {
+		return x.ResultAge
+	}
+	return nil
+}
+
+func (x *FunctionConfig) GetWebhookUrl() string {
+	if x != nil {
+		return x.WebhookUrl
+	}
+	return ""
+}
+
 type Version struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Number int64                  `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -162,7 +253,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[1]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -174,7 +265,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[1]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -187,7 +278,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{1}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Version) GetNumber() int64 {
@@ -247,7 +338,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[2]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -259,7 +350,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[2]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -272,7 +363,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{2}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *UploadRequest) GetUser() string {
@@ -314,7 +405,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[3]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +417,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[3]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +430,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{3}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *UploadResponse) GetFunction() *Function {
@@ -366,7 +457,7 @@ type GetFunctionRequest struct {
 
 func (x *GetFunctionRequest) Reset() {
 	*x = GetFunctionRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[4]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -378,7 +469,7 @@ func (x *GetFunctionRequest) String() string {
 func (*GetFunctionRequest) ProtoMessage() {}
 
 func (x *GetFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[4]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -391,7 +482,7 @@ func (x *GetFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFunctionRequest.ProtoReflect.Descriptor instead.
 func (*GetFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{4}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetFunctionRequest) GetUser() string {
@@ -417,7 +508,7 @@ type GetFunctionResponse struct {
 
 func (x *GetFunctionResponse) Reset() {
 	*x = GetFunctionResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[5]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +520,7 @@ func (x *GetFunctionResponse) String() string {
 func (*GetFunctionResponse) ProtoMessage() {}
 
 func (x *GetFunctionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[5]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +533,7 @@ func (x *GetFunctionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFunctionResponse.ProtoReflect.Descriptor instead.
 func (*GetFunctionResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{5}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetFunctionResponse) GetFunction() *Function {
@@ -465,7 +556,7 @@ type ListFunctionsRequest struct {
 
 func (x *ListFunctionsRequest) Reset() {
 	*x = ListFunctionsRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[6]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +568,7 @@ func (x *ListFunctionsRequest) String() string {
 func (*ListFunctionsRequest) ProtoMessage() {}
 
 func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[6]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +581,7 @@ func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsRequest.ProtoReflect.Descriptor instead.
 func (*ListFunctionsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{6}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListFunctionsRequest) GetUser() string {
@@ -524,7 +615,7 @@ type ListFunctionsResponse struct {
 
 func (x *ListFunctionsResponse) Reset() {
 	*x = ListFunctionsResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[7]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +627,7 @@ func (x *ListFunctionsResponse) String() string {
 func (*ListFunctionsResponse) ProtoMessage() {}
 
 func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[7]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +640,7 @@ func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsResponse.ProtoReflect.Descriptor instead.
 func (*ListFunctionsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{7}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListFunctionsResponse) GetFunctions() []*Function {
@@ -578,7 +669,7 @@ type ListVersionsRequest struct {
 
 func (x *ListVersionsRequest) Reset() {
 	*x = ListVersionsRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[8]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +681,7 @@ func (x *ListVersionsRequest) String() string {
 func (*ListVersionsRequest) ProtoMessage() {}
 
 func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[8]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +694,7 @@ func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{8}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListVersionsRequest) GetUser() string {
@@ -644,7 +735,7 @@ type ListVersionsResponse struct {
 
 func (x *ListVersionsResponse) Reset() {
 	*x = ListVersionsResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[9]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +747,7 @@ func (x *ListVersionsResponse) String() string {
 func (*ListVersionsResponse) ProtoMessage() {}
 
 func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[9]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +760,7 @@ func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{9}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListVersionsResponse) GetVersions() []*Version {
@@ -699,7 +790,7 @@ type RollBackRequest struct {
 
 func (x *RollBackRequest) Reset() {
 	*x = RollBackRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[10]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +802,7 @@ func (x *RollBackRequest) String() string {
 func (*RollBackRequest) ProtoMessage() {}
 
 func (x *RollBackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[10]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +815,7 @@ func (x *RollBackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollBackRequest.ProtoReflect.Descriptor instead.
 func (*RollBackRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{10}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RollBackRequest) GetUser() string {
@@ -764,7 +855,7 @@ type RollBackResponse struct {
 
 func (x *RollBackResponse) Reset() {
 	*x = RollBackResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[11]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -776,7 +867,7 @@ func (x *RollBackResponse) String() string {
 func (*RollBackResponse) ProtoMessage() {}
 
 func (x *RollBackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[11]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -789,10 +880,122 @@ func (x *RollBackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollBackResponse.ProtoReflect.Descriptor instead.
 func (*RollBackResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{11}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RollBackResponse) GetFunction() *Function {
+	if x != nil {
+		return x.Function
+	}
+	return nil
+}
+
+type ConfigureFunctionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Function      string                 `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	Config        *FunctionConfig        `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`
+	RequestId     string                 `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigureFunctionRequest) Reset() {
+	*x = ConfigureFunctionRequest{}
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigureFunctionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigureFunctionRequest) ProtoMessage() {}
+
+func (x *ConfigureFunctionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigureFunctionRequest.ProtoReflect.Descriptor instead.
+func (*ConfigureFunctionRequest) Descriptor() ([]byte, []int) {
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ConfigureFunctionRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ConfigureFunctionRequest) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *ConfigureFunctionRequest) GetConfig() *FunctionConfig {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+func (x *ConfigureFunctionRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type ConfigureFunctionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Function      *Function              `protobuf:"bytes,1,opt,name=function,proto3" json:"function,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigureFunctionResponse) Reset() {
+	*x = ConfigureFunctionResponse{}
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigureFunctionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigureFunctionResponse) ProtoMessage() {}
+
+func (x *ConfigureFunctionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigureFunctionResponse.ProtoReflect.Descriptor instead.
+func (*ConfigureFunctionResponse) Descriptor() ([]byte, []int) {
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ConfigureFunctionResponse) GetFunction() *Function {
 	if x != nil {
 		return x.Function
 	}
@@ -810,7 +1013,7 @@ type DeleteFunctionRequest struct {
 
 func (x *DeleteFunctionRequest) Reset() {
 	*x = DeleteFunctionRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[12]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +1025,7 @@ func (x *DeleteFunctionRequest) String() string {
 func (*DeleteFunctionRequest) ProtoMessage() {}
 
 func (x *DeleteFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[12]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +1038,7 @@ func (x *DeleteFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFunctionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{12}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteFunctionRequest) GetUser() string {
@@ -867,7 +1070,7 @@ type DeleteFunctionResponse struct {
 
 func (x *DeleteFunctionResponse) Reset() {
 	*x = DeleteFunctionResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[13]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +1082,7 @@ func (x *DeleteFunctionResponse) String() string {
 func (*DeleteFunctionResponse) ProtoMessage() {}
 
 func (x *DeleteFunctionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[13]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1095,7 @@ func (x *DeleteFunctionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFunctionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteFunctionResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{13}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{16}
 }
 
 type WatchFunctionsRequest struct {
@@ -905,7 +1108,7 @@ type WatchFunctionsRequest struct {
 
 func (x *WatchFunctionsRequest) Reset() {
 	*x = WatchFunctionsRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[14]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1120,7 @@ func (x *WatchFunctionsRequest) String() string {
 func (*WatchFunctionsRequest) ProtoMessage() {}
 
 func (x *WatchFunctionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[14]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1133,7 @@ func (x *WatchFunctionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFunctionsRequest.ProtoReflect.Descriptor instead.
 func (*WatchFunctionsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{14}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchFunctionsRequest) GetSeenSequence() int64 {
@@ -952,7 +1155,7 @@ type WatchFunctionsResponse struct {
 
 func (x *WatchFunctionsResponse) Reset() {
 	*x = WatchFunctionsResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[15]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1167,7 @@ func (x *WatchFunctionsResponse) String() string {
 func (*WatchFunctionsResponse) ProtoMessage() {}
 
 func (x *WatchFunctionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[15]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1180,7 @@ func (x *WatchFunctionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFunctionsResponse.ProtoReflect.Descriptor instead.
 func (*WatchFunctionsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{15}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchFunctionsResponse) GetUser() string {
@@ -1005,13 +1208,22 @@ var File_skein_upload_v1_upload_proto protoreflect.FileDescriptor
 
 const file_skein_upload_v1_upload_proto_rawDesc = "" +
 	"\n" +
-	"\x1cskein/upload/v1/upload.proto\x12\x0fskein.upload.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x01\n" +
+	"\x1cskein/upload/v1/upload.proto\x12\x0fskein.upload.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x01\n" +
 	"\bFunction\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x122\n" +
 	"\acurrent\x18\x03 \x01(\v2\x18.skein.upload.v1.VersionR\acurrent\x12;\n" +
 	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"\xd5\x01\n" +
+	"updateTime\x127\n" +
+	"\x06config\x18\x05 \x01(\v2\x1f.skein.upload.v1.FunctionConfigR\x06config\"\xea\x01\n" +
+	"\x0eFunctionConfig\x123\n" +
+	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12!\n" +
+	"\fmax_attempts\x18\x02 \x01(\x05R\vmaxAttempts\x12%\n" +
+	"\x0eretry_failures\x18\x03 \x01(\bR\rretryFailures\x128\n" +
+	"\n" +
+	"result_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tresultAge\x12\x1f\n" +
+	"\vwebhook_url\x18\x05 \x01(\tR\n" +
+	"webhookUrl\"\xd5\x01\n" +
 	"\aVersion\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
@@ -1058,6 +1270,14 @@ const file_skein_upload_v1_upload_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tR\trequestId\"I\n" +
 	"\x10RollBackResponse\x125\n" +
+	"\bfunction\x18\x01 \x01(\v2\x19.skein.upload.v1.FunctionR\bfunction\"\xa2\x01\n" +
+	"\x18ConfigureFunctionRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\x127\n" +
+	"\x06config\x18\x03 \x01(\v2\x1f.skein.upload.v1.FunctionConfigR\x06config\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"R\n" +
+	"\x19ConfigureFunctionResponse\x125\n" +
 	"\bfunction\x18\x01 \x01(\v2\x19.skein.upload.v1.FunctionR\bfunction\"f\n" +
 	"\x15DeleteFunctionRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1a\n" +
@@ -1075,13 +1295,14 @@ const file_skein_upload_v1_upload_proto_rawDesc = "" +
 	"ModuleKind\x12\x1b\n" +
 	"\x17MODULE_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13MODULE_KIND_COMMAND\x10\x01\x12\x17\n" +
-	"\x13MODULE_KIND_REACTOR\x10\x022\x8f\a\n" +
+	"\x13MODULE_KIND_REACTOR\x10\x022\xbe\b\n" +
 	"\rUploadService\x12K\n" +
 	"\x06Upload\x12\x1e.skein.upload.v1.UploadRequest\x1a\x1f.skein.upload.v1.UploadResponse(\x01\x12\x8b\x01\n" +
 	"\vGetFunction\x12#.skein.upload.v1.GetFunctionRequest\x1a$.skein.upload.v1.GetFunctionResponse\"1\x82\xd3\xe4\x93\x02+b\bfunction\x12\x1f/v1/functions/{user}/{function}\x12\x8d\x01\n" +
 	"\rListFunctions\x12%.skein.upload.v1.ListFunctionsRequest\x1a&.skein.upload.v1.ListFunctionsResponse\"-\x82\xd3\xe4\x93\x02'Z\x16\x12\x14/v1/functions/{user}\x12\r/v1/functions\x12\x8d\x01\n" +
 	"\fListVersions\x12$.skein.upload.v1.ListVersionsRequest\x1a%.skein.upload.v1.ListVersionsResponse\"0\x82\xd3\xe4\x93\x02*\x12(/v1/functions/{user}/{function}/versions\x12\x8e\x01\n" +
-	"\bRollBack\x12 .skein.upload.v1.RollBackRequest\x1a!.skein.upload.v1.RollBackResponse\"=\x82\xd3\xe4\x93\x027:\x01*b\bfunction\"(/v1/functions/{user}/{function}:rollBack\x12e\n" +
+	"\bRollBack\x12 .skein.upload.v1.RollBackRequest\x1a!.skein.upload.v1.RollBackResponse\"=\x82\xd3\xe4\x93\x027:\x01*b\bfunction\"(/v1/functions/{user}/{function}:rollBack\x12\xac\x01\n" +
+	"\x11ConfigureFunction\x12).skein.upload.v1.ConfigureFunctionRequest\x1a*.skein.upload.v1.ConfigureFunctionResponse\"@\x82\xd3\xe4\x93\x02::\x06configb\bfunction\x1a&/v1/functions/{user}/{function}/config\x12e\n" +
 	"\x0eWatchFunctions\x12&.skein.upload.v1.WatchFunctionsRequest\x1a'.skein.upload.v1.WatchFunctionsResponse(\x010\x01\x12\x8a\x01\n" +
 	"\x0eDeleteFunction\x12&.skein.upload.v1.DeleteFunctionRequest\x1a'.skein.upload.v1.DeleteFunctionResponse\"'\x82\xd3\xe4\x93\x02!*\x1f/v1/functions/{user}/{function}B*Z(skein.dev/proto/skein/upload/v1;uploadv1b\x06proto3"
 
@@ -1098,56 +1319,67 @@ func file_skein_upload_v1_upload_proto_rawDescGZIP() []byte {
 }
 
 var file_skein_upload_v1_upload_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skein_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_skein_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_skein_upload_v1_upload_proto_goTypes = []any{
-	(ModuleKind)(0),                // 0: skein.upload.v1.ModuleKind
-	(*Function)(nil),               // 1: skein.upload.v1.Function
-	(*Version)(nil),                // 2: skein.upload.v1.Version
-	(*UploadRequest)(nil),          // 3: skein.upload.v1.UploadRequest
-	(*UploadResponse)(nil),         // 4: skein.upload.v1.UploadResponse
-	(*GetFunctionRequest)(nil),     // 5: skein.upload.v1.GetFunctionRequest
-	(*GetFunctionResponse)(nil),    // 6: skein.upload.v1.GetFunctionResponse
-	(*ListFunctionsRequest)(nil),   // 7: skein.upload.v1.ListFunctionsRequest
-	(*ListFunctionsResponse)(nil),  // 8: skein.upload.v1.ListFunctionsResponse
-	(*ListVersionsRequest)(nil),    // 9: skein.upload.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),   // 10: skein.upload.v1.ListVersionsResponse
-	(*RollBackRequest)(nil),        // 11: skein.upload.v1.RollBackRequest
-	(*RollBackResponse)(nil),       // 12: skein.upload.v1.RollBackResponse
-	(*DeleteFunctionRequest)(nil),  // 13: skein.upload.v1.DeleteFunctionRequest
-	(*DeleteFunctionResponse)(nil), // 14: skein.upload.v1.DeleteFunctionResponse
-	(*WatchFunctionsRequest)(nil),  // 15: skein.upload.v1.WatchFunctionsRequest
-	(*WatchFunctionsResponse)(nil), // 16: skein.upload.v1.WatchFunctionsResponse
-	(*timestamppb.Timestamp)(nil),  // 17: google.protobuf.Timestamp
+	(ModuleKind)(0),                   // 0: skein.upload.v1.ModuleKind
+	(*Function)(nil),                  // 1: skein.upload.v1.Function
+	(*FunctionConfig)(nil),            // 2: skein.upload.v1.FunctionConfig
+	(*Version)(nil),                   // 3: skein.upload.v1.Version
+	(*UploadRequest)(nil),             // 4: skein.upload.v1.UploadRequest
+	(*UploadResponse)(nil),            // 5: skein.upload.v1.UploadResponse
+	(*GetFunctionRequest)(nil),        // 6: skein.upload.v1.GetFunctionRequest
+	(*GetFunctionResponse)(nil),       // 7: skein.upload.v1.GetFunctionResponse
+	(*ListFunctionsRequest)(nil),      // 8: skein.upload.v1.ListFunctionsRequest
+	(*ListFunctionsResponse)(nil),     // 9: skein.upload.v1.ListFunctionsResponse
+	(*ListVersionsRequest)(nil),       // 10: skein.upload.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),      // 11: skein.upload.v1.ListVersionsResponse
+	(*RollBackRequest)(nil),           // 12: skein.upload.v1.RollBackRequest
+	(*RollBackResponse)(nil),          // 13: skein.upload.v1.RollBackResponse
+	(*ConfigureFunctionRequest)(nil),  // 14: skein.upload.v1.ConfigureFunctionRequest
+	(*ConfigureFunctionResponse)(nil), // 15: skein.upload.v1.ConfigureFunctionResponse
+	(*DeleteFunctionRequest)(nil),     // 16: skein.upload.v1.DeleteFunctionRequest
+	(*DeleteFunctionResponse)(nil),    // 17: skein.upload.v1.DeleteFunctionResponse
+	(*WatchFunctionsRequest)(nil),     // 18: skein.upload.v1.WatchFunctionsRequest
+	(*WatchFunctionsResponse)(nil),    // 19: skein.upload.v1.WatchFunctionsResponse
+	(*timestamppb.Timestamp)(nil),     // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 21: google.protobuf.Duration
 }
 var file_skein_upload_v1_upload_proto_depIdxs = []int32{
-	2,  // 0: skein.upload.v1.Function.current:type_name -> skein.upload.v1.Version
-	17, // 1: skein.upload.v1.Function.update_time:type_name -> google.protobuf.Timestamp
-	17, // 2: skein.upload.v1.Version.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 3: skein.upload.v1.Version.kind:type_name -> skein.upload.v1.ModuleKind
-	1,  // 4: skein.upload.v1.UploadResponse.function:type_name -> skein.upload.v1.Function
-	1,  // 5: skein.upload.v1.GetFunctionResponse.function:type_name -> skein.upload.v1.Function
-	1,  // 6: skein.upload.v1.ListFunctionsResponse.functions:type_name -> skein.upload.v1.Function
-	2,  // 7: skein.upload.v1.ListVersionsResponse.versions:type_name -> skein.upload.v1.Version
-	1,  // 8: skein.upload.v1.RollBackResponse.function:type_name -> skein.upload.v1.Function
-	3,  // 9: skein.upload.v1.UploadService.Upload:input_type -> skein.upload.v1.UploadRequest
-	5,  // 10: skein.upload.v1.UploadService.GetFunction:input_type -> skein.upload.v1.GetFunctionRequest
-	7,  // 11: skein.upload.v1.UploadService.ListFunctions:input_type -> skein.upload.v1.ListFunctionsRequest
-	9,  // 12: skein.upload.v1.UploadService.ListVersions:input_type -> skein.upload.v1.ListVersionsRequest
-	11, // 13: skein.upload.v1.UploadService.RollBack:input_type -> skein.upload.v1.RollBackRequest
-	15, // 14: skein.upload.v1.UploadService.WatchFunctions:input_type -> skein.upload.v1.WatchFunctionsRequest
-	13, // 15: skein.upload.v1.UploadService.DeleteFunction:input_type -> skein.upload.v1.DeleteFunctionRequest
-	4,  // 16: skein.upload.v1.UploadService.Upload:output_type -> skein.upload.v1.UploadResponse
-	6,  // 17: skein.upload.v1.UploadService.GetFunction:output_type -> skein.upload.v1.GetFunctionResponse
-	8,  // 18: skein.upload.v1.UploadService.ListFunctions:output_type -> skein.upload.v1.ListFunctionsResponse
-	10, // 19: skein.upload.v1.UploadService.ListVersions:output_type -> skein.upload.v1.ListVersionsResponse
-	12, // 20: skein.upload.v1.UploadService.RollBack:output_type -> skein.upload.v1.RollBackResponse
-	16, // 21: skein.upload.v1.UploadService.WatchFunctions:output_type -> skein.upload.v1.WatchFunctionsResponse
-	14, // 22: skein.upload.v1.UploadService.DeleteFunction:output_type -> skein.upload.v1.DeleteFunctionResponse
-	16, // [16:23] is the sub-list for method output_type
-	9,  // [9:16] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	3,  // 0: skein.upload.v1.Function.current:type_name -> skein.upload.v1.Version
+	20, // 1: skein.upload.v1.Function.update_time:type_name -> google.protobuf.Timestamp
+	2,  // 2: skein.upload.v1.Function.config:type_name -> skein.upload.v1.FunctionConfig
+	21, // 3: skein.upload.v1.FunctionConfig.timeout:type_name -> google.protobuf.Duration
+	21, // 4: skein.upload.v1.FunctionConfig.result_age:type_name -> google.protobuf.Duration
+	20, // 5: skein.upload.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 6: skein.upload.v1.Version.kind:type_name -> skein.upload.v1.ModuleKind
+	1,  // 7: skein.upload.v1.UploadResponse.function:type_name -> skein.upload.v1.Function
+	1,  // 8: skein.upload.v1.GetFunctionResponse.function:type_name -> skein.upload.v1.Function
+	1,  // 9: skein.upload.v1.ListFunctionsResponse.functions:type_name -> skein.upload.v1.Function
+	3,  // 10: skein.upload.v1.ListVersionsResponse.versions:type_name -> skein.upload.v1.Version
+	1,  // 11: skein.upload.v1.RollBackResponse.function:type_name -> skein.upload.v1.Function
+	2,  // 12: skein.upload.v1.ConfigureFunctionRequest.config:type_name -> skein.upload.v1.FunctionConfig
+	1,  // 13: skein.upload.v1.ConfigureFunctionResponse.function:type_name -> skein.upload.v1.Function
+	4,  // 14: skein.upload.v1.UploadService.Upload:input_type -> skein.upload.v1.UploadRequest
+	6,  // 15: skein.upload.v1.UploadService.GetFunction:input_type -> skein.upload.v1.GetFunctionRequest
+	8,  // 16: skein.upload.v1.UploadService.ListFunctions:input_type -> skein.upload.v1.ListFunctionsRequest
+	10, // 17: skein.upload.v1.UploadService.ListVersions:input_type -> skein.upload.v1.ListVersionsRequest
+	12, // 18: skein.upload.v1.UploadService.RollBack:input_type -> skein.upload.v1.RollBackRequest
+	14, // 19: skein.upload.v1.UploadService.ConfigureFunction:input_type -> skein.upload.v1.ConfigureFunctionRequest
+	18, // 20: skein.upload.v1.UploadService.WatchFunctions:input_type -> skein.upload.v1.WatchFunctionsRequest
+	16, // 21: skein.upload.v1.UploadService.DeleteFunction:input_type -> skein.upload.v1.DeleteFunctionRequest
+	5,  // 22: skein.upload.v1.UploadService.Upload:output_type -> skein.upload.v1.UploadResponse
+	7,  // 23: skein.upload.v1.UploadService.GetFunction:output_type -> skein.upload.v1.GetFunctionResponse
+	9,  // 24: skein.upload.v1.UploadService.ListFunctions:output_type -> skein.upload.v1.ListFunctionsResponse
+	11, // 25: skein.upload.v1.UploadService.ListVersions:output_type -> skein.upload.v1.ListVersionsResponse
+	13, // 26: skein.upload.v1.UploadService.RollBack:output_type -> skein.upload.v1.RollBackResponse
+	15, // 27: skein.upload.v1.UploadService.ConfigureFunction:output_type -> skein.upload.v1.ConfigureFunctionResponse
+	19, // 28: skein.upload.v1.UploadService.WatchFunctions:output_type -> skein.upload.v1.WatchFunctionsResponse
+	17, // 29: skein.upload.v1.UploadService.DeleteFunction:output_type -> skein.upload.v1.DeleteFunctionResponse
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_skein_upload_v1_upload_proto_init() }
@@ -1161,7 +1393,7 @@ func file_skein_upload_v1_upload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skein_upload_v1_upload_proto_rawDesc), len(file_skein_upload_v1_upload_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -308,6 +308,81 @@ func local_request_UploadService_RollBack_0(ctx context.Context, marshaler runti
 	return msg, metadata, err
 }
 
+var filter_UploadService_ConfigureFunction_0 = &utilities.DoubleArray{Encoding: map[string]int{"config": 0, "user": 1, "function": 2}, Base: []int{1, 1, 2, 3, 0, 0, 0}, Check: []int{0, 1, 1, 1, 2, 3, 4}}
+
+func request_UploadService_ConfigureFunction_0(ctx context.Context, marshaler runtime.Marshaler, client UploadServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ConfigureFunctionRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq.Config); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["user"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "user")
+	}
+	protoReq.User, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "user", err)
+	}
+	val, ok = pathParams["function"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "function")
+	}
+	protoReq.Function, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "function", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_UploadService_ConfigureFunction_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.ConfigureFunction(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_UploadService_ConfigureFunction_0(ctx context.Context, marshaler runtime.Marshaler, server UploadServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ConfigureFunctionRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq.Config); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	val, ok := pathParams["user"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "user")
+	}
+	protoReq.User, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "user", err)
+	}
+	val, ok = pathParams["function"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "function")
+	}
+	protoReq.Function, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "function", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_UploadService_ConfigureFunction_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	msg, err := server.ConfigureFunction(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 var filter_UploadService_DeleteFunction_0 = &utilities.DoubleArray{Encoding: map[string]int{"user": 0, "function": 1}, Base: []int{1, 1, 2, 0, 0}, Check: []int{0, 1, 1, 2, 3}}
 
 func request_UploadService_DeleteFunction_0(ctx context.Context, marshaler runtime.Marshaler, client UploadServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
@@ -483,6 +558,26 @@ func RegisterUploadServiceHandlerServer(ctx context.Context, mux *runtime.ServeM
 		}
 		forward_UploadService_RollBack_0(annotatedContext, mux, outboundMarshaler, w, req, response_UploadService_RollBack_0{resp.(*RollBackResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPut, pattern_UploadService_ConfigureFunction_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/skein.upload.v1.UploadService/ConfigureFunction", runtime.WithHTTPPathPattern("/v1/functions/{user}/{function}/config"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_UploadService_ConfigureFunction_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_UploadService_ConfigureFunction_0(annotatedContext, mux, outboundMarshaler, w, req, response_UploadService_ConfigureFunction_0{resp.(*ConfigureFunctionResponse)}, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodDelete, pattern_UploadService_DeleteFunction_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -628,6 +723,23 @@ func RegisterUploadServiceHandlerClient(ctx context.Context, mux *runtime.ServeM
 		}
 		forward_UploadService_RollBack_0(annotatedContext, mux, outboundMarshaler, w, req, response_UploadService_RollBack_0{resp.(*RollBackResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPut, pattern_UploadService_ConfigureFunction_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/skein.upload.v1.UploadService/ConfigureFunction", runtime.WithHTTPPathPattern("/v1/functions/{user}/{function}/config"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_UploadService_ConfigureFunction_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_UploadService_ConfigureFunction_0(annotatedContext, mux, outboundMarshaler, w, req, response_UploadService_ConfigureFunction_0{resp.(*ConfigureFunctionResponse)}, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodDelete, pattern_UploadService_DeleteFunction_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -666,20 +778,31 @@ func (m response_UploadService_RollBack_0) XXX_ResponseBody() interface{} {
 	return response.Function
 }
 
+type response_UploadService_ConfigureFunction_0 struct {
+	*ConfigureFunctionResponse
+}
+
+func (m response_UploadService_ConfigureFunction_0) XXX_ResponseBody() interface{} {
+	response := m.ConfigureFunctionResponse
+	return response.Function
+}
+
 var (
-	pattern_UploadService_GetFunction_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 1, 0, 4, 1, 5, 3}, []string{"v1", "functions", "user", "function"}, ""))
-	pattern_UploadService_ListFunctions_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "functions"}, ""))
-	pattern_UploadService_ListFunctions_1  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "functions", "user"}, ""))
-	pattern_UploadService_ListVersions_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 1, 0, 4, 1, 5, 3, 2, 4}, []string{"v1", "functions", "user", "function", "versions"}, ""))
-	pattern_UploadService_RollBack_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 1, 0, 4, 1, 5, 3}, []string{"v1", "functions", "user", "function"}, "rollBack"))
-	pattern_UploadService_DeleteFunction_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 1, 0, 4, 1, 5, 3}, []string{"v1", "functions", "user", "function"}, ""))
+	pattern_UploadService_GetFunction_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 1, 0, 4, 1, 5, 3}, []string{"v1", "functions", "user", "function"}, ""))
+	pattern_UploadService_ListFunctions_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "functions"}, ""))
+	pattern_UploadService_ListFunctions_1     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "functions", "user"}, ""))
+	pattern_UploadService_ListVersions_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 1, 0, 4, 1, 5, 3, 2, 4}, []string{"v1", "functions", "user", "function", "versions"}, ""))
+	pattern_UploadService_RollBack_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 1, 0, 4, 1, 5, 3}, []string{"v1", "functions", "user", "function"}, "rollBack"))
+	pattern_UploadService_ConfigureFunction_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 1, 0, 4, 1, 5, 3, 2, 4}, []string{"v1", "functions", "user", "function", "config"}, ""))
+	pattern_UploadService_DeleteFunction_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 1, 0, 4, 1, 5, 3}, []string{"v1", "functions", "user", "function"}, ""))
 )
 
 var (
-	forward_UploadService_GetFunction_0    = runtime.ForwardResponseMessage
-	forward_UploadService_ListFunctions_0  = runtime.ForwardResponseMessage
-	forward_UploadService_ListFunctions_1  = runtime.ForwardResponseMessage
-	forward_UploadService_ListVersions_0   = runtime.ForwardResponseMessage
-	forward_UploadService_RollBack_0       = runtime.ForwardResponseMessage
-	forward_UploadService_DeleteFunction_0 = runtime.ForwardResponseMessage
+	forward_UploadService_GetFunction_0       = runtime.ForwardResponseMessage
+	forward_UploadService_ListFunctions_0     = runtime.ForwardResponseMessage
+	forward_UploadService_ListFunctions_1     = runtime.ForwardResponseMessage
+	forward_UploadService_ListVersions_0      = runtime.ForwardResponseMessage
+	forward_UploadService_RollBack_0          = runtime.ForwardResponseMessage
+	forward_UploadService_ConfigureFunction_0 = runtime.ForwardResponseMessage
+	forward_UploadService_DeleteFunction_0    = runtime.ForwardResponseMessage
 )

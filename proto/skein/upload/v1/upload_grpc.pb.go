@@ -22,13 +22,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	UploadService_Upload_FullMethodName         = "/skein.upload.v1.UploadService/Upload"
-	UploadService_GetFunction_FullMethodName    = "/skein.upload.v1.UploadService/GetFunction"
-	UploadService_ListFunctions_FullMethodName  = "/skein.upload.v1.UploadService/ListFunctions"
-	UploadService_ListVersions_FullMethodName   = "/skein.upload.v1.UploadService/ListVersions"
-	UploadService_RollBack_FullMethodName       = "/skein.upload.v1.UploadService/RollBack"
-	UploadService_WatchFunctions_FullMethodName = "/skein.upload.v1.UploadService/WatchFunctions"
-	UploadService_DeleteFunction_FullMethodName = "/skein.upload.v1.UploadService/DeleteFunction"
+	UploadService_Upload_FullMethodName            = "/skein.upload.v1.UploadService/Upload"
+	UploadService_GetFunction_FullMethodName       = "/skein.upload.v1.UploadService/GetFunction"
+	UploadService_ListFunctions_FullMethodName     = "/skein.upload.v1.UploadService/ListFunctions"
+	UploadService_ListVersions_FullMethodName      = "/skein.upload.v1.UploadService/ListVersions"
+	UploadService_RollBack_FullMethodName          = "/skein.upload.v1.UploadService/RollBack"
+	UploadService_ConfigureFunction_FullMethodName = "/skein.upload.v1.UploadService/ConfigureFunction"
+	UploadService_WatchFunctions_FullMethodName    = "/skein.upload.v1.UploadService/WatchFunctions"
+	UploadService_DeleteFunction_FullMethodName    = "/skein.upload.v1.UploadService/DeleteFunction"
 )
 
 // UploadServiceClient is the client API for UploadService service.
@@ -44,6 +45,8 @@ type UploadServiceClient interface {
 	ListVersions(ctx context.Context, in *ListVersionsRequest, opts ...grpc.CallOption) (*ListVersionsResponse, error)
 	// Points the function at another of its versions; the one before the current if none is named.
 	RollBack(ctx context.Context, in *RollBackRequest, opts ...grpc.CallOption) (*RollBackResponse, error)
+	// Replaces how the function's calls are treated. It holds for its next calls, whatever their version.
+	ConfigureFunction(ctx context.Context, in *ConfigureFunctionRequest, opts ...grpc.CallOption) (*ConfigureFunctionResponse, error)
 	// Tells of every function that changes through this process, for those who keep answers of GetFunction. The answer to
 	// a change waits, for a second at most, until each watcher has said that it saw it: an uploader's next call runs the
 	// new version.
@@ -113,6 +116,16 @@ func (c *uploadServiceClient) RollBack(ctx context.Context, in *RollBackRequest,
 	return out, nil
 }
 
+func (c *uploadServiceClient) ConfigureFunction(ctx context.Context, in *ConfigureFunctionRequest, opts ...grpc.CallOption) (*ConfigureFunctionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfigureFunctionResponse)
+	err := c.cc.Invoke(ctx, UploadService_ConfigureFunction_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *uploadServiceClient) WatchFunctions(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchFunctionsRequest, WatchFunctionsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &UploadService_ServiceDesc.Streams[1], UploadService_WatchFunctions_FullMethodName, cOpts...)
@@ -149,6 +162,8 @@ type UploadServiceServer interface {
 	ListVersions(context.Context, *ListVersionsRequest) (*ListVersionsResponse, error)
 	// Points the function at another of its versions; the one before the current if none is named.
 	RollBack(context.Context, *RollBackRequest) (*RollBackResponse, error)
+	// Replaces how the function's calls are treated. It holds for its next calls, whatever their version.
+	ConfigureFunction(context.Context, *ConfigureFunctionRequest) (*ConfigureFunctionResponse, error)
 	// Tells of every function that changes through this process, for those who keep answers of GetFunction. The answer to
 	// a change waits, for a second at most, until each watcher has said that it saw it: an uploader's next call runs the
 	// new version.
@@ -179,6 +194,9 @@ func (UnimplementedUploadServiceServer) ListVersions(context.Context, *ListVersi
 }
 func (UnimplementedUploadServiceServer) RollBack(context.Context, *RollBackRequest) (*RollBackResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RollBack not implemented")
+}
+func (UnimplementedUploadServiceServer) ConfigureFunction(context.Context, *ConfigureFunctionRequest) (*ConfigureFunctionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ConfigureFunction not implemented")
 }
 func (UnimplementedUploadServiceServer) WatchFunctions(grpc.BidiStreamingServer[WatchFunctionsRequest, WatchFunctionsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchFunctions not implemented")
@@ -286,6 +304,24 @@ func _UploadService_RollBack_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UploadService_ConfigureFunction_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfigureFunctionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UploadServiceServer).ConfigureFunction(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UploadService_ConfigureFunction_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UploadServiceServer).ConfigureFunction(ctx, req.(*ConfigureFunctionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _UploadService_WatchFunctions_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(UploadServiceServer).WatchFunctions(&grpc.GenericServerStream[WatchFunctionsRequest, WatchFunctionsResponse]{ServerStream: stream})
 }
@@ -333,6 +369,10 @@ var UploadService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RollBack",
 			Handler:    _UploadService_RollBack_Handler,
+		},
+		{
+			MethodName: "ConfigureFunction",
+			Handler:    _UploadService_ConfigureFunction_Handler,
 		},
 		{
 			MethodName: "DeleteFunction",
