@@ -14,6 +14,7 @@ type side struct {
 	clients []func(context.Context) error
 	procs   []*process
 	close   func()
+	each    int // operations that a client's one does in truth, 0 for 1
 }
 
 // burst is what a side did in a short time.
@@ -23,8 +24,8 @@ type burst struct {
 	latency   []time.Duration // sorted
 }
 
-// perOp is the time of an operation as its client sees it, on average.
-func (b burst) perOp(clients int) float64 { return float64(b.wall) * float64(clients) / float64(b.ops) }
+// perOp is the time between two ends of operations, whoever's they are.
+func (b burst) perOp() float64 { return float64(b.wall) / float64(b.ops) }
 
 func (b burst) cpuPerOp() float64 { return float64(b.cpu) / float64(b.ops) }
 
@@ -95,7 +96,7 @@ func (s side) run(ctx context.Context, d time.Duration) (burst, error) {
 		return burst{}, err
 	}
 	slices.Sort(b.latency)
-	b.ops, b.cpu = len(b.latency), after-before
+	b.ops, b.cpu = len(b.latency)*max(s.each, 1), after-before
 	return b, nil
 }
 

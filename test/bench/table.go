@@ -29,7 +29,7 @@ func newRow(b bench, pairs []pair) row {
 	var times, cpus []float64
 	var ours, bare [3][]float64
 	for _, p := range pairs {
-		times = append(times, p.ours.perOp(b.clients)/p.bare.perOp(b.clients))
+		times = append(times, p.ours.perOp()/p.bare.perOp())
 		cpus = append(cpus, p.ours.cpuPerOp()/p.bare.cpuPerOp())
 		for i, v := range figuresOf(p.ours) {
 			ours[i] = append(ours[i], v)
