@@ -27,6 +27,8 @@ func play(role string, args []string) error {
 			s.RegisterService(&echoService, nil)
 			return s.Serve(lis)
 		})
+	case role == "grpc-sleep" && len(args) == 1:
+		return serveSleep(args[0])
 	case role == "http-echo":
 		return serve(func(lis net.Listener) error {
 			return (&http.Server{Handler: http.HandlerFunc(echoHTTP), ReadHeaderTimeout: 10 * time.Second}).Serve(lis)
@@ -52,19 +54,25 @@ func listening(addr string) {
 }
 
 // echoService is the least that a gRPC service can be: grpc-go without options and a handler that does nothing.
-var echoService = grpc.ServiceDesc{
-	ServiceName: "bench.Echo",
-	HandlerType: (*any)(nil),
-	Methods: []grpc.MethodDesc{{
-		MethodName: "Echo",
-		Handler: func(_ any, _ context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			in := new(wrapperspb.BytesValue)
-			if err := dec(in); err != nil {
-				return nil, err
-			}
-			return in, nil
-		},
-	}},
+var echoService = echoAfter(func() {})
+
+// echoAfter does something first.
+func echoAfter(work func()) grpc.ServiceDesc {
+	return grpc.ServiceDesc{
+		ServiceName: "bench.Echo",
+		HandlerType: (*any)(nil),
+		Methods: []grpc.MethodDesc{{
+			MethodName: "Echo",
+			Handler: func(_ any, _ context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+				in := new(wrapperspb.BytesValue)
+				if err := dec(in); err != nil {
+					return nil, err
+				}
+				work()
+				return in, nil
+			},
+		}},
+	}
 }
 
 // echoHTTP is the same for net/http, as one would write it.

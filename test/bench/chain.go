@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -19,15 +18,13 @@ import (
 // caller is the function that calls others: test/cluster/testdata/calls.c.
 const caller = "calls"
 
-var errNoClang = errors.New("no clang, which builds the function that calls others")
-
 // callers uploads the function that calls others.
 func (w *world) callers(ctx context.Context) (upload *process, err error) {
 	if upload, err = w.upload(ctx); err != nil || w.callsDigest != [32]byte{} {
 		return upload, err
 	}
 	if _, err := exec.LookPath("clang"); err != nil {
-		return nil, errNoClang
+		return nil, fmt.Errorf("%w: no clang, which builds the function that calls others", errSkip)
 	}
 	wasm, err := compileC(ctx, w.root, "test/cluster/testdata/calls.c", filepath.Join(w.dir, "calls.wasm"))
 	if err != nil {

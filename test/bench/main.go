@@ -97,12 +97,33 @@ func benchmark(ctx context.Context, args []string) error {
 		}
 		fmt.Fprintf(w.out, "%-24s ", b)
 		r, err := b.measure(ctx, w)
+		if errors.Is(err, errSkip) {
+			fmt.Fprintln(w.out, err)
+			continue
+		}
 		if err != nil {
 			fmt.Fprintln(w.out)
 			return fmt.Errorf("%s: %w", b, err)
 		}
 		fmt.Fprintln(w.out, r.brief())
 		rows = append(rows, r)
+	}
+	for _, s := range studies {
+		if !cfg.run.MatchString(s.name) {
+			continue
+		}
+		more, err := s.measure(ctx, w, s.name)
+		if errors.Is(err, errSkip) {
+			fmt.Fprintf(w.out, "%-24s %v\n", s.name, err)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		for _, r := range more {
+			fmt.Fprintf(w.out, "%-24s %s\n", r.bench.name, r.brief())
+		}
+		rows = append(rows, more...)
 	}
 	for _, p := range programs {
 		if !cfg.run.MatchString(p.String()) {
@@ -164,6 +185,7 @@ var benchmarks = []bench{
 	{name: "throughput.core.stream", clients: 64, goal: goal{most: 2.4, cpu: true}, sides: streamed},
 	{name: "chain.remote", clients: 1, goal: goal{most: 1.8}, sides: chainRemote},
 	{name: "fanout.1000.remote", goal: goal{most: 0.30}, sides: fanoutRemote},
+	{name: "fanout.1000.workerd", clients: 1, goal: goal{most: 1}, sides: fanoutPeer},
 	{name: "planner.decisions.100", clients: 1, goal: goal{most: 1 / 0.75}, sides: decisions(100)},
 	{name: "planner.decisions.100", clients: 100, goal: goal{most: 1 / 0.75}, sides: decisions(100)},
 	{name: "planner.decisions.1000", clients: 1, goal: goal{most: 1 / 0.75}, sides: decisions(1000)},
@@ -182,11 +204,11 @@ func (b bench) measure(ctx context.Context, w *world) (row, error) {
 	}
 	defer ours.close()
 	defer bare.close()
-	pairs, err := alternate(ctx, ours, bare, w.cfg)
+	rounds, err := alternate(ctx, w.cfg, ours, bare)
 	if err != nil {
 		return row{}, err
 	}
-	return newRow(b, pairs), nil
+	return newRow(b, rounds), nil
 }
 
 // findRoot is the repository's: where go.work is.

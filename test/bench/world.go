@@ -191,12 +191,17 @@ func (w *world) start(ctx context.Context, name, bin string, args ...string) (*p
 	if err != nil {
 		return nil, err
 	}
+	w.keep(p)
+	return p, nil
+}
+
+// keep has a process killed at the end.
+func (w *world) keep(p *process) {
 	if w.procs == nil {
 		w.procs = map[string]*process{}
 	}
-	w.procs[name] = p
+	w.procs[p.name] = p
 	w.order = append(w.order, p)
-	return p, nil
 }
 
 // upload runs the upload service and gives it the function.
