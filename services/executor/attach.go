@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -206,6 +207,7 @@ func (l *link) send(ctx context.Context, every time.Duration) error {
 		case <-ctx.Done():
 			return nil
 		case <-l.wake:
+			runtime.Gosched() // those who are about to end do so first: a message costs more than what is in it
 			err = l.flush()
 		case <-beat.C:
 			err = l.heartbeat(told)
