@@ -72,9 +72,10 @@ func TestTreeChainOnOneSlot(t *testing.T) {
 
 // A hundred parents at the same time, each of a thousand children, on eight slots of two executors.
 func TestTreeFanOnEightSlots(t *testing.T) {
-	parents, children := 20, 50
+	const parents = 100
+	children := 50
 	if *full {
-		parents, children = 100, 1000
+		children = 1000
 	}
 	c := cluster.Processes(t, cluster.Options{Executors: 2, ExecutorArgs: []string{"--slots", "4"}})
 	upload(t, c, "ann", "calls", "echo-c")

@@ -256,12 +256,14 @@ func (l *link) run(r *run) {
 		delete(l.trees, r.call.Root)
 		r.tree.free()
 	}
-	for _, k := range r.children {
-		delete(l.children, k.id)
-	}
-	for _, s := range l.spawns {
-		if s.child.parent == r {
-			s.hurry = true // the planner must hear of it before it hears of its parent's end
+	if len(r.children) > 0 { // most calls make none, and all that were made lately are among the spawns
+		for _, k := range r.children {
+			delete(l.children, k.id)
+		}
+		for _, s := range l.spawns {
+			if s.child.parent == r {
+				s.hurry = true // the planner must hear of it before it hears of its parent's end
+			}
 		}
 	}
 	delete(l.waits, r)
