@@ -248,7 +248,7 @@ func (l *link) run(r *run) {
 	defer r.stop(nil)
 	local := r.holds // it was made here, and found a slot
 	res := l.e.execute(r.ctx, r, l.chain)
-	outcome := toOutcome(r.call, res)
+	outcome := toOutcome(&r.call, &res)
 	l.mu.Lock()
 	delete(l.running, r.call.ID)
 	r.ended = true
