@@ -29,6 +29,7 @@ type link struct {
 	chain *host.Chain
 	wake  chan struct{}
 	late  atomic.Bool // a wake is on its way
+	due   atomic.Bool // it has come
 
 	idle   chan *run // to goroutines that wait for one
 	idlers atomic.Int32
@@ -187,7 +188,10 @@ func (l *link) now() {
 // soon is now, within linger.
 func (l *link) soon() {
 	if l.late.CompareAndSwap(false, true) {
-		time.AfterFunc(linger, l.now)
+		time.AfterFunc(linger, func() {
+			l.due.Store(true)
+			l.now()
+		})
 	}
 }
 
@@ -231,9 +235,16 @@ func (l *link) empty() bool {
 
 // flush sends what has gathered. The planner hears of a call before it hears of its end, and of its children before that.
 func (l *link) flush() error {
-	l.late.Store(false)
+	due := l.due.Swap(false)
+	if due {
+		l.late.Store(false)
+	}
 	l.mu.Lock()
-	spawns, waits := l.takeSpawns(time.Now()), l.takeWaits()
+	spawns := l.takeSpawns(time.Now())
+	var waits []*plannerv1.Wait
+	if due { // those that end sooner are not worth telling
+		waits = l.takeWaits()
+	}
 	cancels, outcomes := l.cancels, l.outcomes
 	l.cancels, l.outcomes = nil, nil
 	again := len(l.spawns) > 0
