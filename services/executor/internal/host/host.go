@@ -39,7 +39,7 @@ type Call struct {
 	// for one fails with EPERM, or finds nothing, and taints the snapshot.
 	Boot bool
 
-	Args           []string // argv; the first is the function's name
+	Args           []string             // argv; the first is the function's name
 	Env            func(*Call) []string // "NAME=value" each; asked for when the guest does, which few do; nil is none
 	Input          []byte
 	Stdin          io.Reader // must not block; nil is empty
