@@ -3,12 +3,12 @@ package executor
 import (
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 
 	"skein.dev"
 	"skein.dev/platform/fault"
@@ -29,6 +29,7 @@ type link struct {
 	chain *host.Chain
 	wake  chan struct{}
 	late  atomic.Bool // a wake is on its way
+	due   atomic.Bool // it has come
 
 	idle   chan *run // to goroutines that wait for one
 	idlers atomic.Int32
@@ -187,7 +188,10 @@ func (l *link) now() {
 // soon is now, within linger.
 func (l *link) soon() {
 	if l.late.CompareAndSwap(false, true) {
-		time.AfterFunc(linger, l.now)
+		time.AfterFunc(linger, func() {
+			l.due.Store(true)
+			l.now()
+		})
 	}
 }
 
@@ -206,6 +210,7 @@ func (l *link) send(ctx context.Context, every time.Duration) error {
 		case <-ctx.Done():
 			return nil
 		case <-l.wake:
+			runtime.Gosched() // those who are about to end do so first: a message costs more than what is in it
 			err = l.flush()
 		case <-beat.C:
 			err = l.heartbeat(told)
@@ -230,9 +235,16 @@ func (l *link) empty() bool {
 
 // flush sends what has gathered. The planner hears of a call before it hears of its end, and of its children before that.
 func (l *link) flush() error {
-	l.late.Store(false)
+	due := l.due.Swap(false)
+	if due {
+		l.late.Store(false)
+	}
 	l.mu.Lock()
-	spawns, waits := l.takeSpawns(time.Now()), l.takeWaits()
+	spawns := l.takeSpawns(time.Now())
+	var waits []*plannerv1.Wait
+	if due { // those that end sooner are not worth telling
+		waits = l.takeWaits()
+	}
 	cancels, outcomes := l.cancels, l.outcomes
 	l.cancels, l.outcomes = nil, nil
 	again := len(l.spawns) > 0
@@ -240,11 +252,11 @@ func (l *link) flush() error {
 	if again {
 		l.soon()
 	}
-	err := inBatches(spawns, func(some []*plannerv1.Spawn) error {
+	err := inBatches(spawns, spawnSize, func(some []*plannerv1.Spawn) error {
 		return l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Spawns{Spawns: &plannerv1.Spawns{Spawns: some}}})
 	})
 	if err == nil {
-		err = inBatches(waits, func(some []*plannerv1.Wait) error {
+		err = inBatches(waits, waitSize, func(some []*plannerv1.Wait) error {
 			return l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Waits{Waits: &plannerv1.Waits{Waits: some}}})
 		})
 	}
@@ -252,7 +264,7 @@ func (l *link) flush() error {
 		err = l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_CancelChildren{CancelChildren: &plannerv1.CancelChildren{CallIds: cancels}}})
 	}
 	if err == nil {
-		err = inBatches(outcomes, func(some []*callv1.Outcome) error {
+		err = inBatches(outcomes, outcomeSize, func(some []*callv1.Outcome) error {
 			return l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Outcomes{Outcomes: &plannerv1.Outcomes{Outcomes: some}}})
 		})
 	}
@@ -290,12 +302,13 @@ func (l *link) takeWaits() (out []*plannerv1.Wait) {
 	return out
 }
 
-// inBatches sends messages together as far as a message may be large.
-func inBatches[M proto.Message](all []M, send func([]M) error) error {
+// inBatches sends messages together as far as a message may be large. size is a bound, not the size: that is computed when the
+// message is made, and is as dear as making it.
+func inBatches[M any](all []M, size func(M) int, send func([]M) error) error {
 	for len(all) > 0 {
-		n, size := 0, 0
+		n, sum := 0, 0
 		for n < len(all) {
-			if size += proto.Size(all[n]); n > 0 && size > skein.MaxPayload {
+			if sum += size(all[n]); n > 0 && sum > skein.MaxPayload {
 				break
 			}
 			n++
@@ -306,6 +319,23 @@ func inBatches[M proto.Message](all []M, send func([]M) error) error {
 		all = all[n:]
 	}
 	return nil
+}
+
+// fixed is more than all fields of a message have together whose length is bounded.
+const fixed = 256
+
+func spawnSize(s *plannerv1.Spawn) int {
+	n := fixed + len(s.GetFunction()) + len(s.GetInput())
+	for k, v := range s.GetTrace() {
+		n += len(k) + len(v) + 16
+	}
+	return n
+}
+
+func waitSize(w *plannerv1.Wait) int { return fixed + len(w.GetChildIds())*(2+len(skein.CallID{})) }
+
+func outcomeSize(o *callv1.Outcome) int {
+	return fixed + len(o.GetReason()) + len(o.GetMessage()) + len(o.GetOutput()) + len(o.GetLog()) + len(o.GetExecutor())
 }
 
 // heartbeat tells what changed since the last one; told is what the planner knows of.
