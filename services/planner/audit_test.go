@@ -271,7 +271,7 @@ func auditQueue(c *Core) error {
 	if held != q.held || !maps.Equal(heldFor, q.heldFor) {
 		return fmt.Errorf("%v calls are held, it says %v: by user %v, it says %v", held, q.held, heldFor, q.heldFor)
 	}
-	lasting := tally{} // what may wait without having been let in again
+	lasting := tally{} // what was let in, and not by an earlier attempt
 	for depth := range q.levels {
 		t := &q.levels[depth]
 		calls, bytes := 0, int64(0)
@@ -287,7 +287,7 @@ func auditQueue(c *Core) error {
 					return fmt.Errorf("the line of %s holds %+v", ln.user, r.Record)
 				}
 				mine += weight(&r.Call)
-				if depth == 0 && r.Attempt == 1 && r.saved == r.Durable {
+				if depth == 0 && r.Attempt == 1 {
 					lasting = tally{lasting.calls + 1, lasting.bytes + weight(&r.Call)}
 				}
 			}

@@ -24,17 +24,17 @@ type Core struct {
 	executors map[string]*executor
 	places    places
 	queue     queue
-	lookups   map[lookup][]pending     // spawns by what they wait for; none is in calls yet
+	lookups   map[lookup][]pending                // spawns by what they wait for; none is in calls yet
 	orphans   map[string]map[skein.CallID]*record // that their executors may still have, by those; "" is from before a restart
 	labels    map[string]label                    // of executors that went away a moment ago
 	liveLogs  int64                               // bytes of logs of calls that run
 	policy    Policy
 	clearing  clearing
 	deadlines deadlineHeap
-	listed    *list.List // of *record, all of them in the order of acceptance
-	ended     *list.List // of *record in the order of their ends: the history, but for those in aging
+	listed    *list.List   // of *record, all of them in the order of acceptance
+	ended     *list.List   // of *record in the order of their ends: the history, but for those in aging
 	aging     deadlineHeap // ended calls that are kept for a time of their own, by when it is over
-	endedSize int64      // bytes of both
+	endedSize int64        // bytes of both
 	requests  map[requestKey]skein.CallID
 	seq       uint64
 	ticked    time.Time // the last Tick
