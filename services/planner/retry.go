@@ -277,8 +277,8 @@ func (c *Core) Recover(now time.Time, calls []Record) []Command {
 		heap.Push(&c.deadlines, r)
 		if now.Before(r.RetryAt) {
 			c.hold(r)
-			r.delayed, r.due = true, r.RetryAt
-			heap.Fix(&c.deadlines, r.heapAt)
+			r.Attempt++ // it may have begun all the same, by a clock that was ahead of this one
+			c.store(r)
 			continue
 		}
 		c.orphan(now, r)
