@@ -3,7 +3,6 @@ package planner
 import (
 	"cmp"
 	"container/heap"
-	"container/list"
 	"maps"
 	"slices"
 	"time"
@@ -31,8 +30,8 @@ type Core struct {
 	policy    Policy
 	clearing  clearing
 	deadlines deadlineHeap
-	listed    *list.List   // of *record, all of them in the order of acceptance
-	ended     *list.List   // of *record in the order of their ends: the history, but for those in aging
+	listed    records      // all calls
+	ended     records      // in the order of their ends: the history, but for those in aging
 	aging     deadlineHeap // ended calls that are kept for a time of their own, by when it is over
 	endedSize int64        // bytes of both
 	requests  map[requestKey]skein.CallID
@@ -126,9 +125,9 @@ type record struct {
 	orphan   bool           // its executor may come back with it
 	held     bool           // its next attempt may not begin yet: until the journal has it, and, if delayed, until RetryAt
 	delayed  bool
-	heapAt   int           // in deadlines, or in aging; -1 if in neither
-	queuedAt *list.Element // in the queue; nil if not there
-	listedAt *list.Element // in listed
+	heapAt   int   // in deadlines, or in aging; -1 if in neither
+	queuedAt *line // in the queue; nil if not there
+	links    [slots]links
 }
 
 type requestKey struct {
@@ -141,7 +140,7 @@ type executor struct {
 	Executor
 	running map[skein.CallID]*record
 	waiting map[skein.CallID]waiting // those of them that gave their slots back
-	users   map[skein.User]int       // of those that run
+	users   map[skein.User]int       // of those that run, under Compact
 	loaded  map[skein.Digest]struct{}
 	owner   skein.User // in places, under Compact; "" for none, or for several
 	seat    int        // in places
@@ -204,7 +203,7 @@ func NewCore(limits Limits) *Core {
 	return &Core{
 		limits: limits, calls: map[skein.CallID]*record{}, executors: map[string]*executor{},
 		places: newPlaces(), queue: newQueue(), lookups: map[lookup][]pending{}, orphans: map[string]map[skein.CallID]*record{},
-		labels: map[string]label{}, listed: list.New(), ended: list.New(), requests: map[requestKey]skein.CallID{},
+		labels: map[string]label{}, listed: records{slot: acceptance}, ended: records{slot: turn}, requests: map[requestKey]skein.CallID{},
 	}
 }
 
@@ -274,7 +273,7 @@ func (c *Core) enter(now time.Time, r *record) {
 	c.seq++
 	r.Attempt, r.State, r.Created, r.Seq, r.InputSize = 1, skein.Queued, now, c.seq, int64(len(r.Input))
 	r.due = r.Deadline
-	r.listedAt = c.listed.PushBack(r)
+	c.listed.push(r)
 	c.calls[r.ID] = r
 	heap.Push(&c.deadlines, r)
 }
@@ -337,7 +336,7 @@ func (c *Core) run(now time.Time, ex *executor, r *record) {
 	r.due = r.Deadline.Add(c.limits.Overdue) // the executor keeps the deadline; ours is for one that does not
 	heap.Fix(&c.deadlines, r.heapAt)
 	ex.running[r.ID] = r
-	ex.users[r.Function.User]++
+	c.places.count(ex, r, 1)
 	c.places.update(ex)
 }
 
@@ -345,9 +344,7 @@ func (c *Core) run(now time.Time, ex *executor, r *record) {
 func (c *Core) vacate(ex *executor, r *record) {
 	delete(ex.running, r.ID)
 	delete(ex.waiting, r.ID)
-	if ex.users[r.Function.User]--; ex.users[r.Function.User] == 0 {
-		delete(ex.users, r.Function.User)
-	}
+	c.places.count(ex, r, -1)
 	c.places.update(ex)
 }
 
@@ -621,7 +618,7 @@ func (c *Core) remember(now time.Time, r *record) {
 		r.due = r.Expires
 		heap.Push(&c.aging, r)
 	} else {
-		c.ended.PushBack(r)
+		c.ended.push(r)
 	}
 	c.endedSize += r.size()
 	c.forget(now)
@@ -633,15 +630,11 @@ func (r *record) size() int64 { return int64(len(r.Output)+len(r.Log)+len(r.Mess
 // forget drops ended calls whose time is over, and the oldest that are over a limit. Those with a time of their own may take half
 // of the room; the others expire in the order of their ends.
 func (c *Core) forget(now time.Time) {
-	for c.ended.Len()+len(c.aging) > 0 {
-		front := c.ended.Front()
-		over := c.ended.Len()+len(c.aging) > c.limits.HistoryCalls || c.endedSize > c.limits.HistoryBytes
-		var r *record
-		switch {
-		case len(c.aging) > 0 && (front == nil || !now.Before(c.aging[0].due) || over && len(c.aging) > c.limits.HistoryCalls/2):
+	for c.ended.len+len(c.aging) > 0 {
+		r := c.ended.first
+		over := c.ended.len+len(c.aging) > c.limits.HistoryCalls || c.endedSize > c.limits.HistoryBytes
+		if len(c.aging) > 0 && (r == nil || !now.Before(c.aging[0].due) || over && len(c.aging) > c.limits.HistoryCalls/2) {
 			r = c.aging[0]
-		default:
-			r = front.Value.(*record)
 		}
 		if !over && now.Before(r.Expires) {
 			return
@@ -649,7 +642,7 @@ func (c *Core) forget(now time.Time) {
 		if r.heapAt >= 0 {
 			heap.Remove(&c.aging, r.heapAt)
 		} else {
-			c.ended.Remove(front)
+			c.ended.remove(r)
 		}
 		c.endedSize -= r.size()
 		c.erase(r)
@@ -658,7 +651,7 @@ func (c *Core) forget(now time.Time) {
 
 // erase takes a call out of the books.
 func (c *Core) erase(r *record) {
-	c.listed.Remove(r.listedAt)
+	c.listed.remove(r)
 	delete(c.calls, r.ID)
 	if key := (requestKey{r.Function, r.RequestID}); r.RequestID != "" && c.requests[key] == r.ID {
 		delete(c.requests, key)

@@ -75,8 +75,22 @@ func (p *places) setPolicy(policy Policy) {
 	for _, ex := range p.seats {
 		if ex != nil {
 			ex.owner = ""
+			clear(ex.users)
+			for _, r := range ex.running {
+				p.count(ex, r, 1)
+			}
 			p.update(ex)
 		}
+	}
+}
+
+// count notes that an executor runs a call more, or less; update must follow.
+func (p *places) count(ex *executor, r *record, n int) {
+	if p.policy != Compact {
+		return
+	}
+	if ex.users[r.Function.User] += n; ex.users[r.Function.User] == 0 {
+		delete(ex.users, r.Function.User)
 	}
 }
 

@@ -221,7 +221,7 @@ func (c *Core) haunt(ex *executor, r *record, k Kept) {
 		ghost.Function, ghost.Version = r.Function, r.Version
 	}
 	ex.running[k.ID] = ghost
-	ex.users[ghost.Function.User]++
+	c.places.count(ex, ghost, 1)
 	c.places.update(ex)
 	c.emit(CancelOn, ex.ID, ghost, "CANCELLED")
 }
@@ -262,7 +262,7 @@ func (c *Core) Recover(now time.Time, calls []Record) []Command {
 		if r.RequestID != "" {
 			c.requests[requestKey{r.Function, r.RequestID}] = r.ID
 		}
-		r.listedAt = c.listed.PushBack(r)
+		c.listed.push(r)
 		c.calls[r.ID] = r
 		if r.State.Terminal() {
 			if r.Expires.IsZero() {

@@ -131,7 +131,7 @@ func TestDurable(t *testing.T) {
 			s.want()
 			s.outcome("x", "a", 1)
 			s.want("store a SUCCEEDED")
-			if !s.record("a").Unsaved || s.c.ended.Len() != 0 {
+			if !s.record("a").Unsaved || s.c.ended.len != 0 {
 				s.Error("an end that is not stored counts")
 			}
 			s.after(2 * time.Hour)
@@ -177,7 +177,7 @@ func TestDurable(t *testing.T) {
 			o.RequestID = "r"
 			s.accept("a", o)
 			s.withdraw("a")
-			if s.record("a") != nil || len(s.c.requests) != 0 || s.c.listed.Len() != 0 {
+			if s.record("a") != nil || len(s.c.requests) != 0 || s.c.listed.len != 0 {
 				s.Error("something is left of it")
 			}
 			s.stored("a")
