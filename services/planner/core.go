@@ -2,7 +2,6 @@ package planner
 
 import (
 	"cmp"
-	"container/heap"
 	"maps"
 	"slices"
 	"time"
@@ -275,7 +274,7 @@ func (c *Core) enter(now time.Time, r *record) {
 	r.due = r.Deadline
 	c.listed.push(r)
 	c.calls[r.ID] = r
-	heap.Push(&c.deadlines, r)
+	c.deadlines.push(r)
 }
 
 // begin gives a call a slot, or a place in the queue if there is none: while calls wait no slot is free.
@@ -334,7 +333,7 @@ func (c *Core) run(now time.Time, ex *executor, r *record) {
 		r.Deadline = now.Add(r.Timeout)
 	}
 	r.due = r.Deadline.Add(c.limits.Overdue) // the executor keeps the deadline; ours is for one that does not
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
 	ex.running[r.ID] = r
 	c.places.count(ex, r, 1)
 	c.places.update(ex)
@@ -575,7 +574,7 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 		c.dequeue(r)
 	}
 	if r.heapAt >= 0 {
-		heap.Remove(&c.deadlines, r.heapAt)
+		c.deadlines.remove(r)
 	}
 	c.unhold(r)
 	c.unorphan(r)
@@ -616,7 +615,7 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 func (c *Core) remember(now time.Time, r *record) {
 	if r.ResultAge != 0 {
 		r.due = r.Expires
-		heap.Push(&c.aging, r)
+		c.aging.push(r)
 	} else {
 		c.ended.push(r)
 	}
@@ -640,7 +639,7 @@ func (c *Core) forget(now time.Time) {
 			return
 		}
 		if r.heapAt >= 0 {
-			heap.Remove(&c.aging, r.heapAt)
+			c.aging.remove(r)
 		} else {
 			c.ended.remove(r)
 		}
@@ -660,29 +659,4 @@ func (c *Core) erase(r *record) {
 
 func (c *Core) emit(kind CommandKind, executor string, r *record, reason string) {
 	c.commands = append(c.commands, Command{Kind: kind, Executor: executor, Call: &r.Record, Reason: reason})
-}
-
-// deadlineHeap orders calls by when Tick is to do something about them.
-type deadlineHeap []*record
-
-func (h deadlineHeap) Len() int           { return len(h) }
-func (h deadlineHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
-func (h deadlineHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].heapAt, h[j].heapAt = i, j
-}
-
-func (h *deadlineHeap) Push(x any) {
-	r := x.(*record)
-	r.heapAt = len(*h)
-	*h = append(*h, r)
-}
-
-func (h *deadlineHeap) Pop() any {
-	old := *h
-	r := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	r.heapAt = -1
-	return r
 }

@@ -56,3 +56,64 @@ func (l *records) backward(yield func(*record) bool) {
 	for r := l.last; r != nil && yield(r); r = r.links[l.slot].prev {
 	}
 }
+
+// deadlineHeap orders calls by when Tick is to do something about them. It is container/heap's algorithm without its calls by
+// interface: each call goes in and out of it once.
+type deadlineHeap []*record
+
+func (h *deadlineHeap) push(r *record) {
+	*h = append(*h, r)
+	h.up(r, len(*h)-1)
+}
+
+// fix must follow a change of when r is due.
+func (h deadlineHeap) fix(r *record) {
+	if !h.down(r, r.heapAt) {
+		h.up(r, r.heapAt)
+	}
+}
+
+func (h *deadlineHeap) remove(r *record) {
+	last := len(*h) - 1
+	moved := (*h)[last]
+	(*h)[last] = nil
+	if *h = (*h)[:last]; moved != r {
+		(*h)[r.heapAt], moved.heapAt = moved, r.heapAt
+		h.fix(moved)
+	}
+	r.heapAt = -1
+}
+
+// up puts r at i, or above.
+func (h deadlineHeap) up(r *record, i int) {
+	for i > 0 {
+		parent := (i - 1) / 2
+		if !r.due.Before(h[parent].due) {
+			break
+		}
+		h[i], h[parent].heapAt = h[parent], i
+		i = parent
+	}
+	h[i], r.heapAt = r, i
+}
+
+// down puts r at i, or below; it tells whether it is below.
+func (h deadlineHeap) down(r *record, i int) bool {
+	at := i
+	for {
+		child := 2*at + 1
+		if child >= len(h) {
+			break
+		}
+		if child+1 < len(h) && h[child+1].due.Before(h[child].due) {
+			child++
+		}
+		if !h[child].due.Before(r.due) {
+			break
+		}
+		h[at], h[child].heapAt = h[child], at
+		at = child
+	}
+	h[at], r.heapAt = r, at
+	return at > i
+}

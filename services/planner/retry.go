@@ -2,7 +2,6 @@ package planner
 
 import (
 	"cmp"
-	"container/heap"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -59,7 +58,7 @@ func (c *Core) Stored(now time.Time, id skein.CallID) []Command {
 		c.remember(now, r)
 	case now.Before(r.RetryAt):
 		r.delayed, r.due = true, r.RetryAt
-		heap.Fix(&c.deadlines, r.heapAt)
+		c.deadlines.fix(r)
 	case r.held:
 		c.release(now, r)
 	}
@@ -74,7 +73,7 @@ func (c *Core) Withdraw(_ time.Time, id skein.CallID) {
 	}
 	c.unhold(r)
 	if r.heapAt >= 0 {
-		heap.Remove(&c.deadlines, r.heapAt)
+		c.deadlines.remove(r)
 	}
 	c.erase(r)
 }
@@ -98,7 +97,7 @@ func (c *Core) postpone(now time.Time, r *record) {
 	c.dequeue(r)
 	c.hold(r)
 	r.delayed, r.due = true, now.Add(leastBackoff)
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
 }
 
 // release lets the next attempt of a held call begin.
@@ -106,7 +105,7 @@ func (c *Core) release(now time.Time, r *record) {
 	c.unhold(r)
 	r.RetryAt = time.Time{}
 	r.due = r.Deadline
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
 	c.begin(now, r)
 	c.schedule(now)
 }
@@ -147,7 +146,7 @@ func (c *Core) again(now time.Time, r *record, at time.Time) {
 	}
 	r.children, r.Log = nil, nil
 	r.due = r.Deadline
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
 	c.hold(r)
 	c.store(r)
 }
@@ -174,7 +173,7 @@ func (c *Core) orphan(now time.Time, r *record) {
 	}
 	all[r.ID], r.orphan = r, true
 	r.due = now.Add(c.limits.Grace)
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
 }
 
 // unorphan must come before the call's executor changes.
@@ -269,12 +268,12 @@ func (c *Core) Recover(now time.Time, calls []Record) []Command {
 				r.Expires = r.Ended.Add(cmp.Or(r.ResultAge, c.limits.HistoryAge))
 			}
 			r.due = r.Expires
-			heap.Push(&c.aging, r) // they did not come in the order of their ends
+			c.aging.push(r) // they did not come in the order of their ends
 			c.endedSize += r.size()
 			continue
 		}
 		r.State, r.Executor, r.Started, r.due = skein.Queued, "", time.Time{}, r.Deadline
-		heap.Push(&c.deadlines, r)
+		c.deadlines.push(r)
 		if now.Before(r.RetryAt) {
 			c.hold(r)
 			r.Attempt++ // it may have begun all the same, by a clock that was ahead of this one
