@@ -276,6 +276,9 @@ func (c *Core) Recover(now time.Time, calls []Record) []Command {
 		c.deadlines.push(r)
 		if now.Before(r.RetryAt) {
 			c.hold(r)
+			if most := now.Add(mostBackoff); r.RetryAt.After(most) { // a clock was far ahead
+				r.RetryAt = most
+			}
 			r.Attempt++ // it may have begun all the same, by a clock that was ahead of this one
 			c.store(r)
 			continue
