@@ -77,6 +77,14 @@ func (f *faults) span(most time.Duration) time.Duration {
 	return time.Duration(f.rng.Int64N(int64(most)))
 }
 
+// pause is a span, and now and then one that is longer than most calls' back-off.
+func (f *faults) pause(most time.Duration) time.Duration {
+	if f.rng.IntN(10) == 0 {
+		most = 2 * time.Second
+	}
+	return f.span(most)
+}
+
 // call lets a client call: mostly durably, now and then waiting for the answer, or a second time.
 func (f *faults) call() {
 	id := f.id()
@@ -167,6 +175,11 @@ func (f *faults) hears(cmd *Command) bool {
 
 func (f *faults) dispatched(l *life, r *Record) {
 	l.given[r.Attempt]++
+	if name, attempt := r.Executor, r.Attempt; f.rng.IntN(2) == 0 { // whoever may say so, another attempt's result is none
+		f.after(f.span(2*time.Millisecond), func() {
+			f.obey(f.c.Outcome(f.clock(), name, l.id, attempt-1, skein.Result{State: skein.Succeeded, Output: []byte("another's")}))
+		})
+	}
 	switch {
 	case l.given[r.Attempt] > 1:
 		f.fail("attempt %d of call %s is given out twice", r.Attempt, l.id)
@@ -212,7 +225,7 @@ func (f *faults) begins(x *simExecutor, c *simCall) bool {
 	}
 	if !c.worked && f.rng.IntN(3) == 0 { // for a while
 		c.worked = true
-		f.after(f.span(10*time.Millisecond), func() {
+		f.after(f.pause(10*time.Millisecond), func() {
 			if !x.dead && !c.over {
 				x.begin(c)
 			}
@@ -335,7 +348,7 @@ func (f *faults) sever(x *simExecutor) {
 	f.counts["breaks"]++
 	f.detached(x)
 	f.keep(x)
-	f.after(f.span(12*time.Millisecond), func() { f.join(x.name, x.slots, x) })
+	f.after(f.pause(12*time.Millisecond), func() { f.join(x.name, x.slots, x) })
 }
 
 // keep drops an executor's calls that don't outlast a stream.
@@ -433,7 +446,7 @@ func (f *faults) crash() {
 			x.attached = false
 			x.stream++
 			f.keep(x)
-			f.after(f.span(12*time.Millisecond), func() { f.join(x.name, x.slots, x) })
+			f.after(f.pause(12*time.Millisecond), func() { f.join(x.name, x.slots, x) })
 		}
 	}
 	limits, policy := f.c.limits, f.c.policy
@@ -526,7 +539,7 @@ func (f *faults) tick(n int) {
 	case len(f.c.deadlines) > 0 || len(f.writing) > 0:
 		f.after(20*time.Millisecond, func() { f.tick(n + 1) })
 	default:
-		f.after(100*time.Millisecond, func() { f.events = nil }) // heartbeats would go on for ever
+		f.after(3*time.Second, func() { f.events = nil }) // the last executors are back; heartbeats would go on for ever
 	}
 }
 
