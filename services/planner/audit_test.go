@@ -310,7 +310,7 @@ func auditQueue(c *Core) error {
 }
 
 func auditHistory(c *Core) error {
-	size, seq, unsaved := int64(0), uint64(0), 0
+	size, seq, unsaved, waits := int64(0), uint64(0), 0, int64(0)
 	for _, r := range c.aging {
 		if !r.State.Terminal() || c.calls[r.ID] != r || r.due != r.Expires {
 			return fmt.Errorf("the history holds %+v", r.Record)
@@ -320,6 +320,7 @@ func auditHistory(c *Core) error {
 	for _, r := range c.calls {
 		if r.Unsaved {
 			unsaved++
+			waits += r.size()
 		}
 	}
 	for r := range c.ended.all {
@@ -327,6 +328,9 @@ func auditHistory(c *Core) error {
 			return fmt.Errorf("the history holds %+v", r.Record)
 		}
 		size += r.size()
+	}
+	if waits != c.unsaved {
+		return fmt.Errorf("%d bytes are not in the journal, it says %d", waits, c.unsaved)
 	}
 	if n := c.ended.len + len(c.aging); size != c.endedSize || size > c.limits.HistoryBytes || n > c.limits.HistoryCalls {
 		return fmt.Errorf("the history has %d calls of %d bytes, it says %d", n, size, c.endedSize)

@@ -32,6 +32,7 @@ type Core struct {
 	listed    records      // all calls
 	ended     records      // in the order of their ends: the history, but for those in aging
 	aging     deadlineHeap // ended calls that are kept for a time of their own, by when it is over
+	unsaved   int64        // bytes of ended calls that the journal does not have yet
 	endedSize int64        // bytes of both
 	requests  map[requestKey]skein.CallID
 	seq       uint64
@@ -208,7 +209,7 @@ func (c *Core) enter(now time.Time, r *record) {
 
 // begin gives a call a slot, or a place in the queue if there is none: while calls wait no slot is free.
 func (c *Core) begin(now time.Time, r *record) {
-	if c.queue.len() == 0 && now.Before(r.Deadline) {
+	if c.queue.len() == 0 && now.Before(r.Deadline) && !c.chokes(r) {
 		if ex := c.place(r); ex != nil {
 			c.run(now, ex, r)
 			c.emit(Dispatch, ex.ID, r, "")
@@ -237,7 +238,7 @@ func (c *Core) schedule(now time.Time) {
 	for c.queue.len() > 0 {
 		r := c.queue.next()
 		ex := c.place(r)
-		if ex == nil && !c.places.free.empty() {
+		if ex == nil && !c.places.free.empty() || c.chokes(r) {
 			c.postpone(now, r)
 			continue
 		}
@@ -520,6 +521,7 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 	}
 	if r.Durable { // it is known when the journal has it
 		r.Unsaved = true
+		c.unsaved += r.size()
 		c.store(r)
 	} else {
 		c.emit(Ended, "", r, "")

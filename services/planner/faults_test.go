@@ -588,7 +588,10 @@ func TestFaults(t *testing.T) {
 	calls, begun, counts := 0, 0, map[string]int{}
 	for seed := uint64(0); calls < most; seed++ {
 		limits := faultLimits()
-		if seed%4 == 3 { // the journal alone knows most of what has ended
+		switch seed % 4 {
+		case 1:
+			limits.Grace = 200 * time.Millisecond
+		case 3: // the journal alone knows most of what has ended
 			limits.HistoryCalls = 20
 		}
 		f := newFaults(seed, limits)

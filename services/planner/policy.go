@@ -206,7 +206,7 @@ func (c *Core) clears() bool {
 func (c *Core) scheduleCompact(now time.Time) {
 	blocked := map[skein.User]bool{}
 	for c.queue.len() > 0 && !c.places.free.empty() {
-		var late, next *record
+		var late, choked, next *record
 		var at *executor
 		homeless := skein.User("") // the first of those who wait and have no executor
 		for r := range c.queue.fronts {
@@ -216,6 +216,10 @@ func (c *Core) scheduleCompact(now time.Time) {
 			}
 			if !now.Before(r.Deadline) {
 				late = r
+				break
+			}
+			if c.chokes(r) {
+				choked = r
 				break
 			}
 			if at = c.place(r); at != nil {
@@ -233,6 +237,8 @@ func (c *Core) scheduleCompact(now time.Time) {
 		switch {
 		case late != nil:
 			c.stop(now, late, overdue)
+		case choked != nil:
+			c.postpone(now, choked)
 		case next != nil:
 			if c.clearing.user == next.Function.User {
 				c.clearing = clearing{cursor: c.clearing.cursor}

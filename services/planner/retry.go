@@ -54,6 +54,7 @@ func (c *Core) Stored(now time.Time, id skein.CallID) []Command {
 		c.store(r)
 	case r.State.Terminal():
 		r.Unsaved = false
+		c.unsaved -= r.size()
 		c.emit(Ended, "", r, "")
 		c.remember(now, r)
 	case now.Before(r.RetryAt):
@@ -70,6 +71,9 @@ func (c *Core) Withdraw(_ time.Time, id skein.CallID) {
 	r := c.calls[id]
 	if r == nil || !r.storing || r.saved {
 		return
+	}
+	if r.Unsaved {
+		c.unsaved -= r.size()
 	}
 	c.unhold(r)
 	if r.heapAt >= 0 {
@@ -92,7 +96,11 @@ func (c *Core) unhold(r *record) {
 	c.queue.hold(r, -1)
 }
 
-// postpone keeps a call out of the queue for a moment: each free slot is on an executor that has an earlier attempt of it.
+// chokes tells whether a call must not begin because of what the journal has not taken: a result would be one more to keep.
+func (c *Core) chokes(r *record) bool { return r.Durable && c.unsaved > c.limits.HistoryBytes }
+
+// postpone keeps a call out of the queue for a moment: the journal is behind, or each free slot is on an executor that has an earlier
+// attempt of it.
 func (c *Core) postpone(now time.Time, r *record) {
 	c.dequeue(r)
 	c.hold(r)
