@@ -134,7 +134,11 @@ func (p *Planner) Waits(id skein.CallID) (Waits, error) {
 		w.Position, w.Since, w.Until = p.core.queue.position(r), r.Created, r.Deadline
 	case skein.Running:
 		w.Since, w.Until = r.Started, r.Deadline
-		waits, ok := p.core.executors[r.Executor].waiting[id]
+		ex := p.core.executors[r.Executor]
+		if ex == nil { // it may come back
+			break
+		}
+		waits, ok := ex.waiting[id]
 		if !ok {
 			break
 		}
