@@ -25,7 +25,13 @@ type run struct {
 	ctx  context.Context
 	stop context.CancelCauseFunc
 	tree *tree
-	as   *child // what it is to its parent, if that runs here too
+	as   *child   // what it is to its parent, if that runs here too
+	log  host.Log // what the guest says
+
+	keep    bool  // when a stream breaks it goes on, until it has made a call
+	lost    bool  // the planner has given it up
+	lasting bool  // it runs for long enough to send its log
+	logged  int64 // bytes of it that were sent
 
 	holds bool // a slot; the run's own goroutine alone knows
 
@@ -86,19 +92,51 @@ func (s *spawn) waitsOn(now, turned time.Time) bool {
 	return s.ticket != nil && !s.hurry && (waited < linger || waited < longest && now.Sub(turned) < linger)
 }
 
-// rows are the semantics of the room chain for calls of this stream.
+// rows are the semantics of the room chain.
 func (l *link) rows() *host.Chain {
 	return &host.Chain{Start: l.start, Wait: l.wait, Result: l.result, Cancel: l.cancelChild}
 }
 
+// runOf is the run of a call here. The caller holds mu.
+func (l *link) runOf(c *host.Call) (*run, error) {
+	if r := l.running[c.ID]; r != nil && r.call.Attempt == c.Attempt {
+		return r, nil
+	}
+	if err := c.Err(); err != nil {
+		return nil, err
+	}
+	return nil, abi.ENOTSUP
+}
+
+// standingRun is runOf, once a stream stands: a kept call that would make another waits until there is a planner to tell.
+// Without an error mu is held.
+func (l *link) standingRun(c *host.Call) (*run, error) {
+	for {
+		l.mu.Lock()
+		r, err := l.runOf(c)
+		if err == nil && l.stands {
+			return r, nil
+		}
+		standing := l.standing
+		l.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case <-standing:
+		case <-c.Done():
+			return nil, c.Err()
+		}
+	}
+}
+
 // start is host.Chain's.
 func (l *link) start(c *host.Call, name string, entry *uint32, input []byte) (int32, error) {
-	l.mu.Lock()
-	r := l.running[c.ID]
+	r, err := l.standingRun(c)
+	if err != nil {
+		return 0, err
+	}
 	switch {
-	case r == nil:
-		l.mu.Unlock()
-		return 0, abi.ENOTSUP
 	case r.call.Depth >= skein.MaxDepth, len(r.children) >= skein.MaxChildren, r.kept+int64(len(input)) > maxKept:
 		l.mu.Unlock()
 		return 0, abi.EAGAIN
@@ -188,9 +226,15 @@ func refusal(reason string) abi.Errno {
 // granted is called when a slot has become free for a child that stood in line.
 func (l *link) granted(s *spawn) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.turned = time.Now()
-	l.launch(s)
+	lost := s.child.parent.lost
+	if !lost {
+		l.turned = time.Now()
+		l.launch(s)
+	}
+	l.mu.Unlock()
+	if lost {
+		l.e.slots.give()
+	}
 }
 
 // launch runs a child here, in a slot that it has been given. The caller holds mu.
@@ -250,11 +294,19 @@ func (l *link) run(r *run) {
 	res := l.e.execute(r.ctx, r, l.chain)
 	outcome := toOutcome(r.call, res)
 	l.mu.Lock()
-	delete(l.running, r.call.ID)
+	if l.running[r.call.ID] == r {
+		delete(l.running, r.call.ID)
+	}
 	r.ended = true
 	if r.tree.runs--; r.tree.runs == 0 {
-		delete(l.trees, r.call.Root)
+		if l.trees[r.call.Root] == r.tree {
+			delete(l.trees, r.call.Root)
+		}
 		r.tree.free()
+	}
+	if r.lost {
+		l.mu.Unlock()
+		return
 	}
 	for _, k := range r.children {
 		delete(l.children, k.id)
@@ -265,7 +317,14 @@ func (l *link) run(r *run) {
 		}
 	}
 	delete(l.waits, r)
-	l.outcomes = append(l.outcomes, outcome)
+	if r.keep && len(r.children) == 0 {
+		l.unheard.add(outcome)
+	}
+	if l.stands {
+		l.outcomes = append(l.outcomes, outcome)
+	} else {
+		l.owes = true
+	}
 	if r.as != nil {
 		l.childEnded(r.as, &res)
 	}
@@ -303,9 +362,9 @@ func (r *run) nudge() {
 
 // kids are the children that handles mean. The caller holds mu.
 func (l *link) kids(c *host.Call, handles ...int32) (*run, []*child, error) {
-	r := l.running[c.ID]
-	if r == nil {
-		return nil, nil, abi.ENOTSUP
+	r, err := l.runOf(c)
+	if err != nil {
+		return nil, nil, err
 	}
 	kids := make([]*child, len(handles))
 	for i, h := range handles {
@@ -360,7 +419,9 @@ func (l *link) wait(c *host.Call, handles []int32, timeout time.Duration) (int, 
 	}
 	l.mu.Lock()
 	r.awaits = nil
-	l.waits[r] = struct{}{}
+	if !r.lost {
+		l.waits[r] = struct{}{}
+	}
 	l.mu.Unlock()
 	l.soon()
 	return i, err
@@ -448,6 +509,7 @@ func (l *link) spawned(results []*plannerv1.SpawnResult) {
 			k.accepted = true
 			k.parent.nudge()
 		case k.accepted: // its handle has been given away
+			l.stopCall(res.GetCallId(), 0) // it may run already
 			l.childEnded(k, &skein.Result{State: skein.Failed, Reason: res.GetReason(), Message: res.GetMessage()})
 		default:
 			delete(l.children, k.id)

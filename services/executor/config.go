@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -41,7 +42,7 @@ type Config struct {
 
 // Flags registers the settings.
 func (c *Config) Flags(fs *flag.FlagSet) {
-	fs.StringVar(&c.Planner, "planner", "127.0.0.1:8080", "`address` of the planner to attach to")
+	fs.StringVar(&c.Planner, "planner", "127.0.0.1:8080", "`addresses` of planners, separated by commas: one is attached to, the next if it is away or stands by")
 	fs.StringVar(&c.State, "state", "127.0.0.1:8082", "`address` of the state service")
 	fs.StringVar(&c.Fs, "fs", "127.0.0.1:8083", "`address` of the fs service")
 	fs.StringVar(&c.Bucket, "bucket", "file:.skein/objects", "`URL` of the object store: s3://BUCKET?endpoint=URL or file:DIR")
@@ -66,7 +67,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if err != nil {
 		return err
 	}
-	planner, errP := s.Dial(c.Planner)
+	planners, errP := c.planners(s)
 	state, errS := s.Dial(c.State)
 	files, errF := s.Dial(c.Fs)
 	if err := errors.Join(errP, errS, errF); err != nil {
@@ -98,7 +99,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	drain, attachDone := make(chan struct{}), make(chan struct{})
 	s.Go(func(ctx context.Context) error {
 		defer close(attachDone)
-		return e.attach(ctx, plannerv1.NewDispatchServiceClient(planner), s.Addr(), drain)
+		return e.attach(ctx, planners, s.Addr(), drain)
 	})
 	s.Ready(func(context.Context) error {
 		if !e.attached.Load() {
@@ -116,6 +117,22 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		}
 	})
 	return nil
+}
+
+// planners are those that the executor may attach to.
+func (c *Config) planners(s *service.Server) (out []planner, err error) {
+	for address := range strings.SplitSeq(c.Planner, ",") {
+		address = strings.TrimSpace(address)
+		if address == "" {
+			return nil, fault.Invalid.New("BAD_PLANNER", "--planner %q: an address is empty", c.Planner).WithHint("write host:port,host:port")
+		}
+		conn, err := s.Dial(address)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, planner{address, plannerv1.NewDispatchServiceClient(conn)})
+	}
+	return out, nil
 }
 
 // meters are the metrics of calls, by OpenTelemetry's names for functions.

@@ -88,7 +88,7 @@ func (e *Executor) execute(ctx context.Context, r *run, chain *host.Chain) skein
 	}
 
 	began := time.Now()
-	res := e.call(ctx, call, chain)
+	res := e.call(ctx, r, chain)
 	res.Executor, res.Started, res.Ended = e.name, began, time.Now()
 
 	if span.IsRecording() {
@@ -103,7 +103,8 @@ func (e *Executor) execute(ctx context.Context, r *run, chain *host.Chain) skein
 	return res
 }
 
-func (e *Executor) call(ctx context.Context, call skein.Call, chain *host.Chain) skein.Result {
+func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Result {
+	call, log := r.call, &r.log
 	mod, cold, err := e.modules.acquire(ctx, call.Version.Digest)
 	if err != nil {
 		res := failed(ctx, err)
@@ -112,9 +113,8 @@ func (e *Executor) call(ctx context.Context, call skein.Call, chain *host.Chain)
 	}
 	defer e.modules.release(call.Version.Digest)
 
-	log := &host.Log{}
 	c := &host.Call{
-		Context: ctx, ID: call.ID, Function: call.Function,
+		Context: ctx, ID: call.ID, Attempt: call.Attempt, Function: call.Function,
 		Args: append([]string{call.Function.Name}, call.Args...), Env: environ(ctx, call),
 		Input: call.Input, Stdin: bytes.NewReader(call.Input), Stdout: log, Stderr: log, Log: log,
 		State: e.state, Chain: chain,

@@ -166,7 +166,7 @@ func (c *Core) adopt(now time.Time, ex *executor, kept []Kept) {
 	for _, k := range kept {
 		r := c.orphans[k.ID]
 		if r == nil || r.Attempt != k.Attempt || r.Executor != "" && r.Executor != ex.ID {
-			c.emit(CancelOn, ex.ID, &record{Record: Record{Call: skein.Call{ID: k.ID}}}, "CANCELLED")
+			c.emit(CancelOn, ex.ID, &record{Record: Record{Call: skein.Call{ID: k.ID, Attempt: k.Attempt}}}, "CANCELLED")
 			continue
 		}
 		delete(c.orphans, k.ID)

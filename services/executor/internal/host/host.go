@@ -34,6 +34,7 @@ type Call struct {
 	context.Context // ends with the call's deadline or cancellation
 	meter
 	ID       skein.CallID
+	Attempt  int32
 	Function skein.Function
 	// Boot is set while the machine makes a snapshot: nobody called. There is no input, no file and no state; a row that asks
 	// for one fails with EPERM, or finds nothing, and taints the snapshot.
