@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"runtime"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -94,7 +95,7 @@ func (s *spawn) waitsOn(now, turned time.Time) bool {
 
 // rows are the semantics of the room chain.
 func (l *link) rows() *host.Chain {
-	return &host.Chain{Start: l.start, Wait: l.wait, Result: l.result, Cancel: l.cancelChild}
+	return &host.Chain{Start: l.start, Wait: l.wait, Result: l.result, Cancel: l.cancelChild, Turn: l.turn}
 }
 
 // runOf is the run of a call here. The caller holds mu.
@@ -139,6 +140,10 @@ func (l *link) start(c *host.Call, name string, entry *uint32, input []byte) (in
 	switch {
 	case r.call.Depth >= skein.MaxDepth, len(r.children) >= skein.MaxChildren, r.kept+int64(len(input)) > maxKept:
 		l.mu.Unlock()
+		return 0, abi.EAGAIN
+	case l.parked > l.e.parked: // those that wait would have ever more company
+		l.mu.Unlock()
+		c.Say("chain " + name + ": calls that wait on this executor keep more memory than it has for them")
 		return 0, abi.EAGAIN
 	}
 	if entry != nil {
@@ -198,9 +203,7 @@ func (l *link) accepted(c *host.Call, k *child, handle int32) (int32, error) {
 		case accepted:
 			return handle, nil
 		case refused != nil:
-			if c.Log != nil {
-				_, _ = c.Log.Write([]byte("skein: chain " + k.name + ": " + refused.GetMessage() + "\n"))
-			}
+			c.Say("chain " + k.name + ": " + refused.GetMessage())
 			return 0, refusal(refused.GetReason())
 		}
 		select {
@@ -386,7 +389,7 @@ func firstEnded(kids []*child) int {
 }
 
 // wait is host.Chain's. While it waits the slot is another's.
-func (l *link) wait(c *host.Call, handles []int32, timeout time.Duration) (int, error) {
+func (l *link) wait(c *host.Call, handles []int32, timeout time.Duration, memory int64) (int, error) {
 	l.mu.Lock()
 	r, kids, err := l.kids(c, handles...)
 	if err != nil {
@@ -406,6 +409,7 @@ func (l *link) wait(c *host.Call, handles []int32, timeout time.Duration) (int, 
 		r.until = time.Now().Add(timeout)
 	}
 	l.waits[r] = struct{}{}
+	l.parked += memory
 	l.mu.Unlock()
 	l.soon()
 
@@ -418,6 +422,7 @@ func (l *link) wait(c *host.Call, handles []int32, timeout time.Duration) (int, 
 		err = e // a call that is over needs no slot to end
 	}
 	l.mu.Lock()
+	l.parked -= memory
 	r.awaits = nil
 	if !r.lost {
 		l.waits[r] = struct{}{}
@@ -450,6 +455,21 @@ func (l *link) sleep(ctx context.Context, r *run, kids []*child, timeout time.Du
 			return 0, ctx.Err()
 		}
 	}
+}
+
+// turn is host.Chain's: a call that computes lets one go on that was interrupted, if all slots are taken, and is in line then.
+func (l *link) turn(c *host.Call) {
+	runtime.Gosched()
+	if l.e.slots.resumed.Load() == 0 {
+		return
+	}
+	l.mu.Lock()
+	r, err := l.runOf(c)
+	l.mu.Unlock()
+	if err != nil || !l.e.slots.pass() {
+		return
+	}
+	r.holds = l.e.slots.take(c, r.call.Depth, true) == nil // a call that is over needs no slot to end
 }
 
 // result is host.Chain's.

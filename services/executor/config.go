@@ -38,6 +38,7 @@ type Config struct {
 	Code               int64 // MiB
 	Key                string
 	Replicas           int64 // MiB
+	Parked             int64 // MiB
 }
 
 // Flags registers the settings.
@@ -51,6 +52,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.Int64Var(&c.Memory, "guest-memory", 128, "`MiB` of linear memory a guest may have")
 	fs.Int64Var(&c.Warm, "warm-memory", 512, "`MiB` that instances may keep which wait for calls")
 	fs.Int64Var(&c.Code, "code-memory", 1024, "`MiB` of native code that are kept")
+	fs.Int64Var(&c.Parked, "parked-memory", 2048, "`MiB` that calls may keep which wait for others; beyond it no call here makes another (EAGAIN)")
 	fs.StringVar(&c.Key, "artifact-key", "", compile.KeyUsage)
 	fs.Int64Var(&c.Replicas, "replicas", 256, "`MiB` of state kept here; what is not pushed stays beyond it")
 }
@@ -87,7 +89,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), budget: c.Code << 20, all: map[skein.Digest]*module{},
 		},
 		state: replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
-		slots: newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20),
+		slots: newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
 	}
 	if e.meters, err = newMeters(e); err != nil {
 		return err

@@ -42,6 +42,7 @@ type Executor struct {
 	slots   *slots // one for each call that runs and doesn't wait
 	meters  *meters
 	memory  int64 // bytes all guests may have together
+	parked  int64 // bytes that calls may keep which wait for others, before no call makes another
 
 	attached atomic.Bool
 }

@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"skein.dev"
+	"skein.dev/platform/service"
 	callv1 "skein.dev/proto/skein/call/v1"
 	plannerv1 "skein.dev/proto/skein/planner/v1"
 )
@@ -40,6 +40,8 @@ type desk struct {
 	strange bool                   // nothing is adopted
 	logs    map[skein.CallID][]byte
 	refuse  error // whoever attaches
+	refused int
+	others  []string // addresses of planners that executors try before
 }
 
 type station struct {
@@ -83,6 +85,7 @@ func (d *desk) Attach(stream grpc.BidiStreamingServer[plannerv1.AttachRequest, p
 	}
 	d.mu.Lock()
 	refuse := d.refuse
+	d.refused++
 	d.mu.Unlock()
 	if refuse != nil {
 		return refuse
@@ -123,6 +126,12 @@ func (d *desk) adopt(s *station, running []*plannerv1.Running) {
 		delete(d.orphans, id)
 		t.at, s.running[id] = s, t
 		s.busy++
+	}
+	for id, t := range d.orphans { // what never arrived, or was not kept
+		delete(d.orphans, id)
+		t.a.Attempt++
+		delete(d.logs, id)
+		d.queue[0] = append(d.queue[0], t)
 	}
 }
 
@@ -181,10 +190,11 @@ func (d *desk) hear(s *station) error {
 		case *plannerv1.AttachRequest_Logs:
 			for _, c := range e.Logs.GetLogs() {
 				id := skein.CallID(c.GetCallId())
-				if int64(len(d.logs[id])) != c.GetChunk().GetOffset() {
+				had, data := int64(len(d.logs[id]))-c.GetChunk().GetOffset(), c.GetChunk().GetData()
+				if had < 0 {
 					panic("a part of a log is missing")
 				}
-				d.logs[id] = append(d.logs[id], c.GetChunk().GetData()...)
+				d.logs[id] = append(d.logs[id], data[min(had, int64(len(data))):]...)
 			}
 		case *plannerv1.AttachRequest_Drain:
 			s.leaves = true
@@ -307,7 +317,7 @@ func (d *desk) place() {
 			if t.outcome != nil {
 				continue
 			}
-			t.at = to
+			t.at, t.waits = to, false
 			to.busy++
 			to.running[skein.CallID(t.a.GetCallId())] = t
 			batch[to] = append(batch[to], t.a)
@@ -359,19 +369,24 @@ func (d *desk) call(t testing.TB, name, input string) *callv1.Outcome {
 func (d *desk) attach(t testing.TB, p *place, slots int) *Executor {
 	t.Helper()
 	s := p.executor("")
-	e := &Executor{name: defaultName(), log: s.log, machine: s.machine, modules: s, slots: newSlots(slots)}
+	e := &Executor{name: defaultName(), log: s.log, machine: s.machine, modules: s, slots: newSlots(slots), parked: 1 << 30}
 	var err error
 	if e.meters, err = newMeters(e); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := grpc.NewClient(d.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
+	var planners []planner
+	for _, address := range append(d.others, d.address) {
+		conn, err := service.Connect(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		planners = append(planners, planner{address, plannerv1.NewDispatchServiceClient(conn)})
 	}
 	drain, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = e.attach(context.Background(), []planner{{d.address, plannerv1.NewDispatchServiceClient(conn)}}, "", drain)
+		_ = e.attach(context.Background(), planners, "", drain)
 	}()
 	t.Cleanup(func() {
 		close(drain)
@@ -383,7 +398,6 @@ func (d *desk) attach(t testing.TB, p *place, slots int) *Executor {
 		if n := e.slots.used(); n != 0 {
 			t.Errorf("%d slots are taken at the end", n)
 		}
-		_ = conn.Close()
 	})
 	for end := time.Now().Add(10 * time.Second); !e.attached.Load(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {

@@ -142,6 +142,24 @@ static int checks(void) {
     return 0;
 }
 
+// A call that computes for ever, beside one that ends.
+static int hedge(void) {
+    int two[2] = {start("exit", 0), start("spin", 0)};
+    CHECK(__skein_await_any(two, 2, -1) == 0);
+    CHECK(__skein_await_any(two + 1, 1, 5) == -EAGAIN);
+    CHECK(__skein_cancel_call(two[1]) == 0);
+    CHECK(__skein_await_call(two[1]) == -ECANCELED);
+    return 0;
+}
+
+static int nap(void) {
+    puts("napping");
+    fflush(stdout);
+    usleep(number * 1000);
+    puts("rested");
+    return output_number(number);
+}
+
 SKEIN_EXPORT(handle) int handle(void) {
     read_input();
     if (!strncmp(in, "deep", 4)) return deep();
@@ -154,5 +172,8 @@ SKEIN_EXPORT(handle) int handle(void) {
     if (!strncmp(in, "hold", 4)) return -__skein_await_call(start("spin", 0)); // until its end
     if (!strncmp(in, "leave", 5)) return start("spin", 0) < 0;
     if (!strncmp(in, "checks", 6)) return checks();
+    if (!strncmp(in, "hedge", 5)) return hedge();
+    if (!strncmp(in, "nap", 3)) return nap();
+    if (!strncmp(in, "later", 5)) return nap() ? 1 : output_number(child_number(start("deep", 1)));
     return 255;
 }

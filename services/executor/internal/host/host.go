@@ -53,11 +53,23 @@ type Call struct {
 	Output []byte
 
 	lastError abi.Errno
-	noted     map[string]bool // unbuilt rows the log has named already
+	noted     map[string]bool // what the log has been told already
 	table     *vfs.Table      // of descriptors; made when the first is used
 	buffers   [][]byte        // of the last vector, for the next
 	checked   *uint32         // the entry of the function table that was chained last
 	number    bool            // it may take one
+}
+
+// Say tells the function's author something, once for each call.
+func (c *Call) Say(what string) {
+	if c.noted[what] || c.Log == nil || len(c.noted) == skein.MaxChildren {
+		return
+	}
+	if c.noted == nil {
+		c.noted = map[string]bool{}
+	}
+	c.noted[what] = true
+	fmt.Fprintf(c.Log, "skein: %s\n", what)
 }
 
 // outside is asked by rows that show a guest the world outside its instance: EPERM, and the end of the snapshot, for a boot.
@@ -187,15 +199,7 @@ func unbuilt(r abi.Row) row {
 		answer = func(*Call) int64 { return -enosys }
 	}
 	return func(c *Call, _ guest) int64 {
-		if !c.noted[r.Name] {
-			if c.noted == nil {
-				c.noted = map[string]bool{}
-			}
-			c.noted[r.Name] = true
-			if c.Log != nil {
-				fmt.Fprintf(c.Log, "skein: %s is not built yet (ENOSYS): %s\n", key(r), r.Note)
-			}
-		}
+		c.Say(key(r) + " is not built yet (ENOSYS): " + r.Note)
 		return answer(c)
 	}
 }
