@@ -51,10 +51,10 @@ func (e *Executor) attach(ctx context.Context, planners []planner, address strin
 		if failed%len(planners) != 0 {
 			continue
 		}
-		e.log.Warn("not attached to the planner", "error", err, "retry", pause)
-		if time.Since(began) > 10*time.Second {
+		if stood && time.Since(began) > time.Second {
 			pause = least
 		}
+		e.log.Warn("not attached to the planner", "error", err, "retry", pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause/2 + rand.N(pause/2)):

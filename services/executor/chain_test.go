@@ -207,3 +207,20 @@ func TestChainEnds(t *testing.T) {
 	d.stop(child)
 	<-child.done
 }
+
+// Calls that wait keep their memory: when that is too much, no call makes another, and once they have ended all is as before.
+func TestParkedIsBounded(t *testing.T) {
+	d, p := chains(t)
+	d.parked = 1 << 20
+	d.attach(t, p, 1)
+	for range 2 {
+		o := d.call(t, "chain", "deep 60")
+		if o.GetState() != callv1.CallState_CALL_STATE_FAILED || o.GetExitCode() != int32(abi.EAGAIN) {
+			t.Errorf("%v", o)
+		}
+		d.want(t, "chain", "deep 1", "1")
+	}
+	if o := d.call(t, "chain", "tree 20"); o.GetState() != callv1.CallState_CALL_STATE_FAILED {
+		t.Errorf("%v", o)
+	}
+}

@@ -120,7 +120,8 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 		Input: call.Input, Stdin: bytes.NewReader(call.Input), Stdout: log, Stderr: log, Log: log,
 		State: e.state, Chain: chain,
 	}
-	c.Files = vfs.New(c, e.files, call.Function.User)
+	files := vfs.New(c, e.files, call.Function.User)
+	c.Files = files
 	var exit machine.Exit
 	if call.Entry == nil {
 		exit = mod.Run(c)
@@ -132,6 +133,7 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	}
 	res := result(exit)
 	res.Output, res.Log, res.Cold = c.Output, log.Bytes(), cold
+	res.StateRead, res.StateWritten, res.FileRead = c.Moved().Read, c.Moved().Written, files.BytesRead()
 	return res
 }
 

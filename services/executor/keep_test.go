@@ -149,7 +149,7 @@ func TestKeptAlways(t *testing.T) {
 	d, p := chains(t)
 	e := d.attach(t, p, 4)
 	var all []*task
-	for i := range 400 {
+	for i := range 100 {
 		all = append(all, d.accept("chain", fmt.Sprint("nap ", i%20), time.Minute, true))
 	}
 	for _, k := range all {

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"os"
@@ -41,6 +42,7 @@ type desk struct {
 	logs    map[skein.CallID][]byte
 	refuse  error // whoever attaches
 	refused int
+	parked  int64    // of executors; 0 for plenty
 	others  []string // addresses of planners that executors try before
 }
 
@@ -369,7 +371,7 @@ func (d *desk) call(t testing.TB, name, input string) *callv1.Outcome {
 func (d *desk) attach(t testing.TB, p *place, slots int) *Executor {
 	t.Helper()
 	s := p.executor("")
-	e := &Executor{name: defaultName(), log: s.log, machine: s.machine, modules: s, slots: newSlots(slots), parked: 1 << 30}
+	e := &Executor{name: defaultName(), log: s.log, machine: s.machine, modules: s, slots: newSlots(slots), parked: cmp.Or(d.parked, 1<<30)}
 	var err error
 	if e.meters, err = newMeters(e); err != nil {
 		t.Fatal(err)

@@ -52,6 +52,7 @@ type Call struct {
 
 	Output []byte
 
+	moved     replica.Traffic
 	lastError abi.Errno
 	noted     map[string]bool // what the log has been told already
 	table     *vfs.Table      // of descriptors; made when the first is used
@@ -59,6 +60,9 @@ type Call struct {
 	checked   *uint32         // the entry of the function table that was chained last
 	number    bool            // it may take one
 }
+
+// Moved is what the state service was asked for, and given, for this call.
+func (c *Call) Moved() replica.Traffic { return c.moved }
 
 // Say tells the function's author something, once for each call.
 func (c *Call) Say(what string) {
