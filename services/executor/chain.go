@@ -5,8 +5,6 @@ import (
 	"runtime"
 	"time"
 
-	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"skein.dev"
@@ -22,6 +20,7 @@ const maxKept = 64 << 20
 
 // run is a call that runs here. What isn't set when it begins is guarded by link.mu.
 type run struct {
+	link *link // nil for a call that no planner knows
 	call skein.Call
 	ctx  context.Context
 	stop context.CancelCauseFunc
@@ -40,6 +39,7 @@ type run struct {
 	kept     int64
 	wake     chan struct{}     // of size 1: something happened to a child
 	trace    map[string]string // its span, for children
+	linked   bool              // its span has the links to children that it has
 	ended    bool
 
 	awaits []*child // what it waits for, if it does
@@ -66,6 +66,8 @@ type child struct {
 	lost     bool          // its output was not kept
 	accepted bool          // by the planner, or known to be good for it
 	refused  *plannerv1.SpawnResult
+	awaited  bool
+	span     trace.SpanContext // if it runs here and is traced
 }
 
 // spawn is a child of which the planner doesn't know yet.
@@ -183,16 +185,6 @@ func (l *link) start(c *host.Call, name string, entry *uint32, input []byte) (in
 	return l.accepted(c, k, handle)
 }
 
-// traceOf is the trace context of a call's span, nil if there is none.
-func traceOf(ctx context.Context) map[string]string {
-	if !trace.SpanContextFromContext(ctx).IsValid() {
-		return nil
-	}
-	carrier := propagation.MapCarrier{}
-	otel.GetTextMapPropagator().Inject(ctx, carrier)
-	return carrier
-}
-
 // accepted waits until the planner has found the function of a child that this tree has not called here before.
 func (l *link) accepted(c *host.Call, k *child, handle int32) (int32, error) {
 	for {
@@ -273,7 +265,7 @@ func (l *link) work(r *run) {
 
 // begin makes a run of a call. The caller holds mu.
 func (l *link) begin(call skein.Call) *run {
-	r := &run{call: call, as: l.children[call.ID]}
+	r := &run{link: l, call: call, as: l.children[call.ID]}
 	if r.tree = l.trees[call.Root]; r.tree == nil {
 		r.tree = &tree{versions: map[string]skein.Version{}, deadline: call.Deadline}
 		r.tree.ctx, r.tree.free = context.WithDeadline(l.ctx, call.Deadline)
@@ -395,6 +387,9 @@ func (l *link) wait(c *host.Call, handles []int32, timeout time.Duration, memory
 	if err != nil {
 		l.mu.Unlock()
 		return 0, err
+	}
+	for _, k := range kids {
+		k.awaited = true
 	}
 	i := firstEnded(kids)
 	if i >= 0 || timeout == 0 {

@@ -85,7 +85,11 @@ func (e *Executor) execute(ctx context.Context, r *run, chain *host.Chain) skein
 			attribute.String("faas.invocation_id", call.ID.String()),
 			attribute.String("faas.instance", e.name),
 			attribute.String("faas.trigger", "other"),
+			attribute.Int("skein.attempt", int(call.Attempt)),
 		)
+		if r.link != nil {
+			r.link.spanBegins(r, span)
+		}
 	}
 
 	began := time.Now()
@@ -95,6 +99,9 @@ func (e *Executor) execute(ctx context.Context, r *run, chain *host.Chain) skein
 	if span.IsRecording() {
 		span.SetAttributes(attribute.Bool("faas.coldstart", res.Cold), attribute.Int64("faas.ext.memory_peak", res.Memory),
 			attribute.Float64("faas.cpu", res.CPU.Seconds()))
+		if r.link != nil {
+			r.link.spanEnds(r, span)
+		}
 		if res.State != skein.Succeeded {
 			span.SetAttributes(attribute.String("skein.reason", res.Reason), attribute.Int("skein.exit_code", int(res.ExitCode)))
 			span.SetStatus(codes.Error, res.Message)

@@ -19,6 +19,8 @@ import (
 	"skein.dev/platform/service"
 	callv1 "skein.dev/proto/skein/call/v1"
 	plannerv1 "skein.dev/proto/skein/planner/v1"
+	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/replica/replicatest"
 )
 
 // desk is a planner small enough to be in these tests: it queues and places calls, deeper ones first, and tells parents.
@@ -371,7 +373,7 @@ func (d *desk) call(t testing.TB, name, input string) *callv1.Outcome {
 func (d *desk) attach(t testing.TB, p *place, slots int) *Executor {
 	t.Helper()
 	s := p.executor("")
-	e := &Executor{name: defaultName(), log: s.log, machine: s.machine, modules: s, slots: newSlots(slots), parked: cmp.Or(d.parked, 1<<30)}
+	e := &Executor{name: defaultName(), log: s.log, machine: s.machine, modules: s, state: replica.New(replicatest.Client(t), 1<<20), slots: newSlots(slots), parked: cmp.Or(d.parked, 1<<30)}
 	var err error
 	if e.meters, err = newMeters(e); err != nil {
 		t.Fatal(err)

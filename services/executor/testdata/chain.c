@@ -160,6 +160,20 @@ static int nap(void) {
     return output_number(number);
 }
 
+// 1,000 bytes out, twice; 1,010 in.
+static int state(void) {
+    static char buf[2000];
+    CHECK(__skein_set_state("k", 1, buf, 1000) == 0);
+    CHECK(__skein_read_state("k", 1, 0, buf, 2000) == 1000);
+    CHECK(__skein_push_state("k", 1) == 0);
+    CHECK(__skein_push_state("k", 1) == 0);
+    CHECK(__skein_append_state("k", 1, buf, 10) == 1000);
+    CHECK(__skein_pull_state("k", 1) == 0);
+    CHECK(__skein_set_state_offset("k", 1, buf, 990, 5) == 0);
+    CHECK(__skein_push_state("k", 1) == 0);
+    return 0;
+}
+
 SKEIN_EXPORT(handle) int handle(void) {
     read_input();
     if (!strncmp(in, "deep", 4)) return deep();
@@ -172,6 +186,7 @@ SKEIN_EXPORT(handle) int handle(void) {
     if (!strncmp(in, "hold", 4)) return -__skein_await_call(start("spin", 0)); // until its end
     if (!strncmp(in, "leave", 5)) return start("spin", 0) < 0;
     if (!strncmp(in, "checks", 6)) return checks();
+    if (!strncmp(in, "state", 5)) return state();
     if (!strncmp(in, "hedge", 5)) return hedge();
     if (!strncmp(in, "nap", 3)) return nap();
     if (!strncmp(in, "later", 5)) return nap() ? 1 : output_number(child_number(start("deep", 1)));
