@@ -3,10 +3,10 @@ package executor
 import (
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 
 	"skein.dev"
 	"skein.dev/platform/fault"
@@ -187,6 +187,7 @@ func (l *link) send(ctx context.Context, stream upstream, every time.Duration) e
 		case <-ctx.Done():
 			return nil
 		case <-l.wake:
+			runtime.Gosched() // those who are about to end do so first: a message costs more than what is in it
 			err = l.flush(stream)
 		case <-logs.C:
 			err = l.flushLogs(stream)
@@ -218,11 +219,11 @@ func (l *link) flush(stream upstream) error {
 	if again {
 		l.soon()
 	}
-	err := inBatches(spawns, func(some []*plannerv1.Spawn) error {
+	err := inBatches(spawns, spawnSize, func(some []*plannerv1.Spawn) error {
 		return stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Spawns{Spawns: &plannerv1.Spawns{Spawns: some}}})
 	})
 	if err == nil {
-		err = inBatches(waits, func(some []*plannerv1.Wait) error {
+		err = inBatches(waits, waitSize, func(some []*plannerv1.Wait) error {
 			return stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Waits{Waits: &plannerv1.Waits{Waits: some}}})
 		})
 	}
@@ -230,7 +231,7 @@ func (l *link) flush(stream upstream) error {
 		err = stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_CancelChildren{CancelChildren: &plannerv1.CancelChildren{CallIds: cancels}}})
 	}
 	if err == nil {
-		err = inBatches(outcomes, func(some []*callv1.Outcome) error {
+		err = inBatches(outcomes, outcomeSize, func(some []*callv1.Outcome) error {
 			return stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Outcomes{Outcomes: &plannerv1.Outcomes{Outcomes: some}}})
 		})
 	}
@@ -262,7 +263,7 @@ func (l *link) flushLogs(stream upstream) error {
 		}
 	}
 	l.mu.Unlock()
-	return inBatches(logs, func(some []*plannerv1.CallLog) error {
+	return inBatches(logs, logSize, func(some []*plannerv1.CallLog) error {
 		return stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Logs{Logs: &plannerv1.Logs{Logs: some}}})
 	})
 }
@@ -298,12 +299,13 @@ func (l *link) takeWaits() (out []*plannerv1.Wait) {
 	return out
 }
 
-// inBatches sends messages together as far as a message may be large.
-func inBatches[M proto.Message](all []M, send func([]M) error) error {
+// inBatches sends messages together as far as a message may be large. size is a bound, not the size: that is computed when the
+// message is made, and is as dear as making it.
+func inBatches[M any](all []M, size func(M) int, send func([]M) error) error {
 	for len(all) > 0 {
-		n, size := 0, 0
+		n, sum := 0, 0
 		for n < len(all) {
-			if size += proto.Size(all[n]); n > 0 && size > skein.MaxPayload {
+			if sum += size(all[n]); n > 0 && sum > skein.MaxPayload {
 				break
 			}
 			n++
@@ -314,6 +316,25 @@ func inBatches[M proto.Message](all []M, send func([]M) error) error {
 		all = all[n:]
 	}
 	return nil
+}
+
+// fixed is more than all fields of a message have together whose length is bounded.
+const fixed = 256
+
+func spawnSize(s *plannerv1.Spawn) int {
+	n := fixed + len(s.GetFunction()) + len(s.GetInput())
+	for k, v := range s.GetTrace() {
+		n += len(k) + len(v) + 16
+	}
+	return n
+}
+
+func waitSize(w *plannerv1.Wait) int { return fixed + len(w.GetChildIds())*(2+len(skein.CallID{})) }
+
+func logSize(c *plannerv1.CallLog) int { return fixed + len(c.GetChunk().GetData()) }
+
+func outcomeSize(o *callv1.Outcome) int {
+	return fixed + len(o.GetReason()) + len(o.GetMessage()) + len(o.GetOutput()) + len(o.GetLog()) + len(o.GetExecutor())
 }
 
 // heartbeat tells what changed since the last one; told is what the planner knows of.

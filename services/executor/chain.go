@@ -287,7 +287,7 @@ func (l *link) run(r *run) {
 	defer r.stop(nil)
 	local := r.holds // it was made here, and found a slot
 	res := l.e.execute(r.ctx, r, l.chain)
-	outcome := toOutcome(r.call, res)
+	outcome := toOutcome(&r.call, &res)
 	l.mu.Lock()
 	if l.running[r.call.ID] == r {
 		delete(l.running, r.call.ID)
@@ -303,12 +303,14 @@ func (l *link) run(r *run) {
 		l.mu.Unlock()
 		return
 	}
-	for _, k := range r.children {
-		delete(l.children, k.id)
-	}
-	for _, s := range l.spawns {
-		if s.child.parent == r {
-			s.hurry = true // the planner must hear of it before it hears of its parent's end
+	if len(r.children) > 0 { // most calls make none, and all that were made lately are among the spawns
+		for _, k := range r.children {
+			delete(l.children, k.id)
+		}
+		for _, s := range l.spawns {
+			if s.child.parent == r {
+				s.hurry = true // the planner must hear of it before it hears of its parent's end
+			}
 		}
 	}
 	delete(l.waits, r)

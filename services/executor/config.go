@@ -146,29 +146,40 @@ type meters struct {
 	timeouts metric.Int64Counter
 	cpu      metric.Float64Histogram
 
-	names sync.Map // skein.Function → metric.MeasurementOption: hashing a name costs as much as all else here
+	names sync.Map // skein.Function → *series: hashing a name costs as much as all else here
 	named atomic.Int64
 }
 
 // maxNamed bounds the series that functions make; what is called beyond it counts for "other".
 const maxNamed = 10_000
 
-func (m *meters) of(f skein.Function) metric.MeasurementOption {
-	if name, ok := m.names.Load(f); ok {
-		return name.(metric.MeasurementOption)
+// series are the options of what is recorded of a function.
+type series struct {
+	name   metric.MeasurementOption
+	record []metric.RecordOption
+}
+
+func seriesOf(name string) *series {
+	o := metric.WithAttributeSet(attribute.NewSet(attribute.String("faas.name", name)))
+	return &series{name: o, record: []metric.RecordOption{o}}
+}
+
+func (m *meters) of(f skein.Function) *series {
+	if s, ok := m.names.Load(f); ok {
+		return s.(*series)
 	}
 	if m.named.Add(1) > maxNamed {
 		m.named.Add(-1)
 		return otherFunctions
 	}
-	name, had := m.names.LoadOrStore(f, metric.WithAttributeSet(attribute.NewSet(attribute.String("faas.name", f.String()))))
+	s, had := m.names.LoadOrStore(f, seriesOf(f.String()))
 	if had {
 		m.named.Add(-1)
 	}
-	return name.(metric.MeasurementOption)
+	return s.(*series)
 }
 
-var otherFunctions = metric.WithAttributeSet(attribute.NewSet(attribute.String("faas.name", "other")))
+var otherFunctions = seriesOf("other")
 
 func newMeters(e *Executor) (*meters, error) {
 	meter := otel.Meter("skein.dev/services/executor")
@@ -197,16 +208,16 @@ func newMeters(e *Executor) (*meters, error) {
 
 func (m *meters) ended(ctx context.Context, f skein.Function, r skein.Result) {
 	all := m.of(f)
-	m.cpu.Record(ctx, r.CPU.Seconds(), all)
-	m.duration.Record(ctx, r.Ended.Sub(r.Started).Seconds(), all)
-	m.memory.Record(ctx, r.Memory, all)
+	m.cpu.Record(ctx, r.CPU.Seconds(), all.record...)
+	m.duration.Record(ctx, r.Ended.Sub(r.Started).Seconds(), all.record...)
+	m.memory.Record(ctx, r.Memory, all.record...)
 	if r.Cold {
-		m.cold.Add(ctx, 1, all)
+		m.cold.Add(ctx, 1, all.name)
 	}
 	switch r.State {
 	case skein.Failed:
-		m.errors.Add(ctx, 1, all, metric.WithAttributes(attribute.String("error.type", r.Reason)))
+		m.errors.Add(ctx, 1, all.name, metric.WithAttributes(attribute.String("error.type", r.Reason)))
 	case skein.TimedOut:
-		m.timeouts.Add(ctx, 1, all)
+		m.timeouts.Add(ctx, 1, all.name)
 	}
 }

@@ -123,7 +123,7 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 
 	c := &host.Call{
 		Context: ctx, ID: call.ID, Attempt: call.Attempt, Function: call.Function,
-		Args: append([]string{call.Function.Name}, call.Args...), Env: environ(ctx, call),
+		Args: append([]string{call.Function.Name}, call.Args...), Env: environ,
 		Input: call.Input, Stdin: bytes.NewReader(call.Input), Stdout: log, Stderr: log, Log: log,
 		State: e.state, Chain: chain,
 	}
@@ -145,13 +145,13 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 }
 
 // environ is the guest's environment: who it is, and the trace it belongs to.
-func environ(ctx context.Context, call skein.Call) []string {
-	env := []string{"SKEIN_CALL_ID=" + call.ID.String(), "SKEIN_USER=" + string(call.Function.User), "SKEIN_FUNCTION=" + call.Function.Name}
-	if !trace.SpanContextFromContext(ctx).IsValid() {
+func environ(c *host.Call) []string {
+	env := []string{"SKEIN_CALL_ID=" + c.ID.String(), "SKEIN_USER=" + string(c.Function.User), "SKEIN_FUNCTION=" + c.Function.Name}
+	if !trace.SpanContextFromContext(c).IsValid() {
 		return env
 	}
 	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
+	propagation.TraceContext{}.Inject(c, carrier)
 	if tp := carrier.Get("traceparent"); tp != "" {
 		env = append(env, "TRACEPARENT="+tp)
 	}

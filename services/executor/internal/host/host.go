@@ -40,8 +40,8 @@ type Call struct {
 	// for one fails with EPERM, or finds nothing, and taints the snapshot.
 	Boot bool
 
-	Args           []string // argv; the first is the function's name
-	Env            []string // "NAME=value"
+	Args           []string             // argv; the first is the function's name
+	Env            func(*Call) []string // "NAME=value" each; asked for when the guest does, which few do; nil is none
 	Input          []byte
 	Stdin          io.Reader // must not block; nil is empty
 	Stdout, Stderr io.Writer // nil keeps nothing
@@ -74,6 +74,13 @@ func (c *Call) Say(what string) {
 	}
 	c.noted[what] = true
 	fmt.Fprintf(c.Log, "skein: %s\n", what)
+}
+
+func (c *Call) env() []string {
+	if c.Env == nil {
+		return nil
+	}
+	return c.Env(c)
 }
 
 // outside is asked by rows that show a guest the world outside its instance: EPERM, and the end of the snapshot, for a boot.

@@ -50,7 +50,7 @@ func TestRooms(t *testing.T) {
 			f, _ := skein.NewFunction("ann", guest.name)
 			log := &Log{}
 			c := &Call{
-				Context: ctx, Function: f, Args: []string{guest.name, "two"}, Env: []string{"KEY=value"},
+				Context: ctx, Function: f, Args: []string{guest.name, "two"}, Env: func(*Call) []string { return []string{"KEY=value"} },
 				Input: []byte("hello"), Stdin: strings.NewReader("hello"), Stdout: log, Stderr: log, Log: log,
 				Files: fstest.MapFS{"dir/file": &fstest.MapFile{Data: []byte("content"), Mode: fs.ModePerm}},
 				State: replica.New(replicatest.Client(t), 1<<20), Chain: atOnce(mod),
