@@ -43,6 +43,7 @@ func TestChain(t *testing.T) {
 				d.attach(t, p, n)
 			}
 			d.want(t, "chain", "checks", "")
+			d.want(t, "chain", "checks", "") // in the same instance: handles of the call before mean nothing
 			d.want(t, "chain", "hedge", "")
 			d.want(t, "chain", "deep 32", "32")
 			d.want(t, "chain", "deep 64", "64")

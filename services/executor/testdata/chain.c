@@ -132,6 +132,9 @@ static int checks(void) {
     CHECK(__skein_await_any(three, 1, 20) == -EAGAIN);
     CHECK(__skein_await_any(three, 3, -1) == 1);
     CHECK(__skein_await_any(three, 0, -1) == -EINVAL);
+    int foreign[2] = {nine, 99};
+    CHECK(__skein_await_any(foreign, 2, -1) == -ECHILD);
+    CHECK(__skein_await_call(0x7fffffff) == -ECHILD && __skein_await_call((int)0x80000000) == -ECHILD);
     CHECK(__skein_await_any(three, 1001, -1) == -EINVAL);
     CHECK(__skein_await_any(OUTSIDE, 100, -1) == -EFAULT);
     CHECK(__skein_cancel_call(spin) == 0);
