@@ -93,6 +93,7 @@ func toOutcome(call *skein.Call, r *skein.Result) *callv1.Outcome {
 		CallId: call.ID[:], Attempt: call.Attempt, State: toState[r.State], ExitCode: r.ExitCode, Reason: r.Reason,
 		Message: r.Message, Output: r.Output, Log: r.Log, ColdStart: r.Cold, RunTime: durationpb.New(r.Ended.Sub(r.Started)),
 		MemoryPeakBytes: r.Memory, CpuTime: durationpb.New(r.CPU), Executor: r.Executor,
+		StateReadBytes: r.StateRead, StateWrittenBytes: r.StateWritten, FileReadBytes: r.FileRead, FileWrittenBytes: r.FileWritten,
 	}
 }
 

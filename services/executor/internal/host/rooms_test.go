@@ -155,7 +155,7 @@ func atOnce(mod *machine.Module) *Chain {
 			ended = append(ended, &skein.Result{State: exit.State, ExitCode: exit.Code, Reason: exit.Reason, Message: exit.Message, Output: child.Output})
 			return int32(len(ended)), nil
 		},
-		Wait: func(_ *Call, handles []int32, _ time.Duration) (int, error) {
+		Wait: func(_ *Call, handles []int32, _ time.Duration, _ int64) (int, error) {
 			for _, h := range handles {
 				if _, err := of(h); err != nil {
 					return 0, err
@@ -163,6 +163,7 @@ func atOnce(mod *machine.Module) *Chain {
 			}
 			return 0, nil
 		},
+		Turn:   func(*Call) {},
 		Result: func(_ *Call, handle int32) (*skein.Result, error) { return of(handle) },
 		Cancel: func(_ *Call, handle int32) error {
 			_, err := of(handle)
