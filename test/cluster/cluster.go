@@ -57,12 +57,12 @@ func Processes(t *testing.T, opt Options) *Cluster {
 	for _, p := range []*Process{c.State, c.Fs, c.Upload} {
 		p.Launch()
 	}
-	c.Planner = c.service("planner", planner, "--upload", c.Upload.Addr).Launch()
+	c.Planner = c.service("planner", planner, "--upload", c.Upload.Addr, "--redis-url", "redis://"+c.Redis.Addr).Launch()
 	for range max(opt.Executors, 1) {
 		c.addExecutor().Launch()
 	}
 	for _, p := range c.services() {
-		if !opt.RedisDown || p != c.State {
+		if !opt.RedisDown || p == c.Upload || p == c.Fs {
 			p.AwaitReady()
 		}
 	}
