@@ -290,6 +290,7 @@ func (p *Planner) handOut(commands []Command) {
 		case Store:
 			if p.journal != nil {
 				p.journal.put(c.Call)
+				p.core.Pause(p.journal.full())
 			} else {
 				p.unsaved = append(p.unsaved, c.Call.ID)
 			}
