@@ -55,11 +55,11 @@ func (s *stream) put(c *Command) {
 	case Dispatch:
 		s.calls = append(s.calls, toAssignment(c.Call))
 	case CancelOn:
-		if n := len(s.cancels); n > 0 && s.cancels[n-1].Reason == c.Reason && len(s.cancels[n-1].MoreIds) < cancelBatch {
+		if n := len(s.cancels); n > 0 && s.cancels[n-1].Reason == c.Reason && s.cancels[n-1].Attempt == c.Call.Attempt && len(s.cancels[n-1].MoreIds) < cancelBatch {
 			s.cancels[n-1].MoreIds = append(s.cancels[n-1].MoreIds, c.Call.ID[:])
 			return
 		}
-		s.cancels = append(s.cancels, &plannerv1.Cancel{CallId: c.Call.ID[:], Reason: c.Reason})
+		s.cancels = append(s.cancels, &plannerv1.Cancel{CallId: c.Call.ID[:], Reason: c.Reason, Attempt: c.Call.Attempt})
 	case Drained:
 		s.drained = true
 	case Accepted:
@@ -179,12 +179,6 @@ func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, pl
 		return fault.Invalid.New("BAD_HELLO", "an executor needs a name and at least one slot, not %q and %d", hello.GetExecutorId(), hello.GetSlots())
 	}
 	id := hello.GetExecutorId()
-	// Welcome goes before any call can.
-	if err := in.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Welcome{
-		Welcome: &plannerv1.Welcome{HeartbeatInterval: durationpb.New(p.heartbeatInterval())},
-	}}); err != nil {
-		return err
-	}
 	s := newStream()
 	kept, err := fromRunning(hello.GetRunning())
 	if err != nil {
@@ -192,7 +186,13 @@ func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, pl
 	}
 	ex := Executor{ID: id, Slots: int(hello.GetSlots()), Memory: hello.GetMemoryBytes(), Address: hello.GetAddress()}
 	if err := p.enter(s, ex, kept); err != nil {
-		return err
+		return err // and no welcome, so that it goes on looking for another planner
+	}
+	// Welcome goes before what is in the outbox by now.
+	if err := in.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Welcome{
+		Welcome: &plannerv1.Welcome{HeartbeatInterval: durationpb.New(p.heartbeatInterval())},
+	}}); err != nil {
+		s.drop("welcoming it failed: "+reason(err), err)
 	}
 	p.log.Info("executor attached", "executor", id, "slots", hello.GetSlots())
 

@@ -25,7 +25,7 @@ const (
 // infrastructure tells whether a call failed for a reason that is not its guest's.
 func infrastructure(reason string) bool {
 	switch reason {
-	case "EXECUTOR_LOST", "STORE_DOWN", "STATE_DOWN", "FS_DOWN", "UPLOAD_DOWN", "UNAVAILABLE", "DRAINING":
+	case "EXECUTOR_LOST", "STORE_DOWN", "REDIS_DOWN", "STATE_DOWN", "FS_DOWN", "UPLOAD_DOWN", "UNAVAILABLE", "DRAINING":
 		return true
 	}
 	return false
@@ -183,7 +183,7 @@ func (c *Core) adopt(now time.Time, ex *executor, kept []Kept) {
 	for _, k := range kept {
 		r := c.orphans[k.ID]
 		if r == nil || r.Attempt != k.Attempt || r.Executor != "" && r.Executor != ex.ID {
-			c.emit(CancelOn, ex.ID, &record{Record: Record{Call: skein.Call{ID: k.ID}}}, "CANCELLED")
+			c.emit(CancelOn, ex.ID, &record{Record: Record{Call: skein.Call{ID: k.ID, Attempt: k.Attempt}}}, "CANCELLED")
 			continue
 		}
 		delete(c.orphans, k.ID)

@@ -3949,8 +3949,10 @@ type Cancel struct {
 	CallId []byte                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
 	// CANCELLED or DEADLINE.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// More calls of the same reason.
-	MoreIds       [][]byte `protobuf:"bytes,3,rep,name=more_ids,json=moreIds,proto3" json:"more_ids,omitempty"`
+	// More calls of the same reason and attempt.
+	MoreIds [][]byte `protobuf:"bytes,3,rep,name=more_ids,json=moreIds,proto3" json:"more_ids,omitempty"`
+	// The attempt that is meant; 0 for any.
+	Attempt       int32 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4004,6 +4006,13 @@ func (x *Cancel) GetMoreIds() [][]byte {
 		return x.MoreIds
 	}
 	return nil
+}
+
+func (x *Cancel) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 var File_skein_planner_v1_planner_proto protoreflect.FileDescriptor
@@ -4286,11 +4295,12 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\"C\n" +
 	"\rChildOutcomes\x122\n" +
-	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"T\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"n\n" +
 	"\x06Cancel\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
-	"\bmore_ids\x18\x03 \x03(\fR\amoreIds2\xe5\x13\n" +
+	"\bmore_ids\x18\x03 \x03(\fR\amoreIds\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\x05R\aattempt2\xe5\x13\n" +
 	"\x0ePlannerService\x12\xb7\x01\n" +
 	"\x06Invoke\x12\x1f.skein.planner.v1.InvokeRequest\x1a .skein.planner.v1.InvokeResponse\"j\x92A42\x18application/octet-stream:\x18application/octet-stream\x82\xd3\xe4\x93\x02-:\x05inputb\x06output\"\x1c/v1/invoke/{user}/{function}\x12s\n" +
 	"\n" +
