@@ -298,8 +298,7 @@ func (p *Planner) reject(now time.Time, id skein.CallID, err error, other skein.
 	p.deliver(p.core.Stored(now, id)) // of one that was cancelled meanwhile
 	if w != nil {
 		w.err, w.other = err, other
-		w.accept()
-		close(w.done)
+		w.fail()
 	}
 }
 

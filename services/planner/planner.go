@@ -60,6 +60,12 @@ func (w *waiter) accept() {
 	}
 }
 
+// fail tells all who wait that there will be no end. First done: who waits for the acceptance looks at it then.
+func (w *waiter) fail() {
+	close(w.done)
+	w.accept()
+}
+
 func (w *waiter) isAccepted() bool {
 	if w.accepted == nil {
 		return true
