@@ -1,6 +1,7 @@
 // Package planner decides where a call runs and who gets its result. Executors attach by a standing stream; Invoke gives a
 // call an id, places it on a free slot or in the queue, and waits for its end. core.go keeps the books as a pure machine,
-// queue.go is the fair queue, attach.go the streams, resolve.go knows what a function's name stands for.
+// queue.go is the fair queue, attach.go the streams, resolve.go knows what a function's name stands for, journal.go keeps what must
+// outlive the process, and standby.go sees to it that one of several planners leads.
 package planner
 
 import (
