@@ -25,6 +25,7 @@ type journal struct {
 	ops   []*op
 	taken int   // that are being written
 	size  int64 // what the ends among both take in memory
+	last  int64 // number of the newest change
 	down  error // why nothing can be accepted
 	wake  chan struct{}
 	doubt chan struct{} // Redis says that another leads
@@ -36,6 +37,8 @@ type op struct {
 	rec  Record // as it was then
 	meta []byte
 	sent int
+	// number orders the changes of a term: a command that was given up may be carried out late.
+	number int64
 
 	writing        // of db.write
 	answer  string // set by it, with what follows
@@ -97,10 +100,20 @@ func (j *journal) remove(r *Record) {
 
 func (j *journal) add(o *op) {
 	j.mu.Lock()
+	j.last++
+	o.number = j.last
 	j.ops = append(j.ops, o)
 	j.size += o.size()
 	j.mu.Unlock()
 	signal(j.wake)
+}
+
+// next is a number for a change that does not wait in the queue.
+func (j *journal) next() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.last++
+	return j.last
 }
 
 // size is what an end takes in memory; all else is there anyway.
@@ -237,7 +250,7 @@ func (j *journal) write(ctx context.Context, batch []*op) (done, again []*op, fa
 		case o.err == nil && o.answer == goneCall: // Redis has lost it; the memory has not
 			o.kind = acceptOp
 			again = append(again, o)
-		case o.err == nil && (o.answer == written || strings.HasPrefix(o.answer, otherCall)):
+		case o.err == nil && (o.answer == written || o.answer == lateWrite || strings.HasPrefix(o.answer, otherCall)):
 			done = append(done, o)
 		case o.eval && o.err != nil && strings.HasPrefix(o.err.Error(), "NOSCRIPT"), o.err == nil:
 			again = append(again, o)
@@ -438,7 +451,7 @@ func (p *Planner) removeDead(ctx context.Context, id skein.CallID) error {
 	if err != nil {
 		return err
 	}
-	o := &op{kind: removeOp, rec: *rec, eval: true}
+	o := &op{kind: removeOp, rec: *rec, eval: true, number: j.next()}
 	j.db.write(ctx, j.lease, []*op{o})
 	if err := fenced(o.answer, o.err); err != nil {
 		return err
