@@ -507,7 +507,7 @@ func TestUnsavedEndsAreBounded(t *testing.T) {
 			end(a.GetCallId(), a.GetAttempt())
 		}
 	}
-	if most := unsavedBytes/len(output) + 2; ended < 10 || ended > most {
+	if most := int(DefaultLimits().HistoryBytes)/len(output) + 2; ended < 10 || ended > most {
 		t.Errorf("%d calls ended, at most %d should begin", ended, most)
 	}
 	done := make(chan error, 1)

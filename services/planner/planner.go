@@ -297,7 +297,6 @@ func (p *Planner) handOut(commands []Command) {
 		case Store:
 			if p.journal != nil {
 				p.journal.put(c.Call)
-				p.core.Pause(p.journal.full())
 			} else {
 				p.unsaved = append(p.unsaved, c.Call.ID)
 			}
