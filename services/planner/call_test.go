@@ -129,8 +129,8 @@ func TestListPages(t *testing.T) {
 
 // lone is a planner without a network, for what can't be asked for over it.
 func lone(limits Limits) *Planner {
-	return New(limits, slog.New(slog.DiscardHandler), func(_ context.Context, f skein.Function) (skein.Version, error) {
-		return skein.Version{Function: f, Number: 1}, nil
+	return New(limits, slog.New(slog.DiscardHandler), func(_ context.Context, f skein.Function) (Target, error) {
+		return Target{Version: skein.Version{Function: f, Number: 1}}, nil
 	})
 }
 
@@ -173,7 +173,7 @@ func TestGraph(t *testing.T) {
 		}
 		calls += 1 + skein.MaxChildren
 	}
-	_, _ = p.Cancel(root.ID)
+	_, _ = p.Cancel(t.Context(), root.ID)
 	resp, err := (&server{p: p}).GetCallGraph(t.Context(), &plannerv1.GetCallGraphRequest{CallId: root.ID.String()})
 	drawn, totals := 0, resp.GetRoot().GetTotals()
 	var count func(n *plannerv1.CallNode)
@@ -324,7 +324,7 @@ func TestNoHistory(t *testing.T) {
 	if w.ended.State != skein.Succeeded {
 		t.Errorf("%+v", w.ended)
 	}
-	if _, err := p.Get(rec.ID); fault.From(err).Reason != "NO_CALL" {
+	if _, err := p.Find(t.Context(), rec.ID); fault.From(err).Reason != "NO_CALL" {
 		t.Errorf("it is remembered: %v", err)
 	}
 }

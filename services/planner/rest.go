@@ -148,7 +148,7 @@ func (p *Planner) logsREST(json http.HandlerFunc) func(http.ResponseWriter, *htt
 		if err != nil {
 			return err
 		}
-		rec, err := p.Get(id)
+		rec, err := p.Find(r.Context(), id)
 		if err != nil {
 			return err
 		}

@@ -65,6 +65,7 @@ func (s *server) CreateCall(ctx context.Context, r *plannerv1.CreateCallRequest)
 	if err != nil {
 		return nil, err
 	}
+	q.Async = true
 	rec, err := s.p.Submit(ctx, q)
 	if err != nil {
 		return nil, err
@@ -72,20 +73,20 @@ func (s *server) CreateCall(ctx context.Context, r *plannerv1.CreateCallRequest)
 	return &plannerv1.CreateCallResponse{Call: toCall(rec)}, nil
 }
 
-func (s *server) GetCall(_ context.Context, r *plannerv1.GetCallRequest) (*plannerv1.GetCallResponse, error) {
-	rec, err := s.get(r.GetCallId())
+func (s *server) GetCall(ctx context.Context, r *plannerv1.GetCallRequest) (*plannerv1.GetCallResponse, error) {
+	rec, err := s.get(ctx, r.GetCallId())
 	if err != nil {
 		return nil, err
 	}
 	return &plannerv1.GetCallResponse{Call: toCall(rec)}, nil
 }
 
-func (s *server) get(text string) (*Record, error) {
+func (s *server) get(ctx context.Context, text string) (*Record, error) {
 	id, err := skein.ParseCallID(text)
 	if err != nil {
 		return nil, err
 	}
-	return s.p.Get(id)
+	return s.p.Find(ctx, id)
 }
 
 func (s *server) ListCalls(_ context.Context, r *plannerv1.ListCallsRequest) (*plannerv1.ListCallsResponse, error) {
@@ -143,12 +144,12 @@ func (s *server) WaitCall(ctx context.Context, r *plannerv1.WaitCallRequest) (*p
 	return &plannerv1.WaitCallResponse{Call: toCall(rec), Output: rec.Output}, nil
 }
 
-func (s *server) CancelCall(_ context.Context, r *plannerv1.CancelCallRequest) (*plannerv1.CancelCallResponse, error) {
+func (s *server) CancelCall(ctx context.Context, r *plannerv1.CancelCallRequest) (*plannerv1.CancelCallResponse, error) {
 	id, err := skein.ParseCallID(r.GetCallId())
 	if err != nil {
 		return nil, err
 	}
-	rec, err := s.p.Cancel(id)
+	rec, err := s.p.Cancel(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -198,8 +199,8 @@ func (s *server) GetCallWaits(_ context.Context, r *plannerv1.GetCallWaitsReques
 	return resp, nil
 }
 
-func (s *server) GetCallLogs(_ context.Context, r *plannerv1.GetCallLogsRequest) (*plannerv1.GetCallLogsResponse, error) {
-	rec, err := s.get(r.GetCallId())
+func (s *server) GetCallLogs(ctx context.Context, r *plannerv1.GetCallLogsRequest) (*plannerv1.GetCallLogsResponse, error) {
+	rec, err := s.get(ctx, r.GetCallId())
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +235,7 @@ func (s *server) ListExecutors(_ context.Context, r *plannerv1.ListExecutorsRequ
 }
 
 func (s *server) GetPolicy(context.Context, *plannerv1.GetPolicyRequest) (*plannerv1.GetPolicyResponse, error) {
-	return &plannerv1.GetPolicyResponse{Policy: "bin-pack", QueueLimit: int32(s.p.core.limits.QueueCalls), QueueUsed: int32(s.p.QueueLen())}, nil
+	return &plannerv1.GetPolicyResponse{Policy: "bin-pack", QueueLimit: int32(s.p.limits.QueueCalls), QueueUsed: int32(s.p.QueueLen())}, nil
 }
 
 func pageSize(n int32) (int, error) {
