@@ -26,7 +26,7 @@ func (s Settings) check() error {
 	case s.Timeout < 0 || s.Timeout > skein.MaxTimeout:
 		return fault.Invalid.New("BAD_TIMEOUT", "a timeout of %s is not between 0 and %s", s.Timeout, skein.MaxTimeout)
 	case s.MaxAttempts < 0 || s.MaxAttempts > skein.MaxAttempts:
-		return fault.Invalid.New("BAD_ATTEMPTS", "%d attempts: want 1 to %d, or 0 for the default", s.MaxAttempts, skein.MaxAttempts)
+		return fault.Invalid.New("BAD_MAX_ATTEMPTS", "%d attempts: want 1 to %d, or 0 for the default", s.MaxAttempts, skein.MaxAttempts)
 	case s.ResultAge < 0 || s.ResultAge > skein.MaxResultAge:
 		return fault.Invalid.New("BAD_RESULT_AGE", "a result's age of %s is not between 0 and %s", s.ResultAge, skein.MaxResultAge)
 	}
@@ -36,7 +36,7 @@ func (s Settings) check() error {
 	return nil
 }
 
-// Configure replaces a function's settings. Errors: NotFound NO_FUNCTION, Invalid BAD_TIMEOUT, BAD_ATTEMPTS,
+// Configure replaces a function's settings. Errors: NotFound NO_FUNCTION, Invalid BAD_TIMEOUT, BAD_MAX_ATTEMPTS,
 // BAD_RESULT_AGE, BAD_WEBHOOK.
 func (r *Registry) Configure(ctx context.Context, f skein.Function, s Settings, requestID string) (_ Function, err error) {
 	ctx, end := begin(ctx, "upload configure", &f)
