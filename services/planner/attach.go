@@ -163,7 +163,7 @@ func batches[M proto.Message](all []M) iter.Seq[[]M] {
 }
 
 // heartbeatInterval is a fifth of the silence after which an executor counts as lost.
-func (p *Planner) heartbeatInterval() time.Duration { return p.core.limits.Silence / 5 }
+func (p *Planner) heartbeatInterval() time.Duration { return p.limits.Silence / 5 }
 
 // attach serves an executor's standing stream until it ends; the executor's calls end with it.
 func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, plannerv1.AttachResponse]) error {

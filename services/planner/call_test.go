@@ -129,8 +129,8 @@ func TestListPages(t *testing.T) {
 
 // lone is a planner without a network, for what can't be asked for over it.
 func lone(limits Limits) *Planner {
-	return New(limits, slog.New(slog.DiscardHandler), func(_ context.Context, f skein.Function) (skein.Version, error) {
-		return skein.Version{Function: f, Number: 1}, nil
+	return New(limits, slog.New(slog.DiscardHandler), func(_ context.Context, f skein.Function) (Target, error) {
+		return Target{Version: skein.Version{Function: f, Number: 1}}, nil
 	})
 }
 

@@ -91,10 +91,9 @@ func (p *Planner) Graph(id skein.CallID) (Node, error) {
 
 func (p *Planner) walk(r *record, room *int) Node {
 	*room -= nodeBytes + len(r.Message)
-	n := Node{Totals: r.totals()}
+	n := Node{Totals: r.visible().totals()}
 	if *room >= 0 {
-		copied := r.Record
-		n.Call = &copied
+		n.Call = r.visible()
 	}
 	for _, child := range r.children {
 		c := p.core.calls[child]
@@ -127,14 +126,20 @@ func (p *Planner) Waits(id skein.CallID) (Waits, error) {
 	if r == nil {
 		return Waits{}, noCall(id)
 	}
-	copied := r.Record
-	w := Waits{Call: &copied}
+	w := Waits{Call: r.visible()}
 	switch r.State {
 	case skein.Queued:
-		w.Position, w.Since, w.Until = p.core.queue.position(r), r.Created, r.Deadline
+		w.Since, w.Until = r.Created, r.Deadline
+		if r.queuedAt != nil {
+			w.Position = p.core.queue.position(r)
+		}
 	case skein.Running:
 		w.Since, w.Until = r.Started, r.Deadline
-		waits, ok := p.core.executors[r.Executor].waiting[id]
+		ex := p.core.executors[r.Executor]
+		if ex == nil { // it may come back
+			break
+		}
+		waits, ok := ex.waiting[id]
 		if !ok {
 			break
 		}
@@ -143,8 +148,7 @@ func (p *Planner) Waits(id skein.CallID) (Waits, error) {
 		for _, child := range waits.children[:min(len(waits.children), skein.MaxChildren)] {
 			if c := p.core.calls[child]; c != nil && room > 0 {
 				room -= nodeBytes + len(c.Message)
-				copied := c.Record
-				w.Children = append(w.Children, &copied)
+				w.Children = append(w.Children, c.visible())
 			}
 		}
 	}

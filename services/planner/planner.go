@@ -5,13 +5,9 @@ package planner
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -29,13 +25,15 @@ import (
 // bounded by its executor's slots and what its calls made, a waiter is a closed channel.
 type Planner struct {
 	log      *slog.Logger
-	resolve  func(context.Context, skein.Function) (skein.Version, error)
+	limits   Limits
+	resolve  func(context.Context, skein.Function) (Target, error)
 	now      func() time.Time
 	mu       sync.Mutex
 	core     *Core
 	waiters  map[skein.CallID]*waiter
 	streams  map[string]*stream
-	filled   []*stream // those with something new in their outboxes, whose senders sleep still
+	filled   []*stream      // those with something new in their outboxes, whose senders sleep still
+	unsaved  []skein.CallID // that the core wants in the journal
 	draining bool
 }
 
@@ -46,77 +44,11 @@ type waiter struct {
 }
 
 // New makes a planner; resolve gives a function's current version.
-func New(limits Limits, log *slog.Logger, resolve func(context.Context, skein.Function) (skein.Version, error)) *Planner {
+func New(limits Limits, log *slog.Logger, resolve func(context.Context, skein.Function) (Target, error)) *Planner {
 	return &Planner{
-		log: log, resolve: resolve, now: time.Now, core: NewCore(limits),
+		log: log, limits: limits, resolve: resolve, now: time.Now, core: NewCore(limits),
 		waiters: map[skein.CallID]*waiter{}, streams: map[string]*stream{},
 	}
-}
-
-// Request is a call as a caller asks for it.
-type Request struct {
-	Function  skein.Function
-	Input     []byte
-	Args      []string
-	Timeout   time.Duration // 0 for DefaultTimeout
-	RequestID string
-}
-
-// Limits of a request.
-const (
-	DefaultTimeout = 60 * time.Second
-	MaxTimeout     = 24 * time.Hour
-	maxArgs        = 256
-	maxArgBytes    = 64 << 10
-	maxRequestID   = 128
-)
-
-func (q *Request) check() error {
-	size := 0
-	for _, a := range q.Args {
-		size += len(a)
-		if strings.IndexByte(a, 0) >= 0 {
-			return fault.Invalid.New("BAD_ARGS", "an argument holds a NUL byte")
-		}
-		if !utf8.ValidString(a) { // the message to the executor could not be encoded, and its stream would end
-			return fault.Invalid.New("BAD_ARGS", "an argument is not UTF-8").WithHint("pass bytes as input")
-		}
-	}
-	switch {
-	case len(q.Input) > skein.MaxPayload:
-		return inputTooLarge(int64(len(q.Input)))
-	case len(q.Args) > maxArgs || size > maxArgBytes:
-		return fault.TooLarge.New("TOO_LARGE", "%d arguments of %d bytes in all: at most %d and %d are allowed", len(q.Args), size, maxArgs, maxArgBytes).
-			WithHint("pass the data as input")
-	case len(q.Input)+size > skein.MaxPayload: // both travel in one message, and an executor's stream ends by one too large
-		return fault.TooLarge.New("TOO_LARGE", "the input and the arguments have %d bytes together, at most %d are allowed", len(q.Input)+size, skein.MaxPayload).
-			WithHint("put large data into a file or a state value and pass its name")
-	case len(q.RequestID) > maxRequestID:
-		return fault.Invalid.New("BAD_REQUEST_ID", "the request id has %d bytes, at most %d are allowed", len(q.RequestID), maxRequestID)
-	case q.Timeout < 0 || q.Timeout > MaxTimeout:
-		return fault.Invalid.New("BAD_TIMEOUT", "a timeout of %s is not between 0 and %s", q.Timeout, MaxTimeout)
-	}
-	return nil
-}
-
-func inputTooLarge(size int64) error {
-	return fault.TooLarge.New("TOO_LARGE", "the input has %d bytes or more, at most %d are allowed", size, skein.MaxPayload).
-		WithHint("put large data into a file or a state value and pass its name")
-}
-
-// bodyHash tells whether two requests with one id ask for the same.
-func (q *Request) bodyHash() (sum [32]byte) {
-	if q.RequestID == "" {
-		return sum
-	}
-	h := sha256.New()
-	var n [8]byte
-	for _, a := range append([]string{string(q.Input)}, q.Args...) {
-		binary.LittleEndian.PutUint64(n[:], uint64(len(a)))
-		h.Write(n[:])
-		h.Write([]byte(a))
-	}
-	return [32]byte(h.Sum(nil))
 }
 
 // Invoke runs a call and waits for its end. If ctx ends first the call is cancelled, unless a request id lets another
@@ -151,24 +83,19 @@ func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, erro
 	if err := q.check(); err != nil {
 		return nil, nil, err
 	}
-	version, err := p.resolve(ctx, q.Function)
+	target, err := p.resolve(ctx, q.Function)
 	if err != nil {
 		return nil, nil, err
 	}
-	if q.Timeout == 0 {
-		q.Timeout = DefaultTimeout
-	}
 	now := p.now()
-	call := skein.Call{
-		ID: skein.NewCallID(), Function: q.Function, Version: version, Input: q.Input, Args: q.Args,
-		Deadline: now.Add(q.Timeout), Trace: map[string]string{},
+	call, opts, err := q.call(now, target)
+	if err != nil {
+		return nil, nil, err
 	}
 	otel.GetTextMapPropagator().Inject(ctx, propagation.MapCarrier(call.Trace))
-	traceID := ""
 	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
-		traceID = sc.TraceID().String()
+		opts.TraceID = sc.TraceID().String()
 	}
-	hash := q.bodyHash()
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -178,7 +105,7 @@ func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, erro
 	// The waiter is there before the call is: its end may come within the same event.
 	w := &waiter{done: make(chan struct{})}
 	p.waiters[call.ID] = w
-	id, commands, err := p.core.Submit(now, call, Options{RequestID: q.RequestID, TraceID: traceID, BodyHash: hash})
+	id, commands, err := p.core.Submit(now, call, opts)
 	if err != nil {
 		delete(p.waiters, call.ID)
 		return nil, nil, err
@@ -189,8 +116,7 @@ func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, erro
 	}
 	p.carryOut(commands)
 	if r := p.core.calls[id]; r != nil {
-		copied := r.Record
-		return &copied, w, nil
+		return r.visible(), w, nil
 	}
 	return w.ended, w, nil // it has ended and is forgotten already: the history is that short
 }
@@ -201,10 +127,12 @@ func (p *Planner) waiter(id skein.CallID) *waiter {
 		return w
 	}
 	w := &waiter{done: make(chan struct{})}
-	if r := p.core.calls[id]; r != nil && r.State.Terminal() {
-		copied := r.Record
-		w.ended = &copied
+	switch r := p.core.calls[id]; {
+	case r != nil && r.State.Terminal() && !r.Unsaved:
+		w.ended = r.visible()
 		close(w.done)
+	case r != nil:
+		p.waiters[id] = w
 	}
 	return w
 }
@@ -231,6 +159,15 @@ func (p *Planner) wake() {
 }
 
 func (p *Planner) deliver(commands []Command) {
+	p.handOut(commands)
+	for len(p.unsaved) > 0 {
+		id := p.unsaved[0]
+		p.unsaved = p.unsaved[1:]
+		p.handOut(p.core.Stored(p.now(), id))
+	}
+}
+
+func (p *Planner) handOut(commands []Command) {
 	for i := range commands {
 		switch c := &commands[i]; c.Kind {
 		case Dispatch, CancelOn, Accepted, Refused, ChildEnded, Drained:
@@ -247,6 +184,8 @@ func (p *Planner) deliver(commands []Command) {
 			}
 		case Resolve:
 			go p.lookUp(c.Call.ID, c.Function)
+		case Store:
+			p.unsaved = append(p.unsaved, c.Call.ID)
 		case Ended:
 			if w := p.waiters[c.Call.ID]; w != nil {
 				delete(p.waiters, c.Call.ID)
@@ -259,8 +198,8 @@ func (p *Planner) deliver(commands []Command) {
 
 // lookUp finds the version of a function that a call named. It ends by itself: the resolver's patience is short.
 func (p *Planner) lookUp(root skein.CallID, f skein.Function) {
-	version, err := p.resolve(context.Background(), f)
-	p.apply(func(now time.Time) []Command { return p.core.Resolved(now, root, f, version, err) })
+	target, err := p.resolve(context.Background(), f)
+	p.apply(func(now time.Time) []Command { return p.core.Resolved(now, root, f, target.Version, err) })
 }
 
 func noCall(id skein.CallID) error {
@@ -275,8 +214,7 @@ func (p *Planner) Get(id skein.CallID) (*Record, error) {
 	if r == nil {
 		return nil, noCall(id)
 	}
-	copied := r.Record
-	return &copied, nil
+	return r.visible(), nil
 }
 
 // Wait waits at most d for a call's end and gives its record either way.
@@ -318,8 +256,7 @@ func (p *Planner) List(user skein.User, before uint64, most int) (calls []*Recor
 		if len(calls) == most {
 			return calls, true
 		}
-		copied := r.Record
-		calls = append(calls, &copied)
+		calls = append(calls, r.visible())
 	}
 	return calls, false
 }
@@ -353,7 +290,7 @@ func (p *Planner) Tick(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			p.apply(p.core.Tick)
+			p.apply(func(now time.Time) []Command { return p.core.Tick(now) })
 		}
 	}
 }

@@ -46,10 +46,10 @@ func number(t *testing.T, r *resolver) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Digest != skein.DigestOf([]byte{byte(v.Number)}) || v.Function.Name != "f" {
+	if v.Version.Digest != skein.DigestOf([]byte{byte(v.Version.Number)}) || v.Version.Function.Name != "f" {
 		t.Errorf("%+v", v)
 	}
-	return v.Number
+	return v.Version.Number
 }
 
 // Whoever has the answer to an upload gets that version in the next call: no lease is waited for.
@@ -109,7 +109,7 @@ func TestRefusalsAreNotKept(t *testing.T) {
 		wantFault(t, err, fault.NotFound, "NO_FUNCTION")
 	}
 	u.put("ann/g", 7)
-	if v, err := r.resolve(t.Context(), f); err != nil || v.Number != 7 {
+	if v, err := r.resolve(t.Context(), f); err != nil || v.Version.Number != 7 {
 		t.Errorf("%+v %v", v, err)
 	}
 	u.mu.Lock()

@@ -65,6 +65,7 @@ func (s *server) CreateCall(ctx context.Context, r *plannerv1.CreateCallRequest)
 	if err != nil {
 		return nil, err
 	}
+	q.Async = true
 	rec, err := s.p.Submit(ctx, q)
 	if err != nil {
 		return nil, err
@@ -234,7 +235,7 @@ func (s *server) ListExecutors(_ context.Context, r *plannerv1.ListExecutorsRequ
 }
 
 func (s *server) GetPolicy(context.Context, *plannerv1.GetPolicyRequest) (*plannerv1.GetPolicyResponse, error) {
-	return &plannerv1.GetPolicyResponse{Policy: "bin-pack", QueueLimit: int32(s.p.core.limits.QueueCalls), QueueUsed: int32(s.p.QueueLen())}, nil
+	return &plannerv1.GetPolicyResponse{Policy: "bin-pack", QueueLimit: int32(s.p.limits.QueueCalls), QueueUsed: int32(s.p.QueueLen())}, nil
 }
 
 func pageSize(n int32) (int, error) {
