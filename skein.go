@@ -323,8 +323,8 @@ func CheckWebhook(s string) error {
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Opaque != "":
 		return fmt.Errorf("%w webhook URL %q: want http://HOST/… or https://HOST/…", ErrInvalid, clip(s))
-	case u.User != nil:
-		return fmt.Errorf("%w webhook URL: it holds a password or a user's name", ErrInvalid)
+	case u.User != nil || u.Fragment != "":
+		return fmt.Errorf("%w webhook URL: it holds a user's name, a password or a fragment", ErrInvalid)
 	}
 	for i := 0; i < len(s); i++ {
 		if s[i] <= 0x20 || s[i] == 0x7f {

@@ -98,7 +98,7 @@ func TestWebhook(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{
-		"a", "//a", "ftp://a", "file:///etc/passwd", "http:", "http://", "https:///x", "http:a", "http://u@a", "http://u:p@a", "http://a/ b", "http://a\n", "http://a:b",
+		"a", "//a", "ftp://a", "file:///etc/passwd", "http:", "http://", "https:///x", "http:a", "http://u@a", "http://u:p@a", "http://a/#x", "http://a/ b", "http://a\n", "http://a:b",
 		"javascript:x", "http://a/" + strings.Repeat("x", MaxWebhookLen),
 	} {
 		if err := CheckWebhook(bad); !errors.Is(err, ErrInvalid) {

@@ -311,7 +311,9 @@ func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error 
 			if err != nil {
 				return err
 			}
-			p.core.Log(now, id, callID, l.GetAttempt(), l.GetChunk().GetOffset(), l.GetChunk().GetData())
+			if p.core.Log(now, id, callID, l.GetAttempt(), l.GetChunk().GetOffset(), l.GetChunk().GetData()) {
+				p.notify(callID)
+			}
 		}
 	}
 	return nil

@@ -17,8 +17,9 @@ import (
 
 // Config is the planner's settings.
 type Config struct {
-	Upload string
-	Limits Limits
+	Upload   string
+	Limits   Limits
+	Webhooks Webhooks
 }
 
 // Flags registers the settings.
@@ -31,6 +32,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.Int64Var(&c.Limits.HistoryBytes, "history-bytes", c.Limits.HistoryBytes, "how many bytes of ended calls' records, outputs and logs are kept")
 	fs.DurationVar(&c.Limits.HistoryAge, "history", c.Limits.HistoryAge, "how long ended calls are kept at most")
 	fs.DurationVar(&c.Limits.Silence, "executor-silence", c.Limits.Silence, "after how long without a word an executor is lost")
+	c.Webhooks.Flags(fs)
 }
 
 // Start builds the planner on a server.
@@ -44,6 +46,10 @@ func (c *Config) Start(_ context.Context, s *service.Server) error {
 	}
 	names := newResolver(uploadv1.NewUploadServiceClient(conn))
 	p := New(c.Limits, s.Log(), names.resolve)
+	hooks, err := newHooks(p, c.Webhooks)
+	if err != nil {
+		return err
+	}
 	srv := &server{p: p}
 	plannerv1.RegisterPlannerServiceServer(s, srv)
 	plannerv1.RegisterDispatchServiceServer(s, srv)
@@ -52,8 +58,10 @@ func (c *Config) Start(_ context.Context, s *service.Server) error {
 	}
 	s.Handle("POST /v1/invoke/{user}/{function}", p.invokeREST)
 	s.Handle("GET /v1/calls/{id}/logs", p.logsREST(s.JSON))
+	s.Handle("GET /v1/calls/{id}/events", p.eventsREST(s.JSON))
 	s.Go(names.watch)
 	s.Go(p.Tick)
+	s.Go(hooks.run)
 	s.Drain(p.Drain)
 	stop, err := p.measure()
 	if err != nil {
