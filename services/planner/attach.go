@@ -206,7 +206,7 @@ func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, pl
 		s.drop("sending to it failed: "+reason(err), err)
 	}()
 	<-s.dropped
-	p.leave(id, s.why)
+	p.leave(s, id)
 	p.log.Info("executor detached", "executor", id, "why", s.why)
 	if errors.Is(s.err, io.EOF) {
 		return nil
@@ -220,6 +220,9 @@ func (p *Planner) enter(s *stream, ex Executor, kept []Kept) error {
 	if p.draining {
 		return fault.Unavailable.New("DRAINING", "this planner is shutting down")
 	}
+	if err := p.standing(); err != nil {
+		return err
+	}
 	commands, err := p.core.Attach(p.now(), ex, kept)
 	if err != nil {
 		return err
@@ -229,11 +232,14 @@ func (p *Planner) enter(s *stream, ex Executor, kept []Kept) error {
 	return nil
 }
 
-func (p *Planner) leave(id, why string) {
+func (p *Planner) leave(s *stream, id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.streams[id] != s { // this planner has stepped down, and the executor is another's
+		return
+	}
 	delete(p.streams, id)
-	p.carryOut(p.core.Detach(p.now(), id, why))
+	p.carryOut(p.core.Detach(p.now(), id, s.why))
 }
 
 func (p *Planner) dropAll(why string) {

@@ -173,7 +173,7 @@ func TestGraph(t *testing.T) {
 		}
 		calls += 1 + skein.MaxChildren
 	}
-	_, _ = p.Cancel(root.ID)
+	_, _ = p.Cancel(t.Context(), root.ID)
 	resp, err := (&server{p: p}).GetCallGraph(t.Context(), &plannerv1.GetCallGraphRequest{CallId: root.ID.String()})
 	drawn, totals := 0, resp.GetRoot().GetTotals()
 	var count func(n *plannerv1.CallNode)
@@ -324,7 +324,7 @@ func TestNoHistory(t *testing.T) {
 	if w.ended.State != skein.Succeeded {
 		t.Errorf("%+v", w.ended)
 	}
-	if _, err := p.Get(rec.ID); fault.From(err).Reason != "NO_CALL" {
+	if _, err := p.Find(t.Context(), rec.ID); fault.From(err).Reason != "NO_CALL" {
 		t.Errorf("it is remembered: %v", err)
 	}
 }

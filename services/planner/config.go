@@ -17,15 +17,21 @@ import (
 
 // Config is the planner's settings.
 type Config struct {
-	Upload   string
-	Limits   Limits
-	Webhooks Webhooks
+	Upload       string
+	RedisURL     string
+	RedisTimeout time.Duration
+	Volatile     bool
+	Limits       Limits
+	Webhooks     Webhooks
 }
 
 // Flags registers the settings.
 func (c *Config) Flags(fs *flag.FlagSet) {
 	c.Limits = DefaultLimits()
 	fs.StringVar(&c.Upload, "upload", "127.0.0.1:8081", "`address` of the upload service")
+	fs.StringVar(&c.RedisURL, "redis-url", "redis://127.0.0.1:6379/0", "`URL` of the Redis that keeps the calls: redis[s]://[user:password@]host:port/db; with ?addr=host:port of a cluster, with ?master_name=name of its Sentinels")
+	fs.DurationVar(&c.RedisTimeout, "redis-timeout", time.Second, "how long Redis may take to answer before it counts as down")
+	fs.BoolVar(&c.Volatile, "volatile-journal", false, "accept a Redis without an append-only file, or one that evicts: it may lose calls that were accepted")
 	fs.IntVar(&c.Limits.QueueCalls, "queue", c.Limits.QueueCalls, "how many calls may wait for a slot; one user may hold half")
 	fs.Int64Var(&c.Limits.QueueBytes, "queue-bytes", c.Limits.QueueBytes, "how many bytes of input they may hold together")
 	fs.IntVar(&c.Limits.TreeCalls, "tree-calls", c.Limits.TreeCalls, "how many calls may descend from one call from outside, itself included")
@@ -40,6 +46,14 @@ func (c *Config) Start(_ context.Context, s *service.Server) error {
 	if c.Limits.Silence < 100*time.Millisecond { // Tick is not finer
 		return fmt.Errorf("--executor-silence %s: want 100ms or more", c.Limits.Silence)
 	}
+	if c.RedisTimeout <= 0 {
+		return fmt.Errorf("--redis-timeout %s: want more than 0", c.RedisTimeout)
+	}
+	journal, err := openDB(c.RedisURL, c.RedisTimeout)
+	if err != nil {
+		return fmt.Errorf("--redis-url: %w", err)
+	}
+	s.Close(journal.close)
 	conn, err := s.Dial(c.Upload)
 	if err != nil {
 		return err
@@ -50,18 +64,21 @@ func (c *Config) Start(_ context.Context, s *service.Server) error {
 	if err != nil {
 		return err
 	}
+	p.newCandidate(journal, s.Addr(), c.Volatile)
 	srv := &server{p: p}
-	plannerv1.RegisterPlannerServiceServer(s, srv)
-	plannerv1.RegisterDispatchServiceServer(s, srv)
+	plannerv1.RegisterPlannerServiceServer(guarded{s, p}, srv)
+	plannerv1.RegisterDispatchServiceServer(guarded{s, p}, srv)
 	if err := s.Gateway(plannerv1.RegisterPlannerServiceHandler); err != nil {
 		return err
 	}
-	s.Handle("POST /v1/invoke/{user}/{function}", p.invokeREST)
-	s.Handle("GET /v1/calls/{id}/logs", p.logsREST(s.JSON))
-	s.Handle("GET /v1/calls/{id}/events", p.eventsREST(s.JSON))
+	s.Handle("POST /v1/invoke/{user}/{function}", p.leading(p.invokeREST))
+	s.Handle("GET /v1/calls/{id}/logs", p.leading(p.logsREST(s.JSON)))
+	s.Handle("GET /v1/calls/{id}/events", p.leading(p.eventsREST(s.JSON)))
 	s.Go(names.watch)
 	s.Go(p.Tick)
 	s.Go(hooks.run)
+	s.Go(p.lead)
+	s.Ready(func(context.Context) error { return p.standing() })
 	s.Drain(p.Drain)
 	stop, err := p.measure()
 	if err != nil {

@@ -179,15 +179,6 @@ func toEvent(e Event) *plannerv1.WatchCallResponse {
 	return nil
 }
 
-func toAttempts(all []Attempt) (out []*plannerv1.Attempt) {
-	for _, a := range all {
-		out = append(out, &plannerv1.Attempt{
-			Attempt: a.Number, Executor: a.Executor, Reason: a.Reason, Message: a.Message, StartTime: toTime(a.Started), EndTime: toTime(a.Ended),
-		})
-	}
-	return out
-}
-
 func toDeadLetter(r *Record) *plannerv1.DeadLetter {
 	return &plannerv1.DeadLetter{Call: toCall(r), Input: r.Input, Args: r.Args, Attempts: toAttempts(r.Attempts)}
 }

@@ -5,8 +5,10 @@ package planner
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -33,23 +35,50 @@ type Planner struct {
 	waiters  map[skein.CallID]*waiter
 	streams  map[string]*stream
 	filled   []*stream      // those with something new in their outboxes, whose senders sleep still
-	unsaved  []skein.CallID // that the core wants in the journal
-	watches  watches
+	unsaved  []skein.CallID // what the core wants in a journal that there is not
 	draining bool
+	watches  watches
 	redriven map[skein.CallID]skein.CallID // dead letters, and the calls that they became
+
+	candidate *candidate                  // nil if this planner keeps its calls in memory only
+	journal   *journal                    // while it leads
+	idle      atomic.Pointer[fault.Error] // why it answers nothing
+	drained   chan struct{}               // closed when nobody waits for its calls any more
 }
 
 // waiter is woken when a call ends.
 type waiter struct {
-	done  chan struct{}
-	ended *Record // set before done is closed
+	done     chan struct{}
+	ended    *Record       // set before done is closed, or err is, or other
+	err      error         // why its end will not be known here
+	other    skein.CallID  // the call that had its request id before
+	accepted chan struct{} // closed when the journal has it; nil if it need not
+}
+
+// accept tells those who wait for the acceptance. The caller holds mu.
+func (w *waiter) accept() {
+	if w.accepted != nil && !w.isAccepted() {
+		close(w.accepted)
+	}
+}
+
+func (w *waiter) isAccepted() bool {
+	if w.accepted == nil {
+		return true
+	}
+	select {
+	case <-w.accepted:
+		return true
+	default:
+		return false
+	}
 }
 
 // New makes a planner; resolve gives a function's current version.
 func New(limits Limits, log *slog.Logger, resolve func(context.Context, skein.Function) (Target, error)) *Planner {
 	return &Planner{
 		log: log, limits: limits, resolve: resolve, now: time.Now, core: NewCore(limits),
-		waiters: map[skein.CallID]*waiter{}, streams: map[string]*stream{},
+		waiters: map[skein.CallID]*waiter{}, streams: map[string]*stream{}, drained: make(chan struct{}),
 	}
 }
 
@@ -66,7 +95,7 @@ func (p *Planner) Invoke(ctx context.Context, q Request) (rec *Record, err error
 	}
 	select {
 	case <-w.done:
-		return w.ended, nil
+		return w.ended, w.err
 	case <-ctx.Done():
 		if q.RequestID == "" {
 			p.apply(func(now time.Time) []Command { return p.core.Cancel(now, accepted.ID) })
@@ -99,13 +128,33 @@ func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, erro
 		opts.TraceID = sc.TraceID().String()
 	}
 
+	rec, w, err := p.enroll(now, call, opts)
+	if err != nil || w.accepted == nil {
+		return rec, w, err
+	}
+	return p.awaitAccept(ctx, rec, w, opts)
+}
+
+// enroll gives a call to the core.
+func (p *Planner) enroll(now time.Time, call skein.Call, opts Options) (*Record, *waiter, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.draining {
 		return nil, nil, fault.Unavailable.New("DRAINING", "this planner is shutting down").WithRetry(time.Second)
 	}
+	if err := p.standing(); err != nil {
+		return nil, nil, err
+	}
+	if opts.Durable && p.journal != nil {
+		if err := p.journal.usable(); err != nil && (opts.RequestID == "" || p.core.requests[requestKey{call.Function, opts.RequestID}].IsZero()) {
+			return nil, nil, err
+		}
+	}
 	// The waiter is there before the call is: its end may come within the same event.
 	w := &waiter{done: make(chan struct{})}
+	if opts.Durable && p.journal != nil {
+		w.accepted = make(chan struct{})
+	}
 	p.waiters[call.ID] = w
 	id, commands, err := p.core.Submit(now, call, opts)
 	if err != nil {
@@ -121,6 +170,54 @@ func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, erro
 		return r.visible(), w, nil
 	}
 	return w.ended, w, nil // it has ended and is forgotten already: the history is that short
+}
+
+// awaitAccept waits until a call is in the journal, or is not.
+func (p *Planner) awaitAccept(ctx context.Context, rec *Record, w *waiter, opts Options) (*Record, *waiter, error) {
+	patience := time.NewTimer(acceptTime)
+	defer patience.Stop()
+	select {
+	case <-w.accepted:
+	case <-patience.C:
+		p.abandon(rec.ID)
+		<-w.accepted
+	case <-ctx.Done():
+		return nil, nil, fault.From(ctx.Err())
+	}
+	select {
+	case <-w.done:
+	default:
+		return rec, w, nil
+	}
+	switch {
+	case w.err != nil:
+		return nil, nil, w.err
+	case w.other.IsZero():
+		return w.ended, w, nil
+	}
+	return p.join(ctx, w.other, opts)
+}
+
+// join gives the call that the journal knows of a request id.
+func (p *Planner) join(ctx context.Context, id skein.CallID, opts Options) (*Record, *waiter, error) {
+	rec, err := p.Find(ctx, id)
+	if err != nil {
+		if errors.Is(err, fault.NotFound) { // it expired meanwhile, or is being taken back
+			err = fault.Unavailable.New("REQUEST_ID_BUSY", "the call that had request id %q is being removed", opts.RequestID).WithRetry(time.Second)
+		}
+		return nil, nil, err
+	}
+	if rec.BodyHash != opts.BodyHash {
+		return nil, nil, requestReused(opts.RequestID, rec.Function)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := p.waiter(id)
+	if p.core.calls[id] == nil || rec.State.Terminal() {
+		w = &waiter{done: make(chan struct{}), ended: rec}
+		close(w.done)
+	}
+	return rec, w, nil
 }
 
 // waiter gives the waiter of a known call. The caller holds mu.
@@ -169,6 +266,7 @@ func (p *Planner) deliver(commands []Command) {
 	}
 }
 
+// handOut is deliver but for a journal's part.
 func (p *Planner) handOut(commands []Command) {
 	for i := range commands {
 		if p.watches.count > 0 && commands[i].Call != nil {
@@ -190,7 +288,11 @@ func (p *Planner) handOut(commands []Command) {
 		case Resolve:
 			go p.lookUp(c.Call.ID, c.Function)
 		case Store:
-			p.unsaved = append(p.unsaved, c.Call.ID)
+			if p.journal != nil {
+				p.journal.put(c.Call)
+			} else {
+				p.unsaved = append(p.unsaved, c.Call.ID)
+			}
 		case Ended:
 			if w := p.waiters[c.Call.ID]; w != nil {
 				delete(p.waiters, c.Call.ID)
@@ -208,26 +310,16 @@ func (p *Planner) lookUp(root skein.CallID, f skein.Function) {
 }
 
 func noCall(id skein.CallID) error {
-	return fault.NotFound.New("NO_CALL", "there is no call %s", id).WithHint("records are kept for a day at most, and not over a restart of the planner")
-}
-
-// Get gives a call's record as it is now.
-func (p *Planner) Get(id skein.CallID) (*Record, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	r := p.core.calls[id]
-	if r == nil {
-		return nil, noCall(id)
-	}
-	return r.visible(), nil
+	return fault.NotFound.New("NO_CALL", "there is no call %s", id).
+		WithHint("it may have expired; one without a request_id that was waited for is forgotten when the planner ends")
 }
 
 // Wait waits at most d for a call's end and gives its record either way.
 func (p *Planner) Wait(ctx context.Context, id skein.CallID, d time.Duration) (*Record, error) {
 	p.mu.Lock()
-	if p.core.calls[id] == nil {
+	if r := p.core.calls[id]; r == nil || r.State.Terminal() && !r.whole() {
 		p.mu.Unlock()
-		return nil, noCall(id)
+		return p.Find(ctx, id)
 	}
 	w := p.waiter(id)
 	p.mu.Unlock()
@@ -235,18 +327,21 @@ func (p *Planner) Wait(ctx context.Context, id skein.CallID, d time.Duration) (*
 	defer timer.Stop()
 	select {
 	case <-w.done:
-		return w.ended, nil
+		if w.ended == nil && w.err == nil { // another has its request id
+			return nil, noCall(id)
+		}
+		return w.ended, w.err
 	case <-timer.C:
-		return p.Get(id)
+		return p.Find(ctx, id)
 	case <-ctx.Done():
 		return nil, fault.From(ctx.Err())
 	}
 }
 
 // Cancel asks for a call's end and gives its record.
-func (p *Planner) Cancel(id skein.CallID) (*Record, error) {
+func (p *Planner) Cancel(ctx context.Context, id skein.CallID) (*Record, error) {
 	p.apply(func(now time.Time) []Command { return p.core.Cancel(now, id) })
-	return p.Get(id)
+	return p.Find(ctx, id)
 }
 
 // List gives the newest calls accepted before the one numbered `before` (0 for the newest of all), of one user or of all.
@@ -331,18 +426,17 @@ func (p *Planner) Tick(ctx context.Context) error {
 	}
 }
 
-// Drain refuses new calls and waits until those accepted have ended or ctx does.
+// Drain refuses new calls and waits until those that somebody waits for have ended, and all that ended is in the journal, or
+// until ctx ends. Other calls of the journal go on with whoever leads next.
 func (p *Planner) Drain(ctx context.Context) error {
 	p.mu.Lock()
 	p.draining = true
 	p.mu.Unlock()
-	defer p.dropAll("the planner is shutting down")
+	defer p.retire(ctx)
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
 	for {
-		p.mu.Lock()
-		left := len(p.core.deadlines) + len(p.core.lookups)
-		p.mu.Unlock()
+		left := p.left()
 		if left == 0 {
 			return nil
 		}
@@ -352,6 +446,38 @@ func (p *Planner) Drain(ctx context.Context) error {
 			return fault.Timeout.New("DRAIN", "%d calls had not ended", left)
 		}
 	}
+}
+
+// left is how many calls a drain must wait for.
+func (p *Planner) left() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.journal == nil {
+		return len(p.core.deadlines) + len(p.core.lookups)
+	}
+	n := p.journal.pending()
+	for _, r := range p.core.deadlines {
+		root := r
+		for root.parent != nil {
+			root = root.parent
+		}
+		if !root.Durable || root.Sync {
+			n++
+		}
+	}
+	return n
+}
+
+// retire gives the lease back and ends the streams.
+func (p *Planner) retire(ctx context.Context) {
+	close(p.drained)
+	if p.candidate != nil {
+		select {
+		case <-p.candidate.ended:
+		case <-ctx.Done():
+		}
+	}
+	p.dropAll("the planner is shutting down")
 }
 
 func endSpan(span trace.Span, rec *Record, err error) {

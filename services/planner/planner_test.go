@@ -141,6 +141,7 @@ var functions = []string{"ann/echo", "ann/exit3", "ann/trap", "ann/hang", "ann/d
 
 func start(t *testing.T, change ...func(*Limits)) *rig {
 	t.Helper()
+	url := sharedRedis(t)
 	settle(t)
 	limits := DefaultLimits()
 	for _, c := range change {
@@ -151,8 +152,8 @@ func start(t *testing.T, change ...func(*Limits)) *rig {
 		u.put(f, 1)
 	}
 	u.start(t, "127.0.0.1:0")
-	cfg, base := Config{Upload: u.addr, Limits: limits}, service.DefaultConfig()
-	return serve(t, u, base, cfg)
+	cfg, base := Config{Upload: u.addr, RedisURL: url, RedisTimeout: time.Second, Volatile: true, Limits: limits}, service.DefaultConfig()
+	return serve(t, u, base, cfg).leads()
 }
 
 func serve(t *testing.T, u *uploads, base service.Config, cfg Config) *rig {
@@ -181,6 +182,16 @@ func serve(t *testing.T, u *uploads, base service.Config, cfg Config) *rig {
 		case <-time.After(patience):
 			t.Error("the planner does not stop")
 		}
+	})
+	return r
+}
+
+// leads waits until the planner does.
+func (r *rig) leads() *rig {
+	r.Helper()
+	r.eventually("the planner leads", func() bool {
+		_, err := r.calls.GetPolicy(r.ctx(), &plannerv1.GetPolicyRequest{})
+		return err == nil
 	})
 	return r
 }
@@ -368,7 +379,7 @@ func (e *fakeExecutor) receive() {
 			a := e.held[string(c.Cancel.GetCallId())]
 			e.mu.Unlock()
 			if a != nil && a.GetFunction() != "deaf" {
-				e.end(&callv1.Outcome{CallId: a.GetCallId(), Attempt: 1, State: callv1.CallState_CALL_STATE_CANCELLED, Reason: "CANCELLED"})
+				e.end(&callv1.Outcome{CallId: a.GetCallId(), Attempt: a.GetAttempt(), State: callv1.CallState_CALL_STATE_CANCELLED, Reason: "CANCELLED"})
 			}
 		}
 	}

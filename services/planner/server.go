@@ -154,12 +154,12 @@ func (s *server) WaitCall(ctx context.Context, r *plannerv1.WaitCallRequest) (*p
 	return &plannerv1.WaitCallResponse{Call: toCall(rec), Output: rec.Output}, nil
 }
 
-func (s *server) CancelCall(_ context.Context, r *plannerv1.CancelCallRequest) (*plannerv1.CancelCallResponse, error) {
+func (s *server) CancelCall(ctx context.Context, r *plannerv1.CancelCallRequest) (*plannerv1.CancelCallResponse, error) {
 	id, err := skein.ParseCallID(r.GetCallId())
 	if err != nil {
 		return nil, err
 	}
-	rec, err := s.p.Cancel(id)
+	rec, err := s.p.Cancel(ctx, id)
 	if err != nil {
 		return nil, err
 	}

@@ -95,6 +95,9 @@ func (p *Planner) Watch(ctx context.Context, id skein.CallID, logs bool, from Lo
 	defer tick.Stop()
 	for {
 		r, err := p.Find(ctx, id)
+		if idle := p.standing(); err != nil && idle != nil { // it is another's now, and not found here for that
+			return idle
+		}
 		if err != nil {
 			return err
 		}
