@@ -24,14 +24,17 @@ type Core struct {
 	executors map[string]*executor
 	places    places
 	queue     queue
-	lookups   map[lookup][]pending     // spawns by what they wait for; none is in calls yet
-	orphans   map[skein.CallID]*record // that their executors may still have
+	lookups   map[lookup][]pending                // spawns by what they wait for; none is in calls yet
+	orphans   map[string]map[skein.CallID]*record // that their executors may still have, by those; "" is from before a restart
+	labels    map[string]label                    // of executors that went away a moment ago
+	liveLogs  int64                               // bytes of logs of calls that run
 	policy    Policy
 	clearing  clearing
 	deadlines deadlineHeap
-	listed    *list.List // of *record, all of them in the order of acceptance
-	ended     *list.List // of *record in the order of their ends: the history
-	endedSize int64      // bytes of it
+	listed    *list.List   // of *record, all of them in the order of acceptance
+	ended     *list.List   // of *record in the order of their ends: the history, but for those in aging
+	aging     deadlineHeap // ended calls that are kept for a time of their own, by when it is over
+	endedSize int64        // bytes of both
 	requests  map[requestKey]skein.CallID
 	seq       uint64
 	ticked    time.Time // the last Tick
@@ -46,6 +49,7 @@ type Limits struct {
 	HistoryCalls int           // ended calls that are remembered
 	HistoryBytes int64         // with their outputs and logs
 	HistoryAge   time.Duration // and for how long
+	LogBytes     int64         // of calls that run, together
 	TreeCalls    int           // that may descend from one call from outside, itself included
 	TreeBytes    int64         // inputs of a tree's calls that wait for a slot
 	Silence      time.Duration // an executor that says nothing for so long is lost
@@ -56,7 +60,7 @@ type Limits struct {
 // DefaultLimits suit a planner of 512 MiB.
 func DefaultLimits() Limits {
 	return Limits{
-		QueueCalls: 10_000, QueueBytes: 256 << 20, HistoryCalls: 100_000, HistoryBytes: 64 << 20, HistoryAge: 24 * time.Hour,
+		QueueCalls: 10_000, QueueBytes: 256 << 20, HistoryCalls: 100_000, HistoryBytes: 64 << 20, HistoryAge: 24 * time.Hour, LogBytes: 64 << 20,
 		TreeCalls: skein.MaxTree, TreeBytes: 64 << 20, Silence: 5 * time.Second, Grace: 3 * time.Second, Overdue: 2 * time.Second,
 	}
 }
@@ -116,10 +120,13 @@ type record struct {
 	tree     *tree          // nil for a call from outside that made no call
 	children []skein.CallID // all it made, in their order
 	due      time.Time      // when Tick ends it
-	stores   int            // Store commands that were not answered
+	storing  bool           // a Store was not answered
+	stale    bool           // the journal will have something older than this then
+	saved    bool           // the journal has something of it
+	orphan   bool           // its executor may come back with it
 	held     bool           // its next attempt may not begin yet: until the journal has it, and, if delayed, until RetryAt
 	delayed  bool
-	heapAt   int           // in deadlines; -1 if not there
+	heapAt   int           // in deadlines, or in aging; -1 if in neither
 	queuedAt *list.Element // in the queue; nil if not there
 	listedAt *list.Element // in listed
 }
@@ -196,7 +203,8 @@ const (
 func NewCore(limits Limits) *Core {
 	return &Core{
 		limits: limits, calls: map[skein.CallID]*record{}, executors: map[string]*executor{},
-		places: newPlaces(), queue: newQueue(), lookups: map[lookup][]pending{}, orphans: map[skein.CallID]*record{}, listed: list.New(), ended: list.New(), requests: map[requestKey]skein.CallID{},
+		places: newPlaces(), queue: newQueue(), lookups: map[lookup][]pending{}, orphans: map[string]map[skein.CallID]*record{},
+		labels: map[string]label{}, listed: list.New(), ended: list.New(), requests: map[requestKey]skein.CallID{},
 	}
 }
 
@@ -225,11 +233,18 @@ func (c *Core) Submit(now time.Time, call skein.Call, opts Options) (skein.CallI
 			return id, nil, nil
 		}
 	}
-	if err := c.queue.admits(call, c.limits, !c.places.free.empty()); err != nil {
-		return call.ID, nil, err
-	}
 	r := &record{Record: Record{Call: call, Options: opts}}
 	r.Root = r.ID
+	switch { // an attempt's time begins with the attempt; until then only that to give up counts
+	case !opts.Durable || opts.Sync:
+	case opts.GiveUp.IsZero():
+		r.GiveUp = r.Deadline
+	default:
+		r.Deadline = r.GiveUp
+	}
+	if err := c.queue.admits(call, c.limits, !opts.Durable && c.opens(r)); err != nil {
+		return call.ID, nil, err
+	}
 	if opts.RequestID != "" {
 		c.requests[key] = call.ID
 	}
@@ -244,6 +259,14 @@ func (c *Core) Submit(now time.Time, call skein.Call, opts Options) (skein.CallI
 		c.schedule(now)
 	}
 	return call.ID, c.take(), nil
+}
+
+// opens tells whether a new call would begin at once.
+func (c *Core) opens(r *record) bool {
+	if c.policy == Compact { // others may wait for what this one need not
+		return !c.queue.waits(r.Function.User) && c.place(r) != nil
+	}
+	return c.queue.len() == 0 && !c.places.free.empty()
 }
 
 // enter gives a call that is accepted its places in the books.
@@ -287,6 +310,10 @@ func (c *Core) schedule(now time.Time) {
 	for c.queue.len() > 0 {
 		r := c.queue.next()
 		ex := c.place(r)
+		if ex == nil && !c.places.free.empty() {
+			c.postpone(now, r)
+			continue
+		}
 		if ex == nil {
 			return
 		}
@@ -324,8 +351,21 @@ func (c *Core) vacate(ex *executor, r *record) {
 	c.places.update(ex)
 }
 
-// place picks the executor for a call; nil if no slot is free.
+// place picks the executor for a call; nil if no slot is free for it. An executor that has an earlier attempt still, which it
+// was told to stop, gets no other: it would take what it is told of one for the other.
 func (c *Core) place(r *record) *executor {
+	ex := c.choose(r)
+	if ex == nil || !r.Durable || ex.running[r.ID] == nil {
+		return ex
+	}
+	level := ex.level
+	c.places.move(ex, -1)
+	other := c.place(r)
+	c.places.move(ex, level)
+	return other
+}
+
+func (c *Core) choose(r *record) *executor {
 	var near *executor
 	if r.parent != nil {
 		near = c.executors[r.parent.Executor]
@@ -336,8 +376,7 @@ func (c *Core) place(r *record) *executor {
 	return c.places.pick(r.Version.Digest, near)
 }
 
-// Attach adds an executor.
-// kept is what it still has of an earlier stream.
+// Attach adds an executor; kept is what it still has of an earlier stream.
 func (c *Core) Attach(now time.Time, ex Executor, kept []Kept) ([]Command, error) {
 	if c.executors[ex.ID] != nil {
 		return nil, fault.Exists.New("EXECUTOR_NAME_TAKEN", "an executor named %q is attached already", ex.ID).
@@ -346,6 +385,10 @@ func (c *Core) Attach(now time.Time, ex Executor, kept []Kept) ([]Command, error
 	ex.Attached, ex.LastHeard = now, now
 	e := &executor{
 		Executor: ex, running: map[skein.CallID]*record{}, waiting: map[skein.CallID]waiting{}, users: map[skein.User]int{}, loaded: map[skein.Digest]struct{}{},
+	}
+	if l, ok := c.labels[ex.ID]; ok {
+		e.Cordoned, e.Marked = l.cordoned, l.marked
+		delete(c.labels, ex.ID)
 	}
 	c.executors[ex.ID] = e
 	c.places.seat(e)
@@ -364,11 +407,17 @@ func (c *Core) Detach(now time.Time, id, why string) []Command {
 	delete(c.executors, id)
 	c.places.leave(ex)
 	had := slices.SortedFunc(maps.Values(ex.running), func(a, b *record) int { return cmp.Compare(a.Seq, b.Seq) })
+	if ex.Cordoned || ex.Marked {
+		c.labels[id] = label{ex.Cordoned, ex.Marked, now.Add(labelAge)}
+	}
+	for _, r := range had {
+		if !r.State.Terminal() && !r.Durable { // first, so that nobody is told to stop them
+			c.end(now, r, lost(id, why))
+		}
+	}
 	for _, r := range had {
 		switch {
 		case r.State.Terminal():
-		case !r.Durable:
-			c.end(now, r, lost(id, why))
 		case r.tree == nil:
 			c.orphan(now, r)
 		default:
@@ -419,11 +468,12 @@ func (c *Core) Log(now time.Time, executorID string, id skein.CallID, attempt in
 	}
 	ex.LastHeard = now
 	r := ex.running[id]
-	if r == nil || r.Attempt != attempt || offset < 0 || offset > int64(len(r.Log)) {
+	if r == nil || r.State.Terminal() || r.Attempt != attempt || offset < 0 || offset > int64(len(r.Log)) {
 		return false
 	}
 	data = data[min(int64(len(data)), int64(len(r.Log))-offset):]
-	data = data[:min(len(data), max(0, skein.MaxLog-len(r.Log)))]
+	data = data[:min(int64(len(data)), max(0, skein.MaxLog-int64(len(r.Log))), c.limits.LogBytes-c.liveLogs)]
+	c.liveLogs += int64(len(data))
 	r.Log = append(r.Log, data...)
 	return len(data) > 0
 }
@@ -441,7 +491,7 @@ func (c *Core) Outcome(now time.Time, executorID string, id skein.CallID, attemp
 		return nil
 	}
 	c.vacate(ex, r)
-	if res.Cold {
+	if res.Cold && r.Function.Name != "" { // of a call that was forgotten it is not known what it ran
 		c.places.load(ex, r.Version.Digest)
 	}
 	res.Executor = executorID
@@ -482,6 +532,11 @@ func (c *Core) Tick(now time.Time) []Command {
 			c.commands = append(c.commands, Command{Kind: Drop, Executor: id, Reason: "it was silent for " + quiet.Round(time.Millisecond).String()})
 		}
 	}
+	for id, l := range c.labels {
+		if !now.Before(l.until) {
+			delete(c.labels, id)
+		}
+	}
 	c.forget(now)
 	c.schedule(now)
 	return c.take()
@@ -492,7 +547,7 @@ func (c *Core) expire(now time.Time, r *record) {
 	switch {
 	case r.delayed:
 		c.release(now, r)
-	case c.orphans[r.ID] != nil && now.Before(r.Deadline.Add(c.limits.Overdue)):
+	case r.orphan && (r.State == skein.Running && !r.Sync || now.Before(r.Deadline.Add(c.limits.Overdue))): // an attempt's deadline is for its executor
 		c.lose(now, r, "it did not come back")
 	default:
 		c.stop(now, r, overdue)
@@ -504,7 +559,7 @@ var overdue = skein.Result{State: skein.TimedOut, Reason: "DEADLINE", Message: "
 
 // stop ends a call before its executor does.
 func (c *Core) stop(now time.Time, r *record, res skein.Result) {
-	if r.State == skein.Running {
+	if r.State == skein.Running && !r.orphan {
 		c.emit(CancelOn, r.Executor, r, res.Reason)
 	}
 	if r.State == skein.Queued && res.State == skein.TimedOut && r.Durable && !r.Sync { // it is too old, and not by its own fault
@@ -526,7 +581,8 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 		heap.Remove(&c.deadlines, r.heapAt)
 	}
 	c.unhold(r)
-	delete(c.orphans, r.ID)
+	c.unorphan(r)
+	c.liveLogs -= int64(len(r.Log))
 	if res.Log == nil {
 		res.Log = r.Log // what had come of it
 	}
@@ -561,7 +617,12 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 
 // remember makes an ended call a part of the history.
 func (c *Core) remember(now time.Time, r *record) {
-	c.ended.PushBack(r)
+	if r.ResultAge != 0 {
+		r.due = r.Expires
+		heap.Push(&c.aging, r)
+	} else {
+		c.ended.PushBack(r)
+	}
 	c.endedSize += r.size()
 	c.forget(now)
 }
@@ -569,14 +630,27 @@ func (c *Core) remember(now time.Time, r *record) {
 // size is what a record costs in memory, roughly.
 func (r *record) size() int64 { return int64(len(r.Output)+len(r.Log)+len(r.Message)) + 1024 }
 
-// forget drops the oldest ended calls that are over a limit.
+// forget drops ended calls whose time is over, and the oldest that are over a limit. Those with a time of their own may take half
+// of the room; the others expire in the order of their ends.
 func (c *Core) forget(now time.Time) {
-	for e := c.ended.Front(); e != nil; e = c.ended.Front() {
-		r := e.Value.(*record)
-		if c.ended.Len() <= c.limits.HistoryCalls && c.endedSize <= c.limits.HistoryBytes && now.Before(r.Expires) {
+	for c.ended.Len()+len(c.aging) > 0 {
+		front := c.ended.Front()
+		over := c.ended.Len()+len(c.aging) > c.limits.HistoryCalls || c.endedSize > c.limits.HistoryBytes
+		var r *record
+		switch {
+		case len(c.aging) > 0 && (front == nil || !now.Before(c.aging[0].due) || over && len(c.aging) > c.limits.HistoryCalls/2):
+			r = c.aging[0]
+		default:
+			r = front.Value.(*record)
+		}
+		if !over && now.Before(r.Expires) {
 			return
 		}
-		c.ended.Remove(e)
+		if r.heapAt >= 0 {
+			heap.Remove(&c.aging, r.heapAt)
+		} else {
+			c.ended.Remove(front)
+		}
 		c.endedSize -= r.size()
 		c.erase(r)
 	}
@@ -595,7 +669,7 @@ func (c *Core) emit(kind CommandKind, executor string, r *record, reason string)
 	c.commands = append(c.commands, Command{Kind: kind, Executor: executor, Call: &r.Record, Reason: reason})
 }
 
-// deadlineHeap orders the calls that have not ended by when Tick is to end them.
+// deadlineHeap orders calls by when Tick is to do something about them.
 type deadlineHeap []*record
 
 func (h deadlineHeap) Len() int           { return len(h) }

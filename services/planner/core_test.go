@@ -18,7 +18,7 @@ var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func testLimits() Limits {
 	return Limits{
 		QueueCalls: 8, QueueBytes: 800, HistoryCalls: 6, HistoryBytes: 1 << 20, HistoryAge: time.Hour,
-		TreeCalls: 20, TreeBytes: 300, Silence: 5 * time.Second, Overdue: 2 * time.Second,
+		LogBytes: 3000, TreeCalls: 20, TreeBytes: 300, Silence: 5 * time.Second, Grace: 3 * time.Second, Overdue: 2 * time.Second,
 	}
 }
 
@@ -61,6 +61,10 @@ func (s *story) did(commands []Command) {
 			s.got = append(s.got, fmt.Sprintf("%s: child %s %s", c.Executor, name, c.Call.State))
 		case Resolve:
 			s.got = append(s.got, fmt.Sprintf("resolve %s for %s", c.Function, name))
+		case Store:
+			s.got = append(s.got, fmt.Sprintf("store %s %s", name, c.Call.State))
+		case Drained:
+			s.got = append(s.got, "drained "+c.Executor)
 		}
 	}
 }

@@ -162,7 +162,7 @@ func (p *Planner) waits(r *record) Waits {
 		w.For, w.Since, w.Until = WaitsForJournal, r.Ended, time.Time{}
 	case r.State.Terminal():
 		w.Since, w.Until = time.Time{}, time.Time{}
-	case p.core.orphans[r.ID] != nil:
+	case r.orphan:
 		w.For, w.Until = WaitsForExecutor, r.due
 		if !r.Started.IsZero() {
 			w.Since = r.Started

@@ -159,6 +159,17 @@ func (s *set) empty() bool { return s.first() < 0 }
 // first is the least member, or -1.
 func (s *set) first() int { return s.firstWith(s) }
 
+// all gives the members in their order. The set must not change meanwhile.
+func (s *set) all(yield func(int) bool) {
+	for w, word := range s.words {
+		for ; word != 0; word &= word - 1 {
+			if !yield(w<<6 + bits.TrailingZeros64(word)) {
+				return
+			}
+		}
+	}
+}
+
 // firstOf is the least member that is in both sets, where nil has all; or -1.
 func (s *set) firstOf(a, b *set) int {
 	switch {

@@ -33,7 +33,7 @@ func ParsePolicy(s string) (Policy, error) {
 
 // SetPolicy changes how calls are placed from now on. What runs stays where it is.
 func (c *Core) SetPolicy(now time.Time, p Policy) []Command {
-	c.policy, c.clearing = p, clearing{}
+	c.policy, c.clearing = p, clearing{cursor: c.clearing.cursor}
 	c.places.setPolicy(p)
 	c.schedule(now)
 	return c.take()
@@ -59,6 +59,15 @@ func (c *Core) label(now time.Time, id string, change func(*executor)) ([]Comman
 	c.schedule(now)
 	return c.take(), nil
 }
+
+// label is what an operator said of an executor that went away.
+type label struct {
+	cordoned, marked bool
+	until            time.Time
+}
+
+// labelAge is how long that holds: over a break of its stream, and a restart under its name.
+const labelAge = 10 * time.Minute
 
 func (p *places) setPolicy(policy Policy) {
 	p.policy = policy
@@ -109,31 +118,57 @@ func (p *places) disown(ex *executor) {
 	ex.owner = ""
 }
 
-// clearing is an executor that gets no more calls from outside of its present user, so that it becomes another's. One at a
-// time is enough: each user who waits gets one, and nobody waits for ever.
+// clearing is an executor that gets no more calls of others than those it has, and what is below them, so that it becomes one
+// user's. One at a time is enough: those who wait take turns.
 type clearing struct {
-	ex   *executor
-	user skein.User
+	ex     *executor
+	user   skein.User
+	until  time.Time // another is chosen then: what runs there may run for long
+	cursor int       // the last seat that was chosen
 }
 
-// placeCompact picks an executor that runs calls of this user only, or none at all.
+// clearFor is how long an executor is cleared before another is tried.
+const clearFor = 10 * time.Second
+
+// placeCompact picks an executor that runs calls of this user only, or none at all. What is below a call may always go where
+// that runs: it may wait for it.
 func (c *Core) placeCompact(r *record, near *executor) *executor {
-	user := r.Function.User
-	if near != nil && near.level >= 0 && near.owner == user {
+	if near != nil && near.level >= 0 && near.running[r.Parent] == r.parent {
 		return near
 	}
-	among := c.places.owned[user]
-	if ex := c.clearing.ex; ex != nil && r.Depth == 0 && c.clearing.user != user { // what is below calls there must go on
-		if among != nil && among.has(ex.seat) {
-			among.remove(ex.seat)
-			defer among.add(ex.seat)
+	if ex := c.among(r); ex != nil || r.parent == nil {
+		return ex
+	}
+	served := false // whether some executor that has a call above this one takes calls
+	for p := r.parent; p != nil; p = p.parent {
+		ex := c.executors[p.Executor]
+		if ex == nil || ex.running[p.ID] != p || ex.Draining() {
+			continue
 		}
-		if c.places.empty.has(ex.seat) {
-			c.places.empty.remove(ex.seat)
-			defer c.places.empty.add(ex.seat)
+		if ex.level >= 0 {
+			return ex
+		}
+		served = true
+	}
+	if served {
+		return nil
+	}
+	for _, ex := range c.places.seats { // rare: all above it are on executors that drain
+		if ex != nil && ex.level >= 0 && ex.users[r.Function.User] > 0 {
+			return ex
 		}
 	}
-	for _, s := range []*set{among, &c.places.empty} {
+	return nil
+}
+
+// among picks of the executors that are this user's, else of the empty ones, without the one that is cleared for another.
+func (c *Core) among(r *record) *executor {
+	if ex := c.clearing.ex; ex != nil && ex.level >= 0 && c.clearing.user != r.Function.User && c.clears() {
+		level := ex.level
+		c.places.move(ex, -1)
+		defer c.places.move(ex, level)
+	}
+	for _, s := range []*set{c.places.owned[r.Function.User], &c.places.empty} {
 		if s == nil || c.places.free.firstWith(s) < 0 {
 			continue
 		}
@@ -147,13 +182,19 @@ func (c *Core) placeCompact(r *record, near *executor) *executor {
 	return nil
 }
 
+// clears tells whether the executor that is cleared is there and its user waits for it.
+func (c *Core) clears() bool {
+	ex := c.clearing.ex
+	return ex != nil && c.executors[ex.ID] == ex && !ex.Draining() && c.queue.waits(c.clearing.user)
+}
+
 // scheduleCompact is schedule where one user's call can wait while another's need not.
 func (c *Core) scheduleCompact(now time.Time) {
 	blocked := map[skein.User]bool{}
 	for c.queue.len() > 0 && !c.places.free.empty() {
-		var first, late *record // the first that could not be placed, and one whose deadline has passed
-		var next *record
+		var late, next *record
 		var at *executor
+		homeless := skein.User("") // the first of those who wait and have no executor
 		for r := range c.queue.fronts {
 			user := r.Function.User
 			if blocked[user] {
@@ -168,19 +209,19 @@ func (c *Core) scheduleCompact(now time.Time) {
 				break
 			}
 			blocked[user] = true
-			if first == nil && c.places.owned[user] == nil {
-				first = r
+			if homeless == "" && !c.houses(user) {
+				homeless = user
 			}
 		}
-		if first != nil {
-			c.clear(first.Function.User)
+		if homeless != "" {
+			c.clear(now, homeless)
 		}
 		switch {
 		case late != nil:
 			c.stop(now, late, overdue)
 		case next != nil:
 			if c.clearing.user == next.Function.User {
-				c.clearing = clearing{}
+				c.clearing = clearing{cursor: c.clearing.cursor}
 			}
 			c.dequeue(next)
 			c.queue.pass(next)
@@ -192,16 +233,33 @@ func (c *Core) scheduleCompact(now time.Time) {
 	}
 }
 
-// clear chooses the executor that a user who has none gets: the one with the least to finish.
-func (c *Core) clear(user skein.User) {
-	if ex := c.clearing.ex; ex != nil && c.executors[ex.ID] == ex && !ex.Draining() && c.queue.waits(c.clearing.user) {
-		return
-	}
-	var least *executor
-	for _, ex := range c.places.seats {
-		if ex != nil && !ex.Draining() && (least == nil || len(ex.running) < len(least.running)) {
-			least = ex
+// houses tells whether an executor is a user's and takes calls, now or when it has a free slot.
+func (c *Core) houses(user skein.User) bool {
+	if s := c.places.owned[user]; s != nil {
+		for seat := range s.all {
+			if !c.places.seats[seat].Draining() {
+				return true
+			}
 		}
 	}
-	c.clearing = clearing{least, user}
+	return false
+}
+
+// clear chooses the executor that a user who has none gets: the one with the most free slots, then, each in turn.
+func (c *Core) clear(now time.Time, user skein.User) {
+	if c.clears() && now.Before(c.clearing.until) {
+		return
+	}
+	p, cursor := &c.places, c.clearing.cursor
+	if c.clearing.ex == nil && !p.free.empty() {
+		cursor = p.levels[p.filled.first()].first()
+	} else {
+		for range p.seats {
+			cursor = (cursor + 1) % len(p.seats)
+			if ex := p.seats[cursor]; ex != nil && !ex.Draining() {
+				break
+			}
+		}
+	}
+	c.clearing = clearing{p.seats[cursor], user, now.Add(clearFor), cursor}
 }

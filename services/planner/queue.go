@@ -15,8 +15,14 @@ type queue struct {
 	deepest int     // nothing waits at a greater depth
 	calls   int
 
-	held      int // durable calls that are not in the queue yet
-	heldBytes int64
+	held    tally                // durable calls that are not in the queue yet
+	heldFor map[skein.User]tally // of those, by user
+}
+
+// tally counts calls and the bytes that they hold.
+type tally struct {
+	calls int
+	bytes int64
 }
 
 // turns is one line per user, and the users take turns.
@@ -35,7 +41,7 @@ type line struct {
 }
 
 func newQueue() queue {
-	q := queue{levels: make([]turns, skein.MaxDepth+1)}
+	q := queue{levels: make([]turns, skein.MaxDepth+1), heldFor: map[skein.User]tally{}}
 	for i := range q.levels {
 		q.levels[i] = turns{lines: map[skein.User]*line{}, order: list.New()}
 	}
@@ -56,26 +62,38 @@ func weight(c *skein.Call) int64 {
 	return int64(n)
 }
 
-// admits says whether a call from outside may wait. A user may hold at most half of the queue, so that the others always
+// hold counts a call that is held (n is 1) or is so no more (-1).
+func (q *queue) hold(r *record, n int) {
+	size := int64(n) * weight(&r.Call)
+	q.held = tally{q.held.calls + n, q.held.bytes + size}
+	mine := q.heldFor[r.Function.User]
+	if mine = (tally{mine.calls + n, mine.bytes + size}); mine.calls == 0 {
+		delete(q.heldFor, r.Function.User)
+		return
+	}
+	q.heldFor[r.Function.User] = mine
+}
+
+// admits says whether a call from outside may wait, in the queue or held. A user may hold at most half of the queue, so that the others always
 // find room. What calls make is not counted: it is bounded by the limits of their trees, and refusing it would not help
 // those that wait for it.
-func (q *queue) admits(call skein.Call, l Limits, freeSlot bool) error {
-	if freeSlot && q.calls == 0 {
-		return nil // it will not wait
+func (q *queue) admits(call skein.Call, l Limits, waitsNot bool) error {
+	if waitsNot {
+		return nil
 	}
 	t := &q.levels[0]
-	mine, myBytes := 0, int64(0)
+	mine, myBytes := q.heldFor[call.Function.User].calls, q.heldFor[call.Function.User].bytes
 	if ln := t.lines[call.Function.User]; ln != nil {
-		mine, myBytes = ln.calls.Len(), ln.bytes
+		mine, myBytes = mine+ln.calls.Len(), myBytes+ln.bytes
 	}
 	size := weight(&call)
 	switch {
-	case t.calls+q.held >= l.QueueCalls || mine >= (l.QueueCalls+1)/2:
-		return fault.Exhausted.New("QUEUE_FULL", "%d calls are waiting, %d of them of user %s", t.calls, mine, call.Function.User).
+	case t.calls+q.held.calls >= l.QueueCalls || mine >= (l.QueueCalls+1)/2:
+		return fault.Exhausted.New("QUEUE_FULL", "%d calls are waiting, %d of them of user %s", t.calls+q.held.calls, mine, call.Function.User).
 			WithHint("retry later, call less often, or attach more executors").WithRetry(retryAfter)
-	case t.bytes+q.heldBytes+size > l.QueueBytes || mine > 0 && myBytes+size > l.QueueBytes/2:
+	case t.bytes+q.held.bytes+size > l.QueueBytes || mine > 0 && myBytes+size > l.QueueBytes/2:
 		return fault.Exhausted.New("QUEUE_FULL", "the inputs of the calls that wait take %d bytes, %d of them of user %s; at most %d and half of it are allowed",
-			t.bytes, myBytes, call.Function.User, l.QueueBytes).
+			t.bytes+q.held.bytes, myBytes, call.Function.User, l.QueueBytes).
 			WithHint("retry later, or pass large inputs through state or files").WithRetry(retryAfter)
 	}
 	return nil
@@ -117,8 +135,15 @@ func (q *queue) fronts(yield func(*record) bool) {
 	}
 }
 
-// waits tells whether a call from outside of this user is in the queue.
-func (q *queue) waits(u skein.User) bool { return q.levels[0].lines[u] != nil }
+// waits tells whether a call of this user is in the queue.
+func (q *queue) waits(u skein.User) bool {
+	for depth := range q.deepest + 1 {
+		if q.levels[depth].lines[u] != nil {
+			return true
+		}
+	}
+	return false
+}
 
 // pass gives the turn to the next user, after r was served. A call that leaves the queue in another way costs its user
 // no turn: one whose calls expire one by one would never come to the front.
@@ -146,8 +171,12 @@ func (q *queue) remove(r *record) {
 	}
 }
 
-// position is a waiting call's place, counted from 1, if none came and none left but by being served.
+// position is a waiting call's place, counted from 1, if none came and none left but by being served; 0 for one that is not in
+// the queue.
 func (q *queue) position(r *record) int {
+	if r.queuedAt == nil {
+		return 0
+	}
 	n := 1
 	for depth := int(r.Depth) + 1; depth < len(q.levels); depth++ {
 		n += q.levels[depth].calls
