@@ -35,7 +35,8 @@ type op struct {
 	meta []byte
 	sent int
 
-	answer  string // set by db.write, with what follows
+	writing        // of db.write
+	answer  string // set by it, with what follows
 	err     error
 	refused bool // err is what Redis says
 	eval    bool // Redis must be told the script

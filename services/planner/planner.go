@@ -129,8 +129,13 @@ func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, erro
 	}
 
 	rec, w, err := p.enroll(now, call, opts)
-	if err != nil || w.accepted == nil {
-		return rec, w, err
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case !rec.whole(): // it ended long ago
+		return p.join(ctx, rec.ID, opts)
+	case w.accepted == nil:
+		return rec, w, nil
 	}
 	return p.awaitAccept(ctx, rec, w, opts)
 }
@@ -317,7 +322,7 @@ func noCall(id skein.CallID) error {
 // Wait waits at most d for a call's end and gives its record either way.
 func (p *Planner) Wait(ctx context.Context, id skein.CallID, d time.Duration) (*Record, error) {
 	p.mu.Lock()
-	if r := p.core.calls[id]; r == nil || r.State.Terminal() && !r.whole() {
+	if r := p.core.calls[id]; r == nil || !r.Unsaved && !r.whole() {
 		p.mu.Unlock()
 		return p.Find(ctx, id)
 	}
@@ -338,9 +343,16 @@ func (p *Planner) Wait(ctx context.Context, id skein.CallID, d time.Duration) (*
 	}
 }
 
-// Cancel asks for a call's end and gives its record.
+// Cancel asks for a call's end and gives its record, which shows the end once the journal has it.
 func (p *Planner) Cancel(ctx context.Context, id skein.CallID) (*Record, error) {
-	p.apply(func(now time.Time) []Command { return p.core.Cancel(now, id) })
+	p.mu.Lock()
+	p.carryOut(p.core.Cancel(p.now(), id))
+	r := p.core.calls[id]
+	wait := r != nil && r.Unsaved
+	p.mu.Unlock()
+	if wait {
+		return p.Wait(ctx, id, acceptTime)
+	}
 	return p.Find(ctx, id)
 }
 

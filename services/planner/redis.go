@@ -205,6 +205,9 @@ const (
 	otherCall = "KNOWN" // another call has the request id: its id and body hash follow
 )
 
+// writing is what is under way of an op.
+type writing struct{ parts []*redis.StatusCmd }
+
 // write carries out ops in one round trip. Each gets its answer or its error.
 func (d *db) write(ctx context.Context, lease string, ops []*op) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
@@ -218,6 +221,12 @@ func (d *db) write(ctx context.Context, lease string, ops []*op) {
 	})
 	for i, o := range ops {
 		o.answer, o.err = cmds[i].Text()
+		for _, set := range o.parts { // why the script did not find it
+			if set.Err() != nil && o.err == nil {
+				o.err = set.Err()
+			}
+		}
+		o.parts = nil
 		switch {
 		case redis.HasErrorPrefix(o.err, "NOSCRIPT"): // nothing ran; EVAL makes Redis remember it
 			o.eval = true
@@ -237,7 +246,7 @@ func (o *op) add(ctx context.Context, p redis.Pipeliner, lease string) *redis.Cm
 		if len(b) <= inlinePart {
 			return b, ""
 		}
-		p.Set(ctx, call+":"+kind+":"+epoch, b, partTTL)
+		o.parts = append(o.parts, p.Set(ctx, call+":"+kind+":"+epoch, b, partTTL))
 		return nil, epoch
 	}
 	id := r.ID.String()

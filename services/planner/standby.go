@@ -269,7 +269,7 @@ func (p *Planner) stepDown(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.streams {
-		s.drop("this planner does not lead any more", fault.From(err))
+		s.drop("this planner does not lead any more", detached("this planner does not lead any more"))
 	}
 	for _, w := range p.waiters {
 		w.err = err
