@@ -42,6 +42,7 @@ test-jaeger: .bin/jaeger ## Run the test that reads the spans of a call back fro
 
 .PHONY: bench
 bench: ## Run the benchmarks and rewrite the results in docs/benchmarks.md
+	$(MAKE) .bin/workerd || echo "without workerd, the row beside it is left out"
 	go run ./test/bench -md
 
 .PHONY: check
@@ -64,7 +65,7 @@ generate: .bin/buf .bin/protoc-gen-go .deps/.done ## Generate Go, REST and OpenA
 
 .PHONY: clean
 clean: ## Remove what was built, tools included; data in .skein stays
-	rm -rf bin .bin .deps tools/node_modules
+	rm -rf bin .bin .deps tools/node_modules tools/workerd/node_modules
 
 .PHONY: lint
 lint: .bin/golangci-lint ## Run golangci-lint (its first build takes minutes; not part of check)
@@ -111,6 +112,13 @@ BUF = $(shell sed -n 's/.*"@bufbuild\/buf": "\(.*\)".*/\1/p' tools/package.json)
 	&& tools/node_modules/.bin/buf --version; \
 	then ln -sf ../tools/node_modules/.bin/buf $@; \
 	else rm -f $@; GOWORK=off GOBIN=$(BIN) go install github.com/bufbuild/buf/cmd/buf@v$(BUF); fi
+	touch $@
+
+.bin/workerd: tools/workerd/package.json tools/workerd/package-lock.json
+	mkdir -p .bin
+	npm ci --prefix tools/workerd --no-audit --no-fund --loglevel=error
+	ln -sf ../$$(echo tools/workerd/node_modules/@cloudflare/workerd-*/bin/workerd) $@
+	$@ --version
 	touch $@
 
 .deps/.done: tools/go.mod tools/go.sum tools/protodeps/main.go

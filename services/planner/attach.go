@@ -55,11 +55,11 @@ func (s *stream) put(c *Command) {
 	case Dispatch:
 		s.calls = append(s.calls, toAssignment(c.Call))
 	case CancelOn:
-		if n := len(s.cancels); n > 0 && s.cancels[n-1].Reason == c.Reason && len(s.cancels[n-1].MoreIds) < cancelBatch {
+		if n := len(s.cancels); n > 0 && s.cancels[n-1].Reason == c.Reason && s.cancels[n-1].Attempt == c.Call.Attempt && len(s.cancels[n-1].MoreIds) < cancelBatch {
 			s.cancels[n-1].MoreIds = append(s.cancels[n-1].MoreIds, c.Call.ID[:])
 			return
 		}
-		s.cancels = append(s.cancels, &plannerv1.Cancel{CallId: c.Call.ID[:], Reason: c.Reason})
+		s.cancels = append(s.cancels, &plannerv1.Cancel{CallId: c.Call.ID[:], Reason: c.Reason, Attempt: c.Call.Attempt})
 	case Drained:
 		s.drained = true
 	case Accepted:

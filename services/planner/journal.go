@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"container/heap"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -431,14 +432,22 @@ func noDeadLetter(id skein.CallID) error {
 
 // remove takes an ended call out of the history.
 func (c *Core) remove(id skein.CallID) {
-	for e := c.ended.Front(); e != nil; e = e.Next() {
-		if r := e.Value.(*record); r.ID == id {
-			c.ended.Remove(e)
-			c.endedSize -= r.size()
-			c.erase(r)
-			return
+	r := c.calls[id]
+	if r == nil || !r.State.Terminal() || r.Unsaved {
+		return
+	}
+	if r.heapAt >= 0 {
+		heap.Remove(&c.aging, r.heapAt)
+	} else {
+		for e := c.ended.Front(); e != nil; e = e.Next() {
+			if e.Value.(*record) == r {
+				c.ended.Remove(e)
+				break
+			}
 		}
 	}
+	c.endedSize -= r.size()
+	c.erase(r)
 }
 
 // hook is a webhook that is to be called.

@@ -26,7 +26,7 @@ const (
 // infrastructure tells whether a call failed for a reason that is not its guest's.
 func infrastructure(reason string) bool {
 	switch reason {
-	case "EXECUTOR_LOST", "STORE_DOWN", "STATE_DOWN", "FS_DOWN", "UPLOAD_DOWN", "UNAVAILABLE", "DRAINING":
+	case "EXECUTOR_LOST", "STORE_DOWN", "REDIS_DOWN", "STATE_DOWN", "FS_DOWN", "UPLOAD_DOWN", "UNAVAILABLE", "DRAINING":
 		return true
 	}
 	return false

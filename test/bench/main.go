@@ -34,6 +34,7 @@ type config struct {
 	burst   time.Duration
 	md      bool
 	profile string
+	long    bool
 }
 
 func main() {
@@ -67,6 +68,7 @@ func benchmark(ctx context.Context, args []string) error {
 	flags.IntVar(&cfg.bursts, "bursts", cfg.bursts, "how many pairs of bursts, at least 12 for a figure to be quoted")
 	flags.DurationVar(&cfg.burst, "burst", cfg.burst, "how long a burst takes, at least 250ms for a figure to be quoted")
 	flags.BoolVar(&cfg.md, "md", false, "rewrite the results in docs/benchmarks.md")
+	flags.BoolVar(&cfg.long, "long", false, "trees of calls and growth at their full sizes: minutes more")
 	flags.StringVar(&cfg.profile, "profile", "", "write CPU profiles of the suite's processes to `dir`")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -89,18 +91,39 @@ func benchmark(ctx context.Context, args []string) error {
 	defer w.close()
 	ground := newGround(root)
 	var rows []row
-	for _, b := range benchmarks {
+	for _, b := range append(benchmarks, treeRows(cfg.long)...) {
 		if !cfg.run.MatchString(b.String()) {
 			continue
 		}
 		fmt.Fprintf(w.out, "%-24s ", b)
 		r, err := b.measure(ctx, w)
+		if errors.Is(err, errSkip) {
+			fmt.Fprintln(w.out, err)
+			continue
+		}
 		if err != nil {
 			fmt.Fprintln(w.out)
 			return fmt.Errorf("%s: %w", b, err)
 		}
 		fmt.Fprintln(w.out, r.brief())
 		rows = append(rows, r)
+	}
+	for _, s := range studies {
+		if !cfg.run.MatchString(s.name) {
+			continue
+		}
+		more, err := s.measure(ctx, w, s.name)
+		if errors.Is(err, errSkip) {
+			fmt.Fprintf(w.out, "%-24s %v\n", s.name, err)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		for _, r := range more {
+			fmt.Fprintf(w.out, "%-24s %s\n", r.bench.name, r.brief())
+		}
+		rows = append(rows, more...)
 	}
 	for _, p := range programs {
 		if !cfg.run.MatchString(p.String()) {
@@ -160,6 +183,16 @@ var benchmarks = []bench{
 	{name: "throughput.core.direct", clients: 64, goal: goal{most: 1.35, cpu: true}, sides: direct},
 	{name: "throughput.core.planned", clients: 64, goal: goal{most: 2.4, cpu: true}, sides: planned},
 	{name: "throughput.core.stream", clients: 64, goal: goal{most: 2.4, cpu: true}, sides: streamed},
+	{name: "chain.remote", clients: 1, goal: goal{most: 1.8}, sides: chainRemote},
+	{name: "fanout.1000.remote", goal: goal{most: 0.30}, sides: fanoutRemote},
+	{name: "fanout.1000.workerd", clients: 1, goal: goal{most: 1}, sides: fanoutPeer},
+	{name: "planner.decisions.100", clients: 1, goal: goal{most: 1 / 0.75}, sides: decisions(100)},
+	{name: "planner.decisions.100", clients: 100, goal: goal{most: 1 / 0.75}, sides: decisions(100)},
+	{name: "planner.decisions.1000", clients: 1, goal: goal{most: 1 / 0.75}, sides: decisions(1000)},
+	{name: "planner.decisions.1000", clients: 100, goal: goal{most: 1 / 0.75}, sides: decisions(1000)},
+	{name: "planner.decisions.10000", clients: 1, goal: goal{most: 1 / 0.75}, sides: decisions(10_000)},
+	{name: "planner.decisions.10000", clients: 100, goal: goal{most: 1 / 0.75}, sides: decisions(10_000)},
+	{name: "planner.decisions.growth", clients: 100, goal: goal{most: 1.3}, sides: decisionsGrow},
 }
 
 func (b bench) measure(ctx context.Context, w *world) (row, error) {
@@ -171,11 +204,11 @@ func (b bench) measure(ctx context.Context, w *world) (row, error) {
 	}
 	defer ours.close()
 	defer bare.close()
-	pairs, err := alternate(ctx, ours, bare, w.cfg)
+	rounds, err := alternate(ctx, w.cfg, ours, bare)
 	if err != nil {
 		return row{}, err
 	}
-	return newRow(b, pairs), nil
+	return newRow(b, rounds), nil
 }
 
 // findRoot is the repository's: where go.work is.

@@ -21,8 +21,9 @@ type Cluster struct {
 	Redis                      *Process         // nil in Dev
 	Objects                    *blobtest.Server // nil in Dev
 
-	t   testing.TB
-	opt Options
+	t    testing.TB
+	opt  Options
+	desk string // where executors attach
 }
 
 // Options of Processes.
@@ -31,6 +32,9 @@ type Options struct {
 	RedisDown    bool     // Redis does not run yet: Cluster.Redis.Start brings it up
 	Env          []string // further environment of the five services
 	ExecutorArgs []string
+	PlannerArgs  []string
+	// Front is what executors attach to in the planner's place, if it is set: it gets the planner's address and gives its own.
+	Front func(planner string) (address string)
 }
 
 // Dev starts `skein dev`.
@@ -57,7 +61,11 @@ func Processes(t *testing.T, opt Options) *Cluster {
 	for _, p := range []*Process{c.State, c.Fs, c.Upload} {
 		p.Launch()
 	}
-	c.Planner = c.service("planner", planner, "--upload", c.Upload.Addr).Launch()
+	c.Planner = c.service("planner", planner, append([]string{"--upload", c.Upload.Addr}, opt.PlannerArgs...)...).Launch()
+	c.desk = c.Planner.Addr
+	if opt.Front != nil {
+		c.desk = opt.Front(c.Planner.Addr)
+	}
 	for range max(opt.Executors, 1) {
 		c.addExecutor().Launch()
 	}
@@ -79,7 +87,7 @@ func (c *Cluster) service(name, bin string, args ...string) *Process {
 func (c *Cluster) addExecutor() *Process {
 	name := fmt.Sprintf("executor-%d", len(c.Executors)+1)
 	args := append([]string{
-		"--planner", c.Planner.Addr, "--state", c.State.Addr, "--fs", c.Fs.Addr, "--bucket", c.Objects.URL(), "--name", name,
+		"--planner", c.desk, "--state", c.State.Addr, "--fs", c.Fs.Addr, "--bucket", c.Objects.URL(), "--name", name,
 	}, c.opt.ExecutorArgs...)
 	p := c.service(name, Bin(c.t, "executor"), args...)
 	c.Executors = append(c.Executors, p)

@@ -4050,8 +4050,10 @@ type Cancel struct {
 	CallId []byte                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
 	// CANCELLED or DEADLINE.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// More calls of the same reason.
-	MoreIds       [][]byte `protobuf:"bytes,3,rep,name=more_ids,json=moreIds,proto3" json:"more_ids,omitempty"`
+	// More calls of the same reason and attempt.
+	MoreIds [][]byte `protobuf:"bytes,3,rep,name=more_ids,json=moreIds,proto3" json:"more_ids,omitempty"`
+	// The attempt that is meant; 0 for any.
+	Attempt       int32 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4105,6 +4107,13 @@ func (x *Cancel) GetMoreIds() [][]byte {
 		return x.MoreIds
 	}
 	return nil
+}
+
+func (x *Cancel) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 var File_skein_planner_v1_planner_proto protoreflect.FileDescriptor
@@ -4392,11 +4401,12 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\"C\n" +
 	"\rChildOutcomes\x122\n" +
-	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"T\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"n\n" +
 	"\x06Cancel\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
-	"\bmore_ids\x18\x03 \x03(\fR\amoreIds*\xac\x01\n" +
+	"\bmore_ids\x18\x03 \x03(\fR\amoreIds\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\x05R\aattempt*\xac\x01\n" +
 	"\bWaitsFor\x12\x19\n" +
 	"\x15WAITS_FOR_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11WAITS_FOR_NOTHING\x10\x01\x12\x12\n" +
