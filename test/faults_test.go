@@ -212,10 +212,22 @@ func TestFaultRedisDownAtStart(t *testing.T) {
 	fails(t, 503, "", c, http.MethodGet, "/v1/state/eve/k", nil)
 	fails(t, 503, "", c, http.MethodPut, "/v1/state/eve/k", []byte("v"))
 	upload(t, c, "eve", "hello")
-	want(t, 200, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
+	// Nobody knows which planner leads, and what was accepted before.
+	if status, err := c.Planner.Health(t.Context()); err != nil || status != http.StatusServiceUnavailable {
+		t.Errorf("planner without Redis: health %d, %v", status, err)
+	}
+	eventually(t, 5*time.Second, func() string {
+		if a := request(t, c, http.MethodPost, "/v1/invoke/eve/hello", nil); a.status != 503 || a.problem().Reason != "JOURNAL_DOWN" {
+			return a.String()
+		}
+		return ""
+	})
 
 	c.Redis.Start()
 	c.State.AwaitStatus(200, 20*time.Second)
+	c.Planner.AwaitStatus(200, 20*time.Second)
+	attached(t, c, 1)
+	want(t, 200, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
 	want(t, 200, c, http.MethodPut, "/v1/state/eve/k", []byte("v"))
 	want(t, 200, c, http.MethodGet, "/v1/state/eve/k", nil)
 }

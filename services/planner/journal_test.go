@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -28,6 +29,11 @@ type seat struct {
 
 func sit(t *testing.T, url string, change ...func(*Limits)) *seat {
 	t.Helper()
+	return sitAt(t, "127.0.0.1:1", url, change...)
+}
+
+func sitAt(t *testing.T, listen, url string, change ...func(*Limits)) *seat {
+	t.Helper()
 	limits := DefaultLimits()
 	limits.Grace = 100 * time.Millisecond
 	for _, c := range change {
@@ -41,7 +47,7 @@ func sit(t *testing.T, url string, change ...func(*Limits)) *seat {
 	s := &seat{t: t, db: d, stop: stop, Planner: New(limits, slog.New(slog.DiscardHandler), func(_ context.Context, f skein.Function) (Target, error) {
 		return Target{Version: skein.Version{Function: f, Number: 1}}, nil
 	})}
-	s.newCandidate(d, "127.0.0.1:1", false)
+	s.newCandidate(d, listen, false)
 	s.ended.Go(func() { _ = s.lead(ctx) })
 	s.ended.Go(func() { _ = s.Tick(ctx) })
 	t.Cleanup(s.crash)
@@ -269,7 +275,7 @@ func TestStaleLeader(t *testing.T) {
 	if err := other.client.Del(t.Context(), keys+"lease").Err(); err != nil {
 		t.Fatal(err)
 	}
-	lease, err := other.acquire(t.Context(), "another 10.0.0.1:1")
+	lease, err := other.acquire(t.Context(), "another host 10.0.0.1:1", "")
 	if err != nil || lease == j.lease {
 		t.Fatal(lease, err)
 	}
@@ -303,12 +309,21 @@ func TestStaleLeader(t *testing.T) {
 	if got := s.find(id); got.State != skein.Queued {
 		t.Errorf("%v", got.State)
 	}
+	// A lease that ran out without a successor is taken again: nothing was missed.
+	again, _ := s.leader()
+	if err := other.client.Del(t.Context(), keys+"lease").Err(); err != nil {
+		t.Fatal(err)
+	}
+	s.submit(Request{})
+	if j, err := s.leader(); j != again || err != nil {
+		t.Error("it stepped down", err)
+	}
 }
 
 func TestStandby(t *testing.T) {
 	url := startRedis(t).url()
 	a := sit(t, url).leads()
-	b := sit(t, url)
+	b := sitAt(t, "0.0.0.0:2", url)
 	b.eventually("b stands by", func() bool { return fault.From(b.standing()).Hint == "the leader is 127.0.0.1:1" })
 	id := a.submit(Request{Input: []byte("1")}).ID
 	_, err := b.Submit(t.Context(), Request{Function: skein.Function{User: "ann", Name: "f"}, Async: true})
@@ -330,8 +345,10 @@ func TestStandby(t *testing.T) {
 		t.Errorf("%v %v", got.State, b.Policy())
 	}
 	// After a crash: when the lease has run out.
-	c := sit(t, url)
+	c := sitAt(t, "127.0.0.1:3", url)
 	b.crash()
+	host, _ := os.Hostname()
+	c.eventually("c stands by", func() bool { return fault.From(c.standing()).Hint == "the leader is "+host+":2" })
 	c.leads()
 	if c.find(id).State != skein.Queued {
 		t.Error("the call is lost")

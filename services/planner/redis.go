@@ -22,7 +22,7 @@ import (
 
 // The journal's keys share one hash tag, so that in Redis Cluster they are in one slot and a script may change them together:
 //
-//	skein:{planner}:lease       who leads: EPOCH TOKEN ADDRESS; it expires
+//	skein:{planner}:lease       who leads: EPOCH TOKEN HOST ADDRESS; it expires
 //	skein:{planner}:epoch       of the last leader
 //	skein:{planner}:policy      how calls are placed
 //	skein:{planner}:call:ID     hash m JournalCall, i input, o output, l log, h tries of the webhook; for parts that are large,
@@ -180,9 +180,9 @@ func (d *db) script(ctx context.Context, s *redis.Script, names []string, args .
 
 func newScript(source string) *redis.Script { return redis.NewScript(source) }
 
-// acquire takes the lease if nobody has it, and gives it as it is then.
-func (d *db) acquire(ctx context.Context, token string) (lease string, err error) {
-	return d.script(ctx, acquireScript, []string{keys + "lease", keys + "epoch"}, token, leaseTTL.Milliseconds())
+// acquire takes the lease if nobody has it, or only the dead, and gives it as it is then.
+func (d *db) acquire(ctx context.Context, token, dead string) (lease string, err error) {
+	return d.script(ctx, acquireScript, []string{keys + "lease", keys + "epoch"}, token, leaseTTL.Milliseconds(), dead)
 }
 
 // renew keeps the lease. It is false if another leads, or has led since.

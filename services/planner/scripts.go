@@ -9,10 +9,10 @@ const fence = `
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'LOST' end
 `
 
-// acquireScript. KEYS: lease, epoch. ARGV: token and address, ms.
+// acquireScript. KEYS: lease, epoch. ARGV: token and place, ms, a lease whose holder is known to be dead.
 var acquireScript = newScript(`
 local was = redis.call('GET', KEYS[1])
-if was then return was end
+if was and was ~= ARGV[3] then return was end
 local lease = string.format('%.0f', redis.call('INCR', KEYS[2])) .. ' ' .. ARGV[1]
 redis.call('SET', KEYS[1], lease, 'PX', ARGV[2])
 return lease

@@ -28,7 +28,8 @@ const (
 // candidate is what a planner needs to lead.
 type candidate struct {
 	db       *db
-	token    string // this process and where it is, in the lease
+	token    string // this process, in the lease
+	place    string // where it listens: host and address
 	volatile bool   // a Redis that may lose calls will do
 	ended    chan struct{}
 }
@@ -61,17 +62,17 @@ func (p *Planner) stand(err error) {
 
 // newCandidate makes the planner one of those that may lead. Until it does it answers nothing.
 func (p *Planner) newCandidate(d *db, listen string, volatile bool) {
-	p.candidate = &candidate{db: d, token: skein.NewCallID().String() + " " + advertised(listen), volatile: volatile, ended: make(chan struct{})}
+	host, _ := os.Hostname()
+	p.candidate = &candidate{db: d, token: skein.NewCallID().String(), place: host + " " + listen, volatile: volatile, ended: make(chan struct{})}
 	p.idle.Store(fault.Unavailable.New("STANDBY", "this planner does not know yet whether it leads").WithRetry(time.Second))
 }
 
-// advertised is an address for people: a host's name in place of "all".
-func advertised(listen string) string {
-	host, port, err := net.SplitHostPort(listen)
-	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
-		if name, err := os.Hostname(); err == nil {
-			return net.JoinHostPort(name, port)
-		}
+// address is where the planner at a place is found, for people.
+func address(place string) string {
+	host, listen, _ := strings.Cut(place, " ")
+	at, port, err := net.SplitHostPort(listen)
+	if ip := net.ParseIP(at); err == nil && host != "" && (at == "" || ip != nil && ip.IsUnspecified()) {
+		return net.JoinHostPort(host, port)
 	}
 	return listen
 }
@@ -112,13 +113,22 @@ func (c *candidate) try(ctx context.Context) (lease string, err error) {
 			return "", err
 		}
 	}
-	lease, err = c.db.acquire(ctx, c.token)
+	mine := c.token + " " + c.place
+	lease, err = c.db.acquire(ctx, mine, "")
 	if err != nil {
 		return "", err
 	}
-	if _, token, _ := strings.Cut(lease, " "); token != c.token {
-		_, address, _ := strings.Cut(token, " ")
-		return "", fault.Unavailable.New("STANDBY", "this planner stands by").WithHint("the leader is %s", address).WithRetry(time.Second)
+	_, holder, _ := strings.Cut(lease, " ")
+	token, place, _ := strings.Cut(holder, " ")
+	if token != c.token && place == c.place { // we listen there, so that one is dead
+		if lease, err = c.db.acquire(ctx, mine, lease); err != nil {
+			return "", err
+		}
+		_, holder, _ = strings.Cut(lease, " ")
+		token, place, _ = strings.Cut(holder, " ")
+	}
+	if token != c.token {
+		return "", fault.Unavailable.New("STANDBY", "this planner stands by").WithHint("the leader is %s", address(place)).WithRetry(time.Second)
 	}
 	return lease, nil
 }

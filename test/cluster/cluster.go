@@ -61,7 +61,7 @@ func Processes(t *testing.T, opt Options) *Cluster {
 	for _, p := range []*Process{c.State, c.Fs, c.Upload} {
 		p.Launch()
 	}
-	c.Planner = c.service("planner", planner, append([]string{"--upload", c.Upload.Addr}, opt.PlannerArgs...)...).Launch()
+	c.Planner = c.service("planner", planner, append([]string{"--upload", c.Upload.Addr, "--redis-url", "redis://" + c.Redis.Addr}, opt.PlannerArgs...)...).Launch()
 	c.desk = c.Planner.Addr
 	if opt.Front != nil {
 		c.desk = opt.Front(c.Planner.Addr)
@@ -70,7 +70,7 @@ func Processes(t *testing.T, opt Options) *Cluster {
 		c.addExecutor().Launch()
 	}
 	for _, p := range c.services() {
-		if !opt.RedisDown || p != c.State {
+		if !opt.RedisDown || p == c.Upload || p == c.Fs {
 			p.AwaitReady()
 		}
 	}
