@@ -73,7 +73,7 @@ func (c *Config) Start(_ context.Context, s *service.Server) error {
 	}
 	s.Handle("POST /v1/invoke/{user}/{function}", p.leading(p.invokeREST))
 	s.Handle("GET /v1/calls/{id}/logs", p.leading(p.logsREST(s.JSON)))
-	s.Handle("GET /v1/calls/{id}/events", p.leading(p.eventsREST(s.JSON)))
+	s.Handle("GET /v1/calls/{id}/events", p.leading(p.eventsREST))
 	s.Go(names.watch)
 	s.Go(p.Tick)
 	s.Go(hooks.run)

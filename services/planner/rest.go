@@ -166,42 +166,37 @@ func (p *Planner) logsREST(gateway http.HandlerFunc) func(http.ResponseWriter, *
 // eventTime bounds how long a reader of events may take for one.
 const eventTime = 30 * time.Second
 
-// eventsREST is GET /v1/calls/{id}/events: server-sent events for those who accept them, JSON by the gateway, a line each,
-// for others. Query: logs, log_offset, log_attempt, as WatchCallRequest has them. An event's id says how much of the log was
-// sent, so that a reader goes on behind it; one that has seen the end is answered 204, which stops its tries.
-func (p *Planner) eventsREST(gateway http.HandlerFunc) func(http.ResponseWriter, *http.Request) error {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
-			gateway(w, r)
-			return nil
-		}
-		id, err := skein.ParseCallID(r.PathValue("id"))
-		if err != nil {
-			return err
-		}
-		logs, from, err := parseEvents(r)
-		if err != nil {
-			return err
-		}
-		last := r.Header.Get("Last-Event-ID")
+// eventsREST is GET /v1/calls/{id}/events: server-sent events for those who accept them, a JSON document a line, as the gateway
+// would write them, for others: its errors are no problem documents. Query: logs, log_offset, log_attempt, as WatchCallRequest
+// has them. A server-sent event's id says how much of the log was sent, so that a reader goes on behind it; one that has seen the
+// end is answered 204, which stops its tries.
+func (p *Planner) eventsREST(w http.ResponseWriter, r *http.Request) error {
+	id, err := skein.ParseCallID(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	logs, from, err := parseEvents(r)
+	if err != nil {
+		return err
+	}
+	lines := !strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+	if last := r.Header.Get("Last-Event-ID"); last != "" && !lines {
 		if last == endEvent {
 			w.WriteHeader(http.StatusNoContent)
 			return nil
 		}
-		if last != "" {
-			if from, err = parseEventID(last); err != nil {
-				return err
-			}
-		}
-		out := &events{w: w, conn: http.NewResponseController(w), at: from}
-		defer func() { _ = out.conn.SetWriteDeadline(time.Time{}) }() // other requests follow on the connection
-		err = p.Watch(r.Context(), id, logs, from, out.send)
-		if err == nil || !out.begun {
+		if from, err = parseEventID(last); err != nil {
 			return err
 		}
-		out.fail(err)
-		return nil
 	}
+	out := &events{w: w, conn: http.NewResponseController(w), lines: lines, at: from}
+	defer func() { _ = out.conn.SetWriteDeadline(time.Time{}) }() // other requests follow on the connection
+	err = p.Watch(r.Context(), id, logs, from, out.send)
+	if err == nil || !out.begun {
+		return err
+	}
+	out.fail(err)
+	return nil
 }
 
 // endEvent is the id of a call's last event.
@@ -242,10 +237,11 @@ func parseEventID(s string) (LogPosition, error) {
 	return LogPosition{int32(attempt), int64(offset)}, nil
 }
 
-// events writes server-sent events.
+// events writes events as they come.
 type events struct {
 	w     http.ResponseWriter
 	conn  *http.ResponseController
+	lines bool // of JSON, not server-sent events
 	begun bool
 	at    LogPosition
 }
@@ -258,6 +254,10 @@ func (s *events) send(e Event) error {
 		s.at.Attempt = e.Attempt
 	}
 	switch m := toEvent(e); {
+	case s.lines && m == nil:
+		return nil
+	case s.lines:
+		return s.line("result", m)
 	case e.Call != nil:
 		id := fmt.Sprintf("%d-%d", s.at.Attempt, s.at.Offset)
 		if e.Call.State.Terminal() {
@@ -269,6 +269,14 @@ func (s *events) send(e Event) error {
 		return s.event("log", fmt.Sprintf("%d-%d", s.at.Attempt, s.at.Offset), m.GetLog())
 	}
 	return s.write(": still here\n\n")
+}
+
+func (s *events) line(member string, m proto.Message) error {
+	data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return s.write(fmt.Sprintf("{%q: %s}\n", member, data))
 }
 
 func (s *events) event(name, id string, m proto.Message) error {
@@ -283,7 +291,11 @@ func (s *events) event(name, id string, m proto.Message) error {
 func (s *events) fail(err error) {
 	e := fault.From(err)
 	data, err := json.Marshal(map[string]string{"reason": e.Reason, "detail": e.Message, "hint": e.Hint})
-	if err == nil {
+	switch {
+	case err != nil:
+	case s.lines:
+		_ = s.write(fmt.Sprintf("{%q: %s}\n", "error", data))
+	default:
 		_ = s.write(fmt.Sprintf("event: error\ndata: %s\n\n", data))
 	}
 }
@@ -293,11 +305,14 @@ func (s *events) write(text string) error {
 	if !s.begun {
 		s.begun = true
 		h := s.w.Header()
-		h.Set("Content-Type", "text/event-stream")
+		h.Set("Content-Type", "application/x-ndjson")
+		if !s.lines {
+			h.Set("Content-Type", "text/event-stream")
+			text = "retry: 2000\n\n" + text
+		}
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Accel-Buffering", "no")
 		h.Set("X-Content-Type-Options", "nosniff")
-		text = "retry: 2000\n\n" + text
 	}
 	_ = s.conn.SetWriteDeadline(time.Now().Add(eventTime))
 	if _, err := io.WriteString(s.w, text); err != nil {

@@ -205,6 +205,7 @@ func TestServerSentEvents(t *testing.T) {
 	sse := []string{"Accept", "text/event-stream"}
 	r.do("GET", "/v1/calls/nonsense/events", nil, sse...).wantProblem(t, 400, "BAD_NAME")
 	r.do("GET", "/v1/calls/"+skein.NewCallID().String()+"/events", nil, sse...).wantProblem(t, 404, "NO_CALL")
+	r.do("GET", path+"?log_offset=-1", nil).wantProblem(t, 400, "BAD_OFFSET")
 	r.do("GET", path+"?logs=perhaps", nil, sse...).wantProblem(t, 400, "BAD_QUERY")
 	r.do("GET", path+"?log_offset=-1", nil, sse...).wantProblem(t, 400, "BAD_OFFSET")
 	r.do("GET", path+"?log_attempt=99999999999", nil, sse...).wantProblem(t, 400, "BAD_OFFSET")
