@@ -9,8 +9,8 @@ import (
 	"skein.dev/platform/fault"
 )
 
-// redrivenKept bounds how many dead letters' successors are remembered.
-const redrivenKept = 10_000
+// redrivenSeen bounds how many calls are looked at for a dead letter's successor.
+const redrivenSeen = 10_000
 
 // Redrive accepts a new call with a dead letter's input, of the function's current version, and removes the dead letter. Asked
 // for again it gives the same call: the request id is made of the dead letter's. The call has the dead letter's options where
@@ -18,10 +18,7 @@ const redrivenKept = 10_000
 func (p *Planner) Redrive(ctx context.Context, id skein.CallID) (*Record, error) {
 	letter, err := p.deadLetter(ctx, id)
 	if errors.Is(err, fault.NotFound) {
-		p.mu.Lock()
-		next, ok := p.redriven[id]
-		p.mu.Unlock()
-		if ok {
+		if next := p.successor(id); !next.IsZero() {
 			return p.Find(ctx, next)
 		}
 	}
@@ -40,14 +37,22 @@ func (p *Planner) Redrive(ctx context.Context, id skein.CallID) (*Record, error)
 	if err != nil {
 		return nil, err
 	}
-	p.mu.Lock()
-	if p.redriven == nil || len(p.redriven) >= redrivenKept {
-		p.redriven = map[skein.CallID]skein.CallID{}
-	}
-	p.redriven[id] = rec.ID
-	p.mu.Unlock()
 	if err := p.removeDead(ctx, id); err != nil && !errors.Is(err, fault.NotFound) { // another who asked for the same may have been faster
 		return nil, err
 	}
 	return rec, nil
+}
+
+// successor finds the call that a dead letter became, if that was not long ago.
+func (p *Planner) successor(id skein.CallID) skein.CallID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := 0
+	for e := p.core.listed.Back(); e != nil && seen < redrivenSeen; e = e.Prev() {
+		if r := e.Value.(*record); r.RedriveOf == id {
+			return r.ID
+		}
+		seen++
+	}
+	return skein.CallID{}
 }

@@ -38,7 +38,6 @@ type Planner struct {
 	unsaved  []skein.CallID // what the core wants in a journal that there is not
 	draining bool
 	watches  watches
-	redriven map[skein.CallID]skein.CallID // dead letters, and the calls that they became
 
 	candidate *candidate                  // nil if this planner keeps its calls in memory only
 	journal   *journal                    // while it leads

@@ -2,6 +2,7 @@ package planner
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -242,5 +244,99 @@ func TestHookHosts(t *testing.T) {
 	h.tidy()
 	if len(h.hosts) != 0 {
 		t.Errorf("%v are remembered", h.hosts)
+	}
+}
+
+// A webhook that failed is called again, by whoever leads then, until it is heard; then it is forgotten.
+func TestHooksAreDelivered(t *testing.T) {
+	url := startRedis(t).url()
+	heard := make(chan string, 100)
+	var failing atomic.Bool
+	failing.Store(true)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if failing.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		heard <- r.Header.Get("Webhook-Id")
+	}))
+	defer receiver.Close()
+	calling := func(s *seat) *hooks {
+		h, err := newHooks(s.Planner, Webhooks{Allow: "127.0.0.1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.pauses = []time.Duration{time.Millisecond, time.Millisecond, time.Millisecond}
+		return h
+	}
+	s := sit(t, url).leads()
+	x := s.attach("x", 10)
+	var ids []string
+	for range 3 {
+		ids = append(ids, s.submit(Request{Webhook: receiver.URL}).ID.String())
+	}
+	s.eventually("all have ended", func() bool {
+		s.answer("x", x)
+		for _, id := range ids {
+			id, _ := skein.ParseCallID(id)
+			if !s.find(id).State.Terminal() {
+				return false
+			}
+		}
+		return true
+	})
+	h := calling(s)
+	due, err := s.dueHooks(t.Context(), time.Now(), 10)
+	if err != nil || len(due) != len(ids) {
+		t.Fatalf("%v %v", due, err)
+	}
+	for _, k := range due {
+		if !h.claim(t.Context(), k) {
+			t.Fatal("not claimed")
+		}
+		if again, err := s.dueHooks(t.Context(), time.Now(), 10); err != nil || slices.Contains(again, k) {
+			t.Errorf("one that is being called is due: %v, %v", again, err)
+		}
+		h.settle(t.Context(), k, h.call(t.Context(), k))
+	}
+	s.crash()
+
+	s = sit(t, url).leads()
+	failing.Store(false)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	h = calling(s)
+	go func() { done <- h.run(ctx) }()
+	var got []string
+	for range ids {
+		select {
+		case id := <-heard:
+			got = append(got, id)
+		case <-time.After(patience):
+			t.Fatalf("only %v were heard of %v", got, ids)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(ids)
+	if !slices.Equal(got, ids) {
+		t.Errorf("%v, want %v", got, ids)
+	}
+	s.eventually("none is left", func() bool {
+		left, err := s.dueHooks(t.Context(), time.Now().Add(24*time.Hour), 10)
+		return err == nil && len(left) == 0
+	})
+
+	// One that nobody ever hears is given up.
+	failing.Store(true)
+	s.attach("y", 1)
+	lost := s.submit(Request{Webhook: receiver.URL})
+	s.apply(func(now time.Time) []Command { return s.core.Cancel(now, lost.ID) })
+	s.eventually("it is given up", func() bool {
+		left, err := s.dueHooks(t.Context(), time.Now().Add(24*time.Hour), 10)
+		return err == nil && len(left) == 0 && s.find(lost.ID).State.Terminal()
+	})
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
