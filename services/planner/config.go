@@ -65,7 +65,7 @@ func (c *Config) Start(_ context.Context, s *service.Server) error {
 		return err
 	}
 	p.newCandidate(journal, s.Addr(), c.Volatile)
-	srv := &server{p: p}
+	srv := &server{p: p, patience: eventTime}
 	plannerv1.RegisterPlannerServiceServer(guarded{s, p}, srv)
 	plannerv1.RegisterDispatchServiceServer(guarded{s, p}, srv)
 	if err := s.Gateway(plannerv1.RegisterPlannerServiceHandler); err != nil {

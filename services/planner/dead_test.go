@@ -93,3 +93,51 @@ func TestRedriveAsConfigured(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What a durable call waits for, from its acceptance to its end.
+func TestWaitsFor(t *testing.T) {
+	s := sit(t, startRedis(t).url(), func(l *Limits) { l.Grace = time.Hour }).leads()
+	id := s.submit(Request{RetryFailures: true, MaxAttempts: 3}).ID
+	waits := func(want WaitsFor) Waits {
+		t.Helper()
+		var w Waits
+		s.eventually("it waits for what it should", func() bool {
+			var err error
+			if w, err = s.Waits(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+			return w.For == want
+		})
+		return w
+	}
+	if w := waits(WaitsForSlot); w.Position != 1 || w.Since.IsZero() || !w.Until.After(w.Since) {
+		t.Errorf("%+v", w)
+	}
+	x := s.attach("x", 1)
+	waits(WaitsForNothing)
+	s.apply(func(now time.Time) []Command {
+		return s.core.Outcome(now, "x", id, 1, skein.Result{State: skein.Failed, Reason: "GUEST_TRAP", Message: "unreachable"})
+	})
+	if w, err := s.Waits(t.Context(), id); err != nil || w.For != WaitsForJournal && w.For != WaitsForRetry && w.For != WaitsForNothing {
+		t.Errorf("%+v %v", w, err)
+	}
+	w := waits(WaitsForNothing) // the second attempt runs
+	s.eventually("it runs", func() bool { return s.find(id).State == skein.Running })
+	if r := s.find(id); len(r.Attempts) != 1 || r.Attempts[0].Reason != "GUEST_TRAP" || w.Call.Attempt != 2 {
+		t.Errorf("%+v", r)
+	}
+	x.drop("its cable was cut", nil)
+	s.leave(x, "x")
+	if w := waits(WaitsForExecutor); w.Call.Executor != "x" || time.Until(w.Until) < 30*time.Minute {
+		t.Errorf("%+v", w)
+	}
+	_, _ = s.Cancel(t.Context(), id)
+	if w := waits(WaitsForNothing); w.Call.State != skein.Cancelled {
+		s.eventually("it has ended", func() bool { return s.find(id).State == skein.Cancelled })
+	}
+	if w, err := s.Waits(t.Context(), id); err != nil || !w.Until.IsZero() || !w.Since.IsZero() {
+		t.Errorf("%+v %v", w, err)
+	}
+	_, err := s.Waits(t.Context(), skein.NewCallID())
+	wantFault(t, err, fault.NotFound, "NO_CALL")
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,7 +21,8 @@ import (
 type server struct {
 	plannerv1.UnimplementedPlannerServiceServer
 	plannerv1.UnimplementedDispatchServiceServer
-	p *Planner
+	p        *Planner
+	patience time.Duration // with who reads events
 }
 
 func (s *server) Attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, plannerv1.AttachResponse]) error {
@@ -278,12 +280,25 @@ func (s *server) WatchCall(r *plannerv1.WatchCallRequest, out grpc.ServerStreami
 	if err != nil {
 		return err
 	}
-	return s.p.Watch(out.Context(), id, r.GetLogs(), LogPosition{r.GetLogAttempt(), r.GetLogOffset()}, func(e Event) error {
-		if m := toEvent(e); m != nil {
+	// Send waits for a reader as long as that likes. Only the end of this method ends it, so it is called from elsewhere.
+	slow, done := make(chan struct{}), make(chan error, 1)
+	giveUp := sync.OnceFunc(func() { close(slow) })
+	go func() {
+		done <- s.p.Watch(out.Context(), id, r.GetLogs(), LogPosition{r.GetLogAttempt(), r.GetLogOffset()}, func(e Event) error {
+			m := toEvent(e)
+			if m == nil {
+				return nil
+			}
+			defer time.AfterFunc(s.patience, giveUp).Stop()
 			return out.Send(m)
-		}
-		return nil
-	})
+		})
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-slow:
+		return fault.Exhausted.New("SLOW_READER", "an event was not read in %s", s.patience).WithHint("watch again from the byte of the log that came last")
+	}
 }
 
 func (s *server) ListDeadLetters(ctx context.Context, r *plannerv1.ListDeadLettersRequest) (*plannerv1.ListDeadLettersResponse, error) {

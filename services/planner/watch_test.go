@@ -7,10 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"skein.dev"
 	"skein.dev/platform/fault"
@@ -290,5 +294,47 @@ func TestWatchEndsWithItsCaller(t *testing.T) {
 	err = p.Watch(ctx, rec.ID, false, LogPosition{}, func(Event) error { cancel(); return nil })
 	if !errors.Is(err, fault.Cancelled) || p.watches.count != 0 {
 		t.Errorf("%v, %d left", err, p.watches.count)
+	}
+}
+
+// Who does not read is cut off: a watcher that waits for ever would be one of those that are bounded.
+func TestSlowWatcher(t *testing.T) {
+	p, rec := ended(t, nil)
+	p.core.calls[rec.ID].Log = make([]byte, skein.MaxLog)
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := grpc.NewServer()
+	plannerv1.RegisterPlannerServiceServer(g, &server{p: p, patience: 20 * time.Millisecond})
+	go func() { _ = g.Serve(lis) }()
+	defer g.Stop()
+	conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithInitialWindowSize(64<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	in, err := plannerv1.NewPlannerServiceClient(conn).WatchCall(t.Context(), &plannerv1.WatchCallRequest{CallId: rec.ID.String(), Logs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	watching := func() int {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.watches.count
+	}
+	if _, err := in.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); watching() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is still watched")
+		}
+	}
+	for err == nil {
+		_, err = in.Recv()
+	}
+	if !strings.Contains(err.Error(), "was not read in") {
+		t.Errorf("%v", err)
 	}
 }
