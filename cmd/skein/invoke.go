@@ -62,13 +62,8 @@ again if an executor is lost, and its result is kept. skein wait, skein logs -f 
 			if err != nil {
 				return err
 			}
-			for _, name := range asyncFlags {
-				if !in.async && cmd.Flags().Changed(name) {
-					return usagef("--%s is for calls that nobody waits for: add --async", name)
-				}
-			}
-			if cmd.Flags().Changed("timeout") && in.timeout <= 0 {
-				return usagef("--timeout %s: want a duration of more than 0, such as 500ms, 30s or 2m", in.timeout)
+			if err := in.check(cmd); err != nil {
+				return err
 			}
 			if in.async {
 				if in.retries, err = maxAttempts(cmd, in.retries); err != nil {
@@ -85,6 +80,23 @@ again if an executor is lost, and its result is kept. skein wait, skein logs -f 
 		}
 		return nil
 	}
+	in.flags(cmd)
+	return cmd
+}
+
+func (in *invocation) check(cmd *cobra.Command) error {
+	for _, name := range asyncFlags {
+		if !in.async && cmd.Flags().Changed(name) {
+			return usagef("--%s is for calls that nobody waits for: add --async", name)
+		}
+	}
+	if cmd.Flags().Changed("timeout") && in.timeout <= 0 {
+		return usagef("--timeout %s: want a duration of more than 0, such as 500ms, 30s or 2m", in.timeout)
+	}
+	return nil
+}
+
+func (in *invocation) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&in.input, "input", "", "the input as a `text`, or @FILE")
 	f.StringVarP(&in.file, "file", "f", "", "`file` that holds the input; - for stdin")
@@ -97,7 +109,6 @@ again if an executor is lost, and its result is kept. skein wait, skein logs -f 
 	f.DurationVar(&in.maxAge, "max-age", 0, "how long after its acceptance the last attempt may begin (default 6h)")
 	f.DurationVar(&in.resultAge, "result-age", 0, "how long the result is kept (default the function's)")
 	f.StringVar(&in.webhook, "webhook", "", "`URL` that hears of the end (default the function's)")
-	return cmd
 }
 
 func (a *app) input(cmd *cobra.Command, in *invocation) ([]byte, error) {
