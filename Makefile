@@ -36,6 +36,10 @@ test: .bin/minio ## Run every test under the race detector, against a real Redis
 test-s3: .bin/versitygw ## Run the tests of object storage against versitygw, another S3
 	cd platform && SKEIN_REQUIRE_TOOLS=1 SKEIN_TEST_S3=versitygw go test -race -timeout 10m -count=1 ./blob/...
 
+.PHONY: chaos
+chaos: ## Kill executors, the planner and Redis at random under load for five minutes; what was acknowledged must end well
+	cd test && go test -timeout 30m -count=1 -v -run TestChaos . -chaos 5m
+
 .PHONY: test-jaeger
 test-jaeger: .bin/jaeger ## Run the test that reads the spans of a call back from a real Jaeger
 	cd test && SKEIN_REQUIRE_JAEGER=1 JAEGER_BIN=$(BIN)/jaeger go test -race -timeout 10m -count=1 -run Jaeger ./...

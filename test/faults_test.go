@@ -226,6 +226,62 @@ func TestFaultPlannerRestarts(t *testing.T) {
 	want(t, 200, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
 }
 
+// Of two planners one leads; when it dies, or leaves in good order, the other goes on with its calls, and those that run are not
+// begun again.
+func TestFaultPlannerStandby(t *testing.T) {
+	c := cluster.Processes(t, cluster.Options{Executors: 1, Standby: true})
+	upload(t, c, "eve", "sleep", "hello")
+	standsBy := func() {
+		t.Helper()
+		leader := c.Planner
+		c.Planner = c.Standby
+		a := request(t, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
+		if p := a.problem(); a.status != 503 || p.Reason != "STANDBY" || p.Hint != "the leader is "+leader.Addr {
+			t.Errorf("a planner that stands by: %s", a)
+		}
+		c.Planner = leader
+	}
+	standsBy()
+	for _, end := range []func(p *cluster.Process){(*cluster.Process).Kill, (*cluster.Process).Stop} {
+		var call, got record
+		body, _ := json.Marshal(map[string]any{"user": "eve", "function": "sleep", "input": cluster.SleepInput(uint64(8 * time.Second))})
+		if a := want(t, 200, c, http.MethodPost, "/v1/calls", body, "Content-Type", "application/json"); json.Unmarshal(a.body, &call) != nil {
+			t.Fatal(a)
+		}
+		eventually(t, 10*time.Second, func() string {
+			a := want(t, 200, c, http.MethodGet, "/v1/calls/"+call.CallID, nil)
+			if json.Unmarshal(a.body, &got) != nil || got.State != "CALL_STATE_RUNNING" {
+				return a.String()
+			}
+			return ""
+		})
+		end(c.Planner)
+		c.Planner, c.Standby = c.Standby, c.Planner
+		c.Planner.AwaitStatus(200, 20*time.Second)
+		attached(t, c, 1)
+		want(t, 200, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
+		var done struct {
+			Call struct {
+				State   string
+				Attempt int
+			}
+			Output []byte
+		}
+		a := want(t, 200, c, http.MethodGet, "/v1/calls/"+call.CallID+":wait?timeout=30s", nil)
+		if json.Unmarshal(a.body, &done) != nil || done.Call.State != "CALL_STATE_SUCCEEDED" || string(done.Output) != "slept" || done.Call.Attempt != 1 {
+			t.Errorf("the call that ran when its planner ended: %s", a)
+		}
+		c.Standby.Launch()
+		eventually(t, 10*time.Second, func() string {
+			if status, err := c.Standby.Health(t.Context()); err != nil || status != http.StatusServiceUnavailable {
+				return "the former leader is ready too"
+			}
+			return ""
+		})
+		standsBy()
+	}
+}
+
 func TestFaultServicesRestart(t *testing.T) {
 	c := cluster.Processes(t, cluster.Options{Executors: 1})
 	upload(t, c, "eve", "hello", "push", "wordcount-go")

@@ -33,7 +33,9 @@ const (
 // be reached, or stands by for another, is followed by the next at once; there is a pause when all were tried.
 func (e *Executor) attach(ctx context.Context, planners []planner, address string, drain <-chan struct{}) error {
 	const least, most = 50 * time.Millisecond, time.Second
-	l := newLink(ctx, e, address, drain)
+	running, end := context.WithCancel(ctx)
+	defer end()
+	l := newLink(running, e, address, drain)
 	defer l.lose()
 	pause, at, failed := least, 0, 0
 	for {

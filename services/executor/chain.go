@@ -318,6 +318,7 @@ func (l *link) run(r *run) {
 		l.unheard.add(outcome)
 	}
 	if l.stands {
+		l.unheard.bound()
 		l.outcomes = append(l.outcomes, outcome)
 	} else {
 		l.owes = true

@@ -230,12 +230,14 @@ func TestUnheardIsBounded(t *testing.T) {
 	var u unheard
 	for range 2 * maxUnheard {
 		u.add(&callv1.Outcome{Output: make([]byte, 10)})
+		u.bound()
 	}
 	if len(u.ends) != maxUnheard || u.size != 10*maxUnheard {
 		t.Errorf("%d ends of %d bytes", len(u.ends), u.size)
 	}
 	for range 20 {
 		u.add(&callv1.Outcome{Output: make([]byte, maxUnheardBytes/10)})
+		u.bound()
 	}
 	if u.size > maxUnheardBytes || len(u.ends) > 10 {
 		t.Errorf("%d ends of %d bytes", len(u.ends), u.size)

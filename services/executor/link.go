@@ -61,7 +61,8 @@ func newLink(ctx context.Context, e *Executor, address string, drain <-chan stru
 	return l
 }
 
-// keeps names the calls of earlier streams that the planner may still want.
+// keeps names the calls of earlier streams that the planner may still want. Each that is named is told the end of later, so that
+// the planner knows when its slot is free.
 func (l *link) keeps() (out []*plannerv1.Running) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -213,6 +214,11 @@ func weight(o *callv1.Outcome) int64 { return int64(len(o.GetOutput()) + len(o.G
 func (u *unheard) add(o *callv1.Outcome) {
 	u.ends = append(u.ends, end{o, time.Now()})
 	u.size += weight(o)
+}
+
+// bound must be called only while a stream stands: without one nothing can be let go of that was named already, and no more
+// comes than ran when it broke.
+func (u *unheard) bound() {
 	for len(u.ends) > maxUnheard || u.size > maxUnheardBytes {
 		u.shift()
 	}

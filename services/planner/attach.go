@@ -179,12 +179,6 @@ func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, pl
 		return fault.Invalid.New("BAD_HELLO", "an executor needs a name and at least one slot, not %q and %d", hello.GetExecutorId(), hello.GetSlots())
 	}
 	id := hello.GetExecutorId()
-	// Welcome goes before any call can.
-	if err := in.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Welcome{
-		Welcome: &plannerv1.Welcome{HeartbeatInterval: durationpb.New(p.heartbeatInterval())},
-	}}); err != nil {
-		return err
-	}
 	s := newStream()
 	kept, err := fromRunning(hello.GetRunning())
 	if err != nil {
@@ -192,7 +186,13 @@ func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, pl
 	}
 	ex := Executor{ID: id, Slots: int(hello.GetSlots()), Memory: hello.GetMemoryBytes(), Address: hello.GetAddress()}
 	if err := p.enter(s, ex, kept); err != nil {
-		return err
+		return err // and no welcome, so that it goes on looking for another planner
+	}
+	// Welcome goes before what is in the outbox by now.
+	if err := in.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Welcome{
+		Welcome: &plannerv1.Welcome{HeartbeatInterval: durationpb.New(p.heartbeatInterval())},
+	}}); err != nil {
+		s.drop("welcoming it failed: "+reason(err), err)
 	}
 	p.log.Info("executor attached", "executor", id, "slots", hello.GetSlots())
 

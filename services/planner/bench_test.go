@@ -16,6 +16,7 @@ type fleet struct {
 	now  time.Time
 	n    uint64
 	runs []running
+	user func() skein.User // nil for ann
 }
 
 type running struct {
@@ -43,6 +44,9 @@ func newFleet(executors int) *fleet {
 func (f *fleet) submit() {
 	f.n++
 	call := skein.Call{Function: skein.Function{User: "ann", Name: "f"}, Deadline: f.now.Add(time.Hour)}
+	if f.user != nil {
+		call.Function.User = f.user()
+	}
 	binary.LittleEndian.PutUint64(call.ID[:], f.n)
 	call.Version.Digest[0] = byte(f.n % 10)
 	_, commands, err := f.c.Submit(f.now, call, Options{})

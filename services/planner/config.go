@@ -95,6 +95,10 @@ func (p *Planner) measure() (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
+	unsaved, err := meter.Int64ObservableGauge("skein.journal_pending", metric.WithDescription("Changes of calls that the journal does not have yet"))
+	if err != nil {
+		return nil, err
+	}
 	slots, err := meter.Int64ObservableGauge("faas.slots", metric.WithDescription("Slots of all executors, by state"))
 	if err != nil {
 		return nil, err
@@ -102,6 +106,9 @@ func (p *Planner) measure() (stop func() error, err error) {
 	used, free := metric.WithAttributes(attribute.String("state", "used")), metric.WithAttributes(attribute.String("state", "free"))
 	reg, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		o.ObserveInt64(depth, int64(p.QueueLen()))
+		if j, err := p.leader(); err == nil && j != nil {
+			o.ObserveInt64(unsaved, int64(j.pending()))
+		}
 		var inUse, all int64
 		for _, e := range p.Executors() {
 			inUse += int64(e.Used)
@@ -110,7 +117,7 @@ func (p *Planner) measure() (stop func() error, err error) {
 		o.ObserveInt64(slots, inUse, used)
 		o.ObserveInt64(slots, max(0, all-inUse), free)
 		return nil
-	}, depth, slots)
+	}, depth, unsaved, slots)
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,7 @@ type Core struct {
 	labels    map[string]label                    // of executors that went away a moment ago
 	liveLogs  int64                               // bytes of logs of calls that run
 	policy    Policy
+	paused    bool // no call of the journal begins
 	clearing  clearing
 	deadlines deadlineHeap
 	listed    *list.List   // of *record, all of them in the order of acceptance
@@ -281,6 +282,10 @@ func (c *Core) enter(now time.Time, r *record) {
 
 // begin gives a call a slot, or a place in the queue if there is none: while calls wait no slot is free.
 func (c *Core) begin(now time.Time, r *record) {
+	if c.paused && r.Durable && now.Before(r.Deadline) {
+		c.later(now, r)
+		return
+	}
 	if c.queue.len() == 0 && now.Before(r.Deadline) {
 		if ex := c.place(r); ex != nil {
 			c.run(now, ex, r)
@@ -323,6 +328,10 @@ func (c *Core) schedule(now time.Time) {
 		}
 		c.dequeue(r)
 		c.queue.pass(r)
+		if c.paused && r.Durable {
+			c.later(now, r)
+			continue
+		}
 		c.run(now, ex, r)
 		c.emit(Dispatch, ex.ID, r, "")
 	}

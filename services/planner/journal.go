@@ -24,6 +24,7 @@ type journal struct {
 	mu    sync.Mutex
 	ops   []*op
 	taken int   // that are being written
+	size  int64 // what the ends among both take in memory
 	down  error // why nothing can be accepted
 	wake  chan struct{}
 	doubt chan struct{} // Redis says that another leads
@@ -57,6 +58,9 @@ const (
 	batchOps   = 256
 	batchParts = 4 << 20 // bytes
 )
+
+// unsavedBytes is how much of ended calls may wait for the journal before no more of its calls begin.
+const unsavedBytes = 64 << 20
 
 // acceptTime is how long a caller waits for the journal before it is told that the call can't be accepted.
 const acceptTime = time.Second
@@ -94,8 +98,24 @@ func (j *journal) remove(r *Record) {
 func (j *journal) add(o *op) {
 	j.mu.Lock()
 	j.ops = append(j.ops, o)
+	j.size += o.size()
 	j.mu.Unlock()
 	signal(j.wake)
+}
+
+// size is what an end takes in memory; all else is there anyway.
+func (o *op) size() int64 {
+	if o.kind != finishOp {
+		return 0
+	}
+	return int64(len(o.rec.Output)+len(o.rec.Log)) + 1024
+}
+
+// full tells whether the ends of calls do not get away.
+func (j *journal) full() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.size > unsavedBytes
 }
 
 // abandon drops the acceptance of a call if it was not sent. It is false if it was, and may have happened.
@@ -156,10 +176,13 @@ func (j *journal) take() []*op {
 }
 
 // giveBack puts changes that were not made in front of the others.
-func (j *journal) giveBack(ops []*op) {
+func (j *journal) giveBack(done, again []*op) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.ops, j.taken = append(ops, j.ops...), 0
+	j.ops, j.taken = append(again, j.ops...), 0
+	for _, o := range done {
+		j.size -= o.size()
+	}
 }
 
 // Pauses after a failure.
@@ -179,7 +202,7 @@ func (j *journal) run(ctx context.Context, settled func(done []*op)) {
 		}
 		for batch := j.take(); len(batch) > 0; batch = j.take() {
 			done, again, failed := j.write(ctx, batch)
-			j.giveBack(again)
+			j.giveBack(done, again)
 			settled(done)
 			if !failed {
 				pause = leastPause
@@ -242,6 +265,7 @@ func (p *Planner) settled(j *journal, done []*op) {
 	}
 	now := p.now()
 	defer p.wake()
+	p.core.Pause(j.full())
 	for _, o := range done {
 		id := o.rec.ID
 		switch {
@@ -274,8 +298,7 @@ func (p *Planner) reject(now time.Time, id skein.CallID, err error, other skein.
 	p.deliver(p.core.Stored(now, id)) // of one that was cancelled meanwhile
 	if w != nil {
 		w.err, w.other = err, other
-		w.accept()
-		close(w.done)
+		w.fail()
 	}
 }
 

@@ -21,18 +21,18 @@ import (
 // seat is a planner with a journal and without a network. Functions of user "none" do not exist.
 type seat struct {
 	*Planner
-	t     *testing.T
+	t     testing.TB
 	db    *db
 	stop  context.CancelFunc
 	ended sync.WaitGroup
 }
 
-func sit(t *testing.T, url string, change ...func(*Limits)) *seat {
+func sit(t testing.TB, url string, change ...func(*Limits)) *seat {
 	t.Helper()
 	return sitAt(t, "127.0.0.1:1", url, change...)
 }
 
-func sitAt(t *testing.T, listen, url string, change ...func(*Limits)) *seat {
+func sitAt(t testing.TB, listen, url string, change ...func(*Limits)) *seat {
 	t.Helper()
 	limits := DefaultLimits()
 	limits.Grace = 100 * time.Millisecond
@@ -413,6 +413,67 @@ func TestRedisAway(t *testing.T) {
 			}
 		}
 	}
+}
+
+// While ends do not get into the journal they fill the memory, so no more of its calls begin, and the rest goes on.
+func TestUnsavedEndsAreBounded(t *testing.T) {
+	r := startRedis(t)
+	s := sit(t, r.url()).leads()
+	ids := make([]skein.CallID, 60)
+	for i := range ids {
+		ids[i] = s.submit(Request{}).ID
+	}
+	x := s.attach("x", 1)
+	r.kill()
+	output := make([]byte, 4<<20-64<<10)
+	end := func(id []byte, attempt int32) {
+		s.apply(func(now time.Time) []Command {
+			return s.core.Outcome(now, "x", skein.CallID(id), attempt, skein.Result{State: skein.Succeeded, Output: output})
+		})
+	}
+	ended := 0
+	for {
+		x.mu.Lock()
+		calls := x.calls
+		x.calls = nil
+		x.mu.Unlock()
+		if len(calls) == 0 {
+			break
+		}
+		for _, a := range calls {
+			ended++
+			end(a.GetCallId(), a.GetAttempt())
+		}
+	}
+	if most := unsavedBytes/len(output) + 2; ended < 10 || ended > most {
+		t.Errorf("%d calls ended, at most %d should begin", ended, most)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Invoke(t.Context(), Request{Function: skein.Function{User: "ann", Name: "f"}})
+		done <- err
+	}()
+	s.eventually("another call ends", func() bool { s.answer("x", x); return len(done) == 1 })
+	r.start(t)
+	for _, id := range ids {
+		s.eventually("all end", func() bool { s.answer("x", x); return s.find(id).State == skein.Succeeded })
+	}
+}
+
+func BenchmarkAccept(b *testing.B) {
+	r := newRedis(b, "--dir", b.TempDir(), "--appendfsync", "everysec")
+	r.start(b)
+	b.Cleanup(r.kill)
+	s := sit(b, r.url(), func(l *Limits) { l.QueueCalls = 1 << 30 }).leads()
+	q := Request{Function: skein.Function{User: "ann", Name: "f"}, Input: make([]byte, 100), Async: true}
+	b.SetParallelism(100)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := s.Submit(b.Context(), q); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 func TestResultsExpire(t *testing.T) {

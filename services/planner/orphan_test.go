@@ -226,13 +226,14 @@ func TestRecover(t *testing.T) {
 			s.stored("a")
 			s.want("store a QUEUED")
 			s.restart("a")
+			s.stored("a")
 			s.back("x", 1)
 			s.tick()
-			s.want()
+			s.want("store a QUEUED")
 			s.now = s.record("a").RetryAt
 			s.tick()
 			s.want("dispatch a to x")
-			if s.record("a").Attempt != 2 {
+			if s.record("a").Attempt != 3 { // clocks may differ, numbers not be used twice
 				s.Errorf("attempt %d", s.record("a").Attempt)
 			}
 		}},

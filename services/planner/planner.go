@@ -1,6 +1,7 @@
 // Package planner decides where a call runs and who gets its result. Executors attach by a standing stream; Invoke gives a
 // call an id, places it on a free slot or in the queue, and waits for its end. core.go keeps the books as a pure machine,
-// queue.go is the fair queue, attach.go the streams, resolve.go knows what a function's name stands for.
+// queue.go is the fair queue, attach.go the streams, resolve.go knows what a function's name stands for, journal.go keeps what must
+// outlive the process, and standby.go sees to it that one of several planners leads.
 package planner
 
 import (
@@ -59,6 +60,12 @@ func (w *waiter) accept() {
 	if w.accepted != nil && !w.isAccepted() {
 		close(w.accepted)
 	}
+}
+
+// fail tells all who wait that there will be no end. First done: who waits for the acceptance looks at it then.
+func (w *waiter) fail() {
+	close(w.done)
+	w.accept()
 }
 
 func (w *waiter) isAccepted() bool {
@@ -294,6 +301,7 @@ func (p *Planner) handOut(commands []Command) {
 		case Store:
 			if p.journal != nil {
 				p.journal.put(c.Call)
+				p.core.Pause(p.journal.full())
 			} else {
 				p.unsaved = append(p.unsaved, c.Call.ID)
 			}

@@ -225,6 +225,10 @@ func (c *Core) scheduleCompact(now time.Time) {
 			}
 			c.dequeue(next)
 			c.queue.pass(next)
+			if c.paused && next.Durable {
+				c.later(now, next)
+				continue
+			}
 			c.run(now, at, next)
 			c.emit(Dispatch, at.ID, next, "")
 		default:

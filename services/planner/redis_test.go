@@ -22,7 +22,7 @@ type redisServer struct {
 }
 
 // newRedis gives a Redis that keeps what it acknowledged. Without the program the test is skipped, which CI forbids.
-func newRedis(t *testing.T, args ...string) *redisServer {
+func newRedis(t testing.TB, args ...string) *redisServer {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		if os.Getenv("SKEIN_REQUIRE_TOOLS") == "1" {
@@ -69,7 +69,7 @@ func sharedRedis(t *testing.T) string {
 
 func (r *redisServer) url() string { return "redis://" + r.addr }
 
-func (r *redisServer) start(t *testing.T) {
+func (r *redisServer) start(t testing.TB) {
 	t.Helper()
 	var out bytes.Buffer
 	r.cmd = exec.Command("redis-server", r.args...)

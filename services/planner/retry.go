@@ -101,6 +101,23 @@ func (c *Core) postpone(now time.Time, r *record) {
 	heap.Fix(&c.deadlines, r.heapAt)
 }
 
+// Pause keeps calls of the journal from beginning while it does not take the ends of others: these are held in memory.
+func (c *Core) Pause(on bool) { c.paused = on }
+
+// later holds a call that could begin, while the journal's calls pause.
+func (c *Core) later(now time.Time, r *record) {
+	c.hold(r)
+	r.delayed, r.due = true, earliest(now.Add(time.Second), r.Deadline)
+	heap.Fix(&c.deadlines, r.heapAt)
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
 // release lets the next attempt of a held call begin.
 func (c *Core) release(now time.Time, r *record) {
 	c.unhold(r)
@@ -277,8 +294,8 @@ func (c *Core) Recover(now time.Time, calls []Record) []Command {
 		heap.Push(&c.deadlines, r)
 		if now.Before(r.RetryAt) {
 			c.hold(r)
-			r.delayed, r.due = true, r.RetryAt
-			heap.Fix(&c.deadlines, r.heapAt)
+			r.Attempt++ // it may have begun all the same, by a clock that was ahead of this one
+			c.store(r)
 			continue
 		}
 		c.orphan(now, r)

@@ -283,8 +283,7 @@ func (p *Planner) stepDown(err error) {
 	}
 	for _, w := range p.waiters {
 		w.err = err
-		w.accept()
-		close(w.done)
+		w.fail()
 	}
 	p.core, p.journal = NewCore(p.limits), nil
 	p.waiters, p.streams, p.filled, p.unsaved = map[skein.CallID]*waiter{}, map[string]*stream{}, nil, nil

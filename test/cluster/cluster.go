@@ -17,6 +17,7 @@ import (
 // Cluster is a running suite. In one process, the first four are the same.
 type Cluster struct {
 	Planner, Upload, State, Fs *Process
+	Standby                    *Process // another planner, if Options ask for it
 	Executors                  []*Process
 	Redis                      *Process         // nil in Dev
 	Objects                    *blobtest.Server // nil in Dev
@@ -33,6 +34,7 @@ type Options struct {
 	Env          []string // further environment of the five services
 	ExecutorArgs []string
 	PlannerArgs  []string
+	Standby      bool // a second planner, which takes over
 	// Front is what executors attach to in the planner's place, if it is set: it gets the planner's address and gives its own.
 	Front func(planner string) (address string)
 }
@@ -63,6 +65,11 @@ func Processes(t *testing.T, opt Options) *Cluster {
 	}
 	c.Planner = c.service("planner", planner, append([]string{"--upload", c.Upload.Addr, "--redis-url", "redis://" + c.Redis.Addr}, opt.PlannerArgs...)...).Launch()
 	c.desk = c.Planner.Addr
+	if opt.Standby {
+		c.Planner.AwaitReady() // it is the one that leads
+		c.Standby = c.service("standby", planner, "--upload", c.Upload.Addr, "--redis-url", "redis://"+c.Redis.Addr).Launch()
+		c.desk += "," + c.Standby.Addr
+	}
 	if opt.Front != nil {
 		c.desk = opt.Front(c.Planner.Addr)
 	}
@@ -101,7 +108,11 @@ func (c *Cluster) services() []*Process {
 // stop ends the services, all at the same time, while the servers that they need still run.
 func (c *Cluster) stop() {
 	var wait sync.WaitGroup
-	for _, p := range c.services() {
+	all := c.services()
+	if c.Standby != nil {
+		all = append(all, c.Standby)
+	}
+	for _, p := range all {
 		if p.Running() {
 			wait.Go(p.Stop)
 		}
