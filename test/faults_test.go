@@ -1,10 +1,14 @@
 package test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"os"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
@@ -80,6 +84,48 @@ func join(names []string) string {
 		b = append(append(b, n...), ' ')
 	}
 	return string(append(b, ']'))
+}
+
+// A planner that is killed and comes back knows its calls, and who follows one's log misses nothing of it.
+func TestFaultPlannerKilledWhileFollowed(t *testing.T) {
+	c := cluster.Processes(t, cluster.Options{})
+	upload(t, c, "flo", "talk", "hello")
+	var call struct {
+		CallID string `json:"callId"`
+	}
+	input := base64.StdEncoding.EncodeToString(cluster.SleepInput(uint64(4 * time.Second)))
+	a := want(t, 200, c, http.MethodPost, "/v1/calls", []byte(`{"user": "flo", "function": "talk", "input": "`+input+`"}`))
+	if err := json.Unmarshal(a.body, &call); err != nil {
+		t.Fatal(err)
+	}
+	follow := exec.CommandContext(t.Context(), cluster.Bin(t, "skein"), "logs", "-f", call.CallID)
+	follow.Env = append(os.Environ(), c.Env()...)
+	pipe, err := follow.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	follow.Stderr = &said
+	if err := follow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(pipe)
+	if !lines.Scan() || lines.Text() != "one" {
+		t.Fatalf("the log begins %q: %s", lines.Text(), said.String())
+	}
+	c.Planner.Kill()
+	c.Planner.Start()
+	if !lines.Scan() || lines.Text() != "two" || lines.Scan() {
+		t.Errorf("it goes on %q: %s", lines.Text(), said.String())
+	}
+	if err := follow.Wait(); err != nil {
+		t.Errorf("%v: %s", err, said.String())
+	}
+	got := want(t, 200, c, http.MethodGet, "/v1/calls/"+call.CallID+"/logs", nil)
+	if !bytes.Contains(got.body, []byte(base64.StdEncoding.EncodeToString([]byte("one\ntwo\n")))) {
+		t.Errorf("%s", got)
+	}
+	want(t, 200, c, http.MethodPost, "/v1/invoke/flo/hello", nil)
 }
 
 func TestFaultExecutorKilled(t *testing.T) {

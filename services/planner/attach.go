@@ -312,12 +312,20 @@ func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error 
 	case *plannerv1.AttachRequest_Drain:
 		p.deliver(p.core.Drain(now, id))
 	case *plannerv1.AttachRequest_Logs:
-		for _, l := range e.Logs.GetLogs() {
-			callID, err := toID(l.GetCallId())
-			if err != nil {
-				return err
-			}
-			p.core.Log(now, id, callID, l.GetAttempt(), l.GetChunk().GetOffset(), l.GetChunk().GetData())
+		return p.heardLogs(now, id, e.Logs)
+	}
+	return nil
+}
+
+// heardLogs takes what guests have written. The caller holds mu.
+func (p *Planner) heardLogs(now time.Time, id string, logs *plannerv1.Logs) error {
+	for _, l := range logs.GetLogs() {
+		callID, err := toID(l.GetCallId())
+		if err != nil {
+			return err
+		}
+		if p.core.Log(now, id, callID, l.GetAttempt(), l.GetChunk().GetOffset(), l.GetChunk().GetData()) {
+			p.notify(callID)
 		}
 	}
 	return nil

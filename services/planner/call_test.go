@@ -157,7 +157,7 @@ func TestGraph(t *testing.T) {
 	for range 3 {
 		spawn(child, skein.NewCallID(), false)
 	}
-	n, err := p.Graph(root.ID)
+	n, err := p.Graph(t.Context(), root.ID)
 	if err != nil || len(n.Children) != 1 || n.Children[0].Call.ID != child || n.Children[0].Call.Parent != root.ID || len(n.Children[0].Children) != 3 {
 		t.Fatalf("%+v %v", n, err)
 	}
@@ -188,7 +188,7 @@ func TestGraph(t *testing.T) {
 		t.Errorf("%d bytes with %d calls of %d, %v, %v", size, drawn, calls, totals, err)
 	}
 	t.Logf("%d calls in %d bytes", drawn, proto.Size(resp))
-	if _, err := p.Graph(skein.CallID{}); fault.From(err).Reason != "NO_CALL" {
+	if _, err := p.Graph(t.Context(), skein.CallID{}); fault.From(err).Reason != "NO_CALL" {
 		t.Errorf("unknown: %v", err)
 	}
 }

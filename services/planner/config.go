@@ -22,6 +22,7 @@ type Config struct {
 	RedisTimeout time.Duration
 	Volatile     bool
 	Limits       Limits
+	Webhooks     Webhooks
 }
 
 // Flags registers the settings.
@@ -37,6 +38,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.Int64Var(&c.Limits.HistoryBytes, "history-bytes", c.Limits.HistoryBytes, "how many bytes of ended calls' records, outputs and logs are kept")
 	fs.DurationVar(&c.Limits.HistoryAge, "history", c.Limits.HistoryAge, "how long ended calls are kept at most")
 	fs.DurationVar(&c.Limits.Silence, "executor-silence", c.Limits.Silence, "after how long without a word an executor is lost")
+	c.Webhooks.Flags(fs)
 }
 
 // Start builds the planner on a server.
@@ -58,8 +60,12 @@ func (c *Config) Start(_ context.Context, s *service.Server) error {
 	}
 	names := newResolver(uploadv1.NewUploadServiceClient(conn))
 	p := New(c.Limits, s.Log(), names.resolve)
+	hooks, err := newHooks(p, c.Webhooks)
+	if err != nil {
+		return err
+	}
 	p.newCandidate(journal, s.Addr(), c.Volatile)
-	srv := &server{p: p}
+	srv := &server{p: p, patience: eventTime}
 	plannerv1.RegisterPlannerServiceServer(guarded{s, p}, srv)
 	plannerv1.RegisterDispatchServiceServer(guarded{s, p}, srv)
 	if err := s.Gateway(plannerv1.RegisterPlannerServiceHandler); err != nil {
@@ -67,8 +73,10 @@ func (c *Config) Start(_ context.Context, s *service.Server) error {
 	}
 	s.Handle("POST /v1/invoke/{user}/{function}", p.leading(p.invokeREST))
 	s.Handle("GET /v1/calls/{id}/logs", p.leading(p.logsREST(s.JSON)))
+	s.Handle("GET /v1/calls/{id}/events", p.leading(p.eventsREST))
 	s.Go(names.watch)
 	s.Go(p.Tick)
+	s.Go(hooks.run)
 	s.Go(p.lead)
 	s.Ready(func(context.Context) error { return p.standing() })
 	s.Drain(p.Drain)

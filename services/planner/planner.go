@@ -38,6 +38,7 @@ type Planner struct {
 	filled   []*stream      // those with something new in their outboxes, whose senders sleep still
 	unsaved  []skein.CallID // what the core wants in a journal that there is not
 	draining bool
+	watches  watches
 
 	candidate *candidate                  // nil if this planner keeps its calls in memory only
 	journal   *journal                    // while it leads
@@ -279,6 +280,9 @@ func (p *Planner) deliver(commands []Command) {
 // handOut is deliver but for a journal's part.
 func (p *Planner) handOut(commands []Command) {
 	for i := range commands {
+		if p.watches.count > 0 && commands[i].Call != nil {
+			p.notify(commands[i].Call.ID)
+		}
 		switch c := &commands[i]; c.Kind {
 		case Dispatch, CancelOn, Accepted, Refused, ChildEnded, Drained:
 			if s := p.streams[c.Executor]; s != nil {
@@ -380,11 +384,42 @@ func (p *Planner) Executors() []Executor {
 	defer p.mu.Unlock()
 	out := make([]Executor, 0, len(p.core.executors))
 	for _, ex := range p.core.executors {
-		e := ex.Executor
-		e.Used, e.Modules = ex.used(), len(ex.loaded)
-		out = append(out, e)
+		out = append(out, ex.shown())
 	}
 	return out
+}
+
+// Cordon stops the placing of calls on an executor, or allows it again.
+func (p *Planner) Cordon(id string, on bool) (Executor, error) {
+	return p.label(id, func(now time.Time) ([]Command, error) {
+		if ex := p.core.executors[id]; ex != nil && ex.Leaving && !on {
+			return nil, fault.Precondition.New("EXECUTOR_LEAVING", "executor %.64q is shutting down", id).WithHint("start it again")
+		}
+		return p.core.Cordon(now, id, on)
+	})
+}
+
+// Mark says of an executor that its machine will be taken away, or takes that back.
+func (p *Planner) Mark(id string, on bool) (Executor, error) {
+	return p.label(id, func(now time.Time) ([]Command, error) { return p.core.Mark(now, id, on) })
+}
+
+func (p *Planner) label(id string, change func(now time.Time) ([]Command, error)) (Executor, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	commands, err := change(p.now())
+	if err != nil {
+		return Executor{}, err
+	}
+	p.carryOut(commands)
+	return p.core.executors[id].shown(), nil
+}
+
+// shown is an executor with what is counted of it.
+func (ex *executor) shown() Executor {
+	e := ex.Executor
+	e.Used, e.Modules = ex.used(), len(ex.loaded)
+	return e
 }
 
 // QueueLen is how many calls wait for a slot.

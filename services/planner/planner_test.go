@@ -28,6 +28,7 @@ type uploads struct {
 	uploadv1.UnimplementedUploadServiceServer
 	mu       sync.Mutex
 	current  map[skein.Function]*uploadv1.Version
+	config   *uploadv1.FunctionConfig           // of all functions
 	watchers map[chan skein.Function]chan int64 // changes down, sequences up
 	asked    int
 	watching chan struct{} // a token for each watcher that came
@@ -92,7 +93,7 @@ func (u *uploads) GetFunction(_ context.Context, r *uploadv1.GetFunctionRequest)
 	if v == nil {
 		return nil, fault.NotFound.New("NO_FUNCTION", "there is no function %s", f)
 	}
-	return &uploadv1.GetFunctionResponse{Function: &uploadv1.Function{User: r.GetUser(), Name: r.GetFunction(), Current: v}}, nil
+	return &uploadv1.GetFunctionResponse{Function: &uploadv1.Function{User: r.GetUser(), Name: r.GetFunction(), Current: v, Config: u.config}}, nil
 }
 
 func (u *uploads) WatchFunctions(s grpc.BidiStreamingServer[uploadv1.WatchFunctionsRequest, uploadv1.WatchFunctionsResponse]) error {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
-	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -48,16 +47,15 @@ type Settings struct {
 // Limits of a request.
 const (
 	DefaultTimeout     = 60 * time.Second
-	MaxTimeout         = 24 * time.Hour
+	MaxTimeout         = skein.MaxTimeout
 	DefaultMaxAttempts = 3
-	MaxMaxAttempts     = 10
+	MaxMaxAttempts     = skein.MaxAttempts
 	DefaultMaxAge      = 6 * time.Hour
 	MaxMaxAge          = 7 * 24 * time.Hour
-	MaxResultAge       = 30 * 24 * time.Hour
+	MaxResultAge       = skein.MaxResultAge
 	maxArgs            = 256
 	maxArgBytes        = 64 << 10
 	maxRequestID       = 128
-	maxWebhook         = 2048
 )
 
 func (q *Request) check() error {
@@ -101,18 +99,8 @@ func (q *Request) checkAsync() error {
 	case q.ResultAge < 0 || q.ResultAge > MaxResultAge:
 		return fault.Invalid.New("BAD_RESULT_AGE", "a result's age of %s is not between 0 and %s", q.ResultAge, MaxResultAge)
 	}
-	return checkWebhook(q.Webhook)
-}
-
-// checkWebhook looks at a URL's form; what it may reach is checked when it is called.
-func checkWebhook(s string) error {
-	if s == "" {
-		return nil
-	}
-	u, err := url.Parse(s)
-	if err != nil || len(s) > maxWebhook || !utf8.ValidString(s) || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
-		return fault.Invalid.New("BAD_WEBHOOK", "the webhook's URL is none that can be called").
-			WithHint("give an http or https URL of at most %d bytes, without a user, a password or a fragment", maxWebhook)
+	if err := skein.CheckWebhook(q.Webhook); err != nil {
+		return fault.Invalid.New("BAD_WEBHOOK", "%s", err)
 	}
 	return nil
 }
