@@ -34,6 +34,8 @@ const (
 	MaxAttempts   = 10                  // of an asynchronous call
 	MaxResultAge  = 30 * 24 * time.Hour // for which its result is kept
 	MaxWebhookLen = 2 << 10             // bytes of a webhook's URL
+	MaxArgs       = 256                 // of a call
+	MaxArgBytes   = 64 << 10            // of all of them together
 
 	MaxDepth    = 64     // calls above a call, each of which was made by the one above it
 	MaxChildren = 1_000  // calls that one call makes
@@ -310,6 +312,20 @@ func CleanPath(p string) (string, error) {
 }
 
 func (p FilePath) String() string { return string(p.User) + "/" + p.Path }
+
+// CheckArgs refuses arguments that can't reach a guest whole. How many and how large they may be is MaxArgs and MaxArgBytes.
+func CheckArgs(args []string) (size int, err error) {
+	for _, a := range args {
+		size += len(a)
+		if strings.IndexByte(a, 0) >= 0 {
+			return 0, fmt.Errorf("%w argument: it holds a NUL byte", ErrInvalid)
+		}
+		if !utf8.ValidString(a) {
+			return 0, fmt.Errorf("%w argument: it is not UTF-8", ErrInvalid)
+		}
+	}
+	return size, nil
+}
 
 // CheckWebhook refuses what can't be the URL of a webhook; "" stands for none. Where it leads is looked at when it is called.
 func CheckWebhook(s string) error {

@@ -37,6 +37,7 @@ func (e *Executor) attach(ctx context.Context, planners []planner, address strin
 	defer end()
 	l := newLink(running, e, address, drain)
 	defer l.lose()
+	e.direct.link.Store(l)
 	pause, at, failed := least, 0, 0
 	for {
 		began := time.Now()
@@ -184,7 +185,8 @@ func (l *link) send(ctx context.Context, stream upstream, every time.Duration) e
 	if err := l.heartbeat(stream, told); err != nil {
 		return err
 	}
-	l.now() // for what has gathered while there was no stream
+	l.e.direct.told.Store(0) // a new stream begins so
+	l.now()                  // for what has gathered while there was no stream
 	drain := l.drain
 	for {
 		var err error
@@ -195,7 +197,9 @@ func (l *link) send(ctx context.Context, stream upstream, every time.Duration) e
 			runtime.Gosched() // those who are about to end do so first: a message costs more than what is in it
 			err = l.flush(stream)
 		case <-logs.C:
-			err = l.flushLogs(stream)
+			if err = l.flushLogs(stream); err == nil {
+				err = l.flushLoad(stream)
+			}
 		case <-beat.C:
 			l.forget(6 * every) // the planner would have noticed a broken stream after five
 			err = l.heartbeat(stream, told)
@@ -238,6 +242,9 @@ func (l *link) flush(stream upstream) error {
 		err = inBatches(waits, waitSize, func(some []*plannerv1.Wait) error {
 			return stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Waits{Waits: &plannerv1.Waits{Waits: some}}})
 		})
+	}
+	if err == nil && due {
+		err = l.flushLoad(stream)
 	}
 	if err == nil && len(cancels) > 0 {
 		err = stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_CancelChildren{CancelChildren: &plannerv1.CancelChildren{CallIds: cancels}}})

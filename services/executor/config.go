@@ -110,6 +110,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		return nil
 	})
 	s.Drain(func(ctx context.Context) error {
+		e.direct.leaving.Store(true)
 		close(drain)
 		select {
 		case <-attachDone:

@@ -44,6 +44,7 @@ type Executor struct {
 	memory  int64 // bytes all guests may have together
 	parked  int64 // bytes that calls may keep which wait for others, before no call makes another
 
+	direct   direct
 	attached atomic.Bool
 }
 
@@ -169,14 +170,6 @@ func failed(ctx context.Context, err error) skein.Result {
 	}
 	e := fault.From(err)
 	return skein.Result{State: skein.Failed, Reason: e.Reason, Message: e.Message}
-}
-
-// tryRun is Run for a caller who would rather be refused than wait for a slot.
-func (e *Executor) tryRun(ctx context.Context, call skein.Call) (skein.Result, error) {
-	if !e.slots.try() {
-		return skein.Result{}, fault.Exhausted.New("NO_SLOT", "all %d slots of executor %s are taken", e.slots.size, e.name).WithRetry(100 * time.Millisecond)
-	}
-	return e.execute(ctx, &run{call: call, holds: true}, nil), nil
 }
 
 // defaultName tells executors apart that were given no name.

@@ -24,7 +24,8 @@ func (s *server) Run(ctx context.Context, r *executorv1.RunRequest) (*executorv1
 	if err != nil {
 		return nil, err
 	}
-	res, err := s.e.tryRun(ctx, call)
+	call.Parent, call.Root, call.Depth = skein.CallID{}, call.ID, 0 // it has no place in a tree
+	res, err := s.e.runDirect(ctx, call)
 	if err != nil {
 		return nil, err
 	}

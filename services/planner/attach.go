@@ -184,7 +184,7 @@ func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, pl
 	if err != nil {
 		return err
 	}
-	ex := Executor{ID: id, Slots: int(hello.GetSlots()), Memory: hello.GetMemoryBytes(), Address: hello.GetAddress()}
+	ex := Executor{ID: id, Slots: int(hello.GetSlots()), Memory: hello.GetMemoryBytes(), Address: reachedAt(in.Context(), hello.GetAddress())}
 	if err := p.enter(s, ex, kept); err != nil {
 		return err // and no welcome, so that it goes on looking for another planner
 	}
@@ -311,6 +311,8 @@ func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error 
 		p.core.Heartbeat(now, id, h.GetMemoryUsedBytes(), toDigests(h.GetLoaded()), toDigests(h.GetUnloaded()))
 	case *plannerv1.AttachRequest_Drain:
 		p.deliver(p.core.Drain(now, id))
+	case *plannerv1.AttachRequest_Load:
+		p.deliver(p.core.Load(now, id, int(e.Load.GetDirectSlots())))
 	case *plannerv1.AttachRequest_Logs:
 		return p.heardLogs(now, id, e.Logs)
 	}

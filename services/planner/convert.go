@@ -187,6 +187,7 @@ func toExecutor(e Executor) *plannerv1.Executor {
 	return &plannerv1.Executor{
 		ExecutorId: e.ID, Slots: int32(e.Slots), SlotsUsed: int32(e.Used), MemoryBytes: e.Memory, MemoryUsedBytes: e.MemoryUsed,
 		AttachTime: toTime(e.Attached), LastHeartbeatTime: toTime(e.LastHeard), Draining: e.Draining(), Marked: e.Marked, Modules: int32(e.Modules), Address: e.Address,
+		DirectSlots: int32(e.Direct),
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 // each method takes the time and an event, changes the state and returns what has to be done about it. It starts nothing,
 // waits for nothing and reads no clock, so a test can drive it through any history. It is not safe for concurrent use.
 //
-// A slot in use is never counted: it is a call in an executor's running map that does not wait for others, and only the
-// executor's own words, or its end, change either.
+// A slot in use is never counted: it is a call in an executor's running map that does not wait for others, or one that its
+// executor says others use, and only the executor's own words, or its end, change either.
 type Core struct {
 	limits    Limits
 	calls     map[skein.CallID]*record
@@ -71,6 +71,7 @@ type executor struct {
 	waiting map[skein.CallID]waiting // those of them that gave their slots back
 	users   map[skein.User]int       // of those that run, under Compact
 	loaded  map[skein.Digest]struct{}
+	direct  int        // slots that calls take which did not come by this planner
 	owner   skein.User // in places, under Compact; "" for none, or for several
 	seat    int        // in places
 	level   int        // there; -1 if it has no free slot or takes no calls
@@ -81,7 +82,7 @@ func (ex *Executor) Draining() bool { return ex.Leaving || ex.Cordoned }
 
 // used is how many slots are in use. It can be more than there are: a call that waited takes its slot again, and one that
 // was started there takes a free one, while another is on its way to it.
-func (ex *executor) used() int { return len(ex.running) - len(ex.waiting) }
+func (ex *executor) used() int { return len(ex.running) - len(ex.waiting) + ex.direct }
 
 // Executor is what an executor said of itself.
 type Executor struct {
@@ -96,6 +97,7 @@ type Executor struct {
 	Cordoned   bool // an operator wants nothing placed there
 	Marked     bool // its machine will be taken away
 	Used       int  // slots
+	Direct     int  // of those, by calls that did not come by this planner
 	Modules    int
 }
 

@@ -76,7 +76,7 @@ func TestRedriveAsConfigured(t *testing.T) {
 	x := s.attach("x", 10)
 	dead := s.die(Request{Timeout: time.Hour}, x)
 	s.resolve = func(_ context.Context, f skein.Function) (Target, error) {
-		return Target{skein.Version{Function: f, Number: 2}, Settings{Timeout: time.Second, MaxAttempts: 7}}, nil
+		return Target{Version: skein.Version{Function: f, Number: 2}, Settings: Settings{Timeout: time.Second, MaxAttempts: 7}}, nil
 	}
 	r, err := s.Redrive(t.Context(), dead.ID)
 	if err != nil || r.Timeout != time.Second || r.MaxAttempts != 7 {

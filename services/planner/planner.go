@@ -418,7 +418,7 @@ func (p *Planner) label(id string, change func(now time.Time) ([]Command, error)
 // shown is an executor with what is counted of it.
 func (ex *executor) shown() Executor {
 	e := ex.Executor
-	e.Used, e.Modules = ex.used(), len(ex.loaded)
+	e.Used, e.Direct, e.Modules = ex.used(), ex.direct, len(ex.loaded)
 	return e
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -33,6 +32,7 @@ type Request struct {
 type Target struct {
 	Version  skein.Version
 	Settings Settings
+	Chains   bool // whether its calls can make others
 }
 
 // Settings of a function; what is zero has the default.
@@ -53,21 +53,15 @@ const (
 	DefaultMaxAge      = 6 * time.Hour
 	MaxMaxAge          = 7 * 24 * time.Hour
 	MaxResultAge       = skein.MaxResultAge
-	maxArgs            = 256
-	maxArgBytes        = 64 << 10
+	maxArgs            = skein.MaxArgs
+	maxArgBytes        = skein.MaxArgBytes
 	maxRequestID       = 128
 )
 
 func (q *Request) check() error {
-	size := 0
-	for _, a := range q.Args {
-		size += len(a)
-		if strings.IndexByte(a, 0) >= 0 {
-			return fault.Invalid.New("BAD_ARGS", "an argument holds a NUL byte")
-		}
-		if !utf8.ValidString(a) { // the message to the executor could not be encoded, and its stream would end
-			return fault.Invalid.New("BAD_ARGS", "an argument is not UTF-8").WithHint("pass bytes as input")
-		}
+	size, err := skein.CheckArgs(q.Args)
+	if err != nil { // besides, a message to the executor that holds no text could not be encoded, and its stream would end
+		return fault.Invalid.New("BAD_ARGS", "%s", err).WithHint("pass bytes as input")
 	}
 	switch {
 	case len(q.Input) > skein.MaxPayload:
@@ -108,12 +102,12 @@ func (q *Request) checkAsync() error {
 // call makes the call that is asked for, of a target, with how it is kept and tried.
 func (q *Request) call(now time.Time, to Target) (skein.Call, Options, error) {
 	s := to.Settings
-	most := cmp.Or(s.Timeout, MaxTimeout)
+	usual, most := s.timeouts()
 	if q.Timeout > most {
 		return skein.Call{}, Options{}, fault.Invalid.New("BAD_TIMEOUT", "a timeout of %s is more than the %s that %s is configured for", q.Timeout, most, q.Function).
 			WithHint("ask for less, or configure the function")
 	}
-	timeout := cmp.Or(q.Timeout, s.Timeout, DefaultTimeout)
+	timeout := cmp.Or(q.Timeout, usual)
 	call := skein.Call{ID: skein.NewCallID(), Function: q.Function, Version: to.Version, Input: q.Input, Args: q.Args, Trace: map[string]string{}}
 	opts := Options{RequestID: q.RequestID, BodyHash: q.bodyHash(), RedriveOf: q.RedriveOf, Durable: q.Async || q.RequestID != "", Sync: !q.Async}
 	if !q.Async {

@@ -74,7 +74,7 @@ func (r *resolver) ask(ctx context.Context, f skein.Function) (Target, error) {
 		if err != nil {
 			return Target{}, fault.Internal.New("BAD_ANSWER", "upload gave %v", err)
 		}
-		to := Target{skein.Version{Function: f, Number: current.GetNumber(), Digest: digest}, fromConfig(resp.GetFunction().GetConfig())}
+		to := Target{skein.Version{Function: f, Number: current.GetNumber(), Digest: digest}, fromConfig(resp.GetFunction().GetConfig()), chains(current.GetImports())}
 		r.mu.Lock()
 		if r.epoch == epoch {
 			r.known[f] = known{to, asked}

@@ -220,6 +220,22 @@ func (s *server) GetCallLogs(ctx context.Context, r *plannerv1.GetCallLogsReques
 	return &plannerv1.GetCallLogsResponse{Log: rec.Log}, nil
 }
 
+func (s *server) LeaseRoute(ctx context.Context, r *plannerv1.LeaseRouteRequest) (*plannerv1.LeaseRouteResponse, error) {
+	f, err := skein.NewFunction(r.GetUser(), r.GetFunction())
+	if err != nil {
+		return nil, err
+	}
+	route, err := s.p.Lease(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	usual, most := route.Target.Settings.timeouts()
+	return &plannerv1.LeaseRouteResponse{Route: &plannerv1.Route{
+		ExecutorId: route.Executor, Address: route.Address, Version: route.Target.Version.Number, Digest: route.Target.Version.Digest.String(),
+		Timeout: durationpb.New(usual), MaxTimeout: durationpb.New(most), Lease: durationpb.New(routeLease),
+	}}, nil
+}
+
 func (s *server) ListExecutors(_ context.Context, r *plannerv1.ListExecutorsRequest) (*plannerv1.ListExecutorsResponse, error) {
 	size, err := pageSize(r.GetPageSize())
 	if err != nil {

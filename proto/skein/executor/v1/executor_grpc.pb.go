@@ -30,7 +30,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type ExecutorServiceClient interface {
-	// Runs one call here, past the planner: no queue, no record. RESOURCE_EXHAUSTED when every slot is taken.
+	// Runs one call here, past the planner: no queue, no record, no other attempt, and the call can make no others (ENOTSUP). It ends
+	// with its caller. RESOURCE_EXHAUSTED with NO_SLOT when every slot is taken, UNAVAILABLE with DRAINING when the executor leaves:
+	// nothing has run then. Of the assignment, parent, root, depth and keep mean nothing.
 	Run(ctx context.Context, in *RunRequest, opts ...grpc.CallOption) (*RunResponse, error)
 	// What this executor holds and does.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
@@ -68,7 +70,9 @@ func (c *executorServiceClient) GetStatus(ctx context.Context, in *GetStatusRequ
 // All implementations must embed UnimplementedExecutorServiceServer
 // for forward compatibility.
 type ExecutorServiceServer interface {
-	// Runs one call here, past the planner: no queue, no record. RESOURCE_EXHAUSTED when every slot is taken.
+	// Runs one call here, past the planner: no queue, no record, no other attempt, and the call can make no others (ENOTSUP). It ends
+	// with its caller. RESOURCE_EXHAUSTED with NO_SLOT when every slot is taken, UNAVAILABLE with DRAINING when the executor leaves:
+	// nothing has run then. Of the assignment, parent, root, depth and keep mean nothing.
 	Run(context.Context, *RunRequest) (*RunResponse, error)
 	// What this executor holds and does.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)

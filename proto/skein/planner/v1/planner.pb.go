@@ -1682,7 +1682,9 @@ type Executor struct {
 	// Where its own gRPC listens.
 	Address string `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`
 	// Whether its machine will be taken away.
-	Marked        bool `protobuf:"varint,11,opt,name=marked,proto3" json:"marked,omitempty"`
+	Marked bool `protobuf:"varint,11,opt,name=marked,proto3" json:"marked,omitempty"`
+	// How many of the slots in use are taken by calls that did not come by the planner, as it said last.
+	DirectSlots   int32 `protobuf:"varint,12,opt,name=direct_slots,json=directSlots,proto3" json:"direct_slots,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1792,6 +1794,13 @@ func (x *Executor) GetMarked() bool {
 		return x.Marked
 	}
 	return false
+}
+
+func (x *Executor) GetDirectSlots() int32 {
+	if x != nil {
+		return x.DirectSlots
+	}
+	return 0
 }
 
 type DrainExecutorRequest struct {
@@ -2003,6 +2012,200 @@ func (x *MarkExecutorResponse) GetExecutor() *Executor {
 	return nil
 }
 
+type LeaseRouteRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Function      string                 `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRouteRequest) Reset() {
+	*x = LeaseRouteRequest{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRouteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRouteRequest) ProtoMessage() {}
+
+func (x *LeaseRouteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRouteRequest.ProtoReflect.Descriptor instead.
+func (*LeaseRouteRequest) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *LeaseRouteRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *LeaseRouteRequest) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+type LeaseRouteResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Route         *Route                 `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRouteResponse) Reset() {
+	*x = LeaseRouteResponse{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRouteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRouteResponse) ProtoMessage() {}
+
+func (x *LeaseRouteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRouteResponse.ProtoReflect.Descriptor instead.
+func (*LeaseRouteResponse) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *LeaseRouteResponse) GetRoute() *Route {
+	if x != nil {
+		return x.Route
+	}
+	return nil
+}
+
+// Where a function's calls may go without the planner, and what must be said there.
+type Route struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ExecutorId string                 `protobuf:"bytes,1,opt,name=executor_id,json=executorId,proto3" json:"executor_id,omitempty"`
+	// Where its gRPC listens.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Version int64  `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// SHA-256 of that version's module, 64 hexadecimal digits.
+	Digest string `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	// How long a call may take that asks for no timeout, and the most that one may ask for.
+	Timeout    *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	MaxTimeout *durationpb.Duration `protobuf:"bytes,6,opt,name=max_timeout,json=maxTimeout,proto3" json:"max_timeout,omitempty"`
+	// How long the route may be used, from when it was asked for. What changes meanwhile, the function's version too, is seen in the
+	// next one.
+	Lease         *durationpb.Duration `protobuf:"bytes,7,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Route) GetExecutorId() string {
+	if x != nil {
+		return x.ExecutorId
+	}
+	return ""
+}
+
+func (x *Route) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Route) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Route) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Route) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *Route) GetMaxTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.MaxTimeout
+	}
+	return nil
+}
+
+func (x *Route) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
 type GetPolicyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2011,7 +2214,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2226,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2036,7 +2239,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{30}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{33}
 }
 
 type GetPolicyResponse struct {
@@ -2053,7 +2256,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2065,7 +2268,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2078,7 +2281,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{31}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetPolicyResponse) GetPolicy() string {
@@ -2112,7 +2315,7 @@ type SetPolicyRequest struct {
 
 func (x *SetPolicyRequest) Reset() {
 	*x = SetPolicyRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2327,7 @@ func (x *SetPolicyRequest) String() string {
 func (*SetPolicyRequest) ProtoMessage() {}
 
 func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2340,7 @@ func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{32}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SetPolicyRequest) GetPolicy() string {
@@ -2163,7 +2366,7 @@ type SetPolicyResponse struct {
 
 func (x *SetPolicyResponse) Reset() {
 	*x = SetPolicyResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2378,7 @@ func (x *SetPolicyResponse) String() string {
 func (*SetPolicyResponse) ProtoMessage() {}
 
 func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2391,7 @@ func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*SetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{33}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SetPolicyResponse) GetPolicy() string {
@@ -2212,7 +2415,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2427,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2440,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{34}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DeadLetter) GetCall() *v1.Call {
@@ -2283,7 +2486,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2295,7 +2498,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2308,7 +2511,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{35}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Attempt) GetAttempt() int32 {
@@ -2366,7 +2569,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +2581,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +2594,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{36}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListDeadLettersRequest) GetUser() string {
@@ -2425,7 +2628,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2437,7 +2640,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2450,7 +2653,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{37}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*DeadLetter {
@@ -2476,7 +2679,7 @@ type GetDeadLetterRequest struct {
 
 func (x *GetDeadLetterRequest) Reset() {
 	*x = GetDeadLetterRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2488,7 +2691,7 @@ func (x *GetDeadLetterRequest) String() string {
 func (*GetDeadLetterRequest) ProtoMessage() {}
 
 func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2501,7 +2704,7 @@ func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{38}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetDeadLetterRequest) GetCallId() string {
@@ -2520,7 +2723,7 @@ type GetDeadLetterResponse struct {
 
 func (x *GetDeadLetterResponse) Reset() {
 	*x = GetDeadLetterResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2532,7 +2735,7 @@ func (x *GetDeadLetterResponse) String() string {
 func (*GetDeadLetterResponse) ProtoMessage() {}
 
 func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2545,7 +2748,7 @@ func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{39}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetDeadLetterResponse) GetDeadLetter() *DeadLetter {
@@ -2565,7 +2768,7 @@ type RedriveDeadLetterRequest struct {
 
 func (x *RedriveDeadLetterRequest) Reset() {
 	*x = RedriveDeadLetterRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2780,7 @@ func (x *RedriveDeadLetterRequest) String() string {
 func (*RedriveDeadLetterRequest) ProtoMessage() {}
 
 func (x *RedriveDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2793,7 @@ func (x *RedriveDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{40}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RedriveDeadLetterRequest) GetCallId() string {
@@ -2616,7 +2819,7 @@ type RedriveDeadLetterResponse struct {
 
 func (x *RedriveDeadLetterResponse) Reset() {
 	*x = RedriveDeadLetterResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2831,7 @@ func (x *RedriveDeadLetterResponse) String() string {
 func (*RedriveDeadLetterResponse) ProtoMessage() {}
 
 func (x *RedriveDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2844,7 @@ func (x *RedriveDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{41}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RedriveDeadLetterResponse) GetCall() *v1.Call {
@@ -2661,7 +2864,7 @@ type DeleteDeadLetterRequest struct {
 
 func (x *DeleteDeadLetterRequest) Reset() {
 	*x = DeleteDeadLetterRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[42]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2673,7 +2876,7 @@ func (x *DeleteDeadLetterRequest) String() string {
 func (*DeleteDeadLetterRequest) ProtoMessage() {}
 
 func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[42]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2686,7 +2889,7 @@ func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{42}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeleteDeadLetterRequest) GetCallId() string {
@@ -2711,7 +2914,7 @@ type DeleteDeadLetterResponse struct {
 
 func (x *DeleteDeadLetterResponse) Reset() {
 	*x = DeleteDeadLetterResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[43]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +2926,7 @@ func (x *DeleteDeadLetterResponse) String() string {
 func (*DeleteDeadLetterResponse) ProtoMessage() {}
 
 func (x *DeleteDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[43]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +2939,7 @@ func (x *DeleteDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{43}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{46}
 }
 
 type AttachRequest struct {
@@ -2751,6 +2954,7 @@ type AttachRequest struct {
 	//	*AttachRequest_Waits
 	//	*AttachRequest_CancelChildren
 	//	*AttachRequest_Logs
+	//	*AttachRequest_Load
 	Event         isAttachRequest_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2758,7 +2962,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[44]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2770,7 +2974,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[44]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2783,7 +2987,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{44}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *AttachRequest) GetEvent() isAttachRequest_Event {
@@ -2865,6 +3069,15 @@ func (x *AttachRequest) GetLogs() *Logs {
 	return nil
 }
 
+func (x *AttachRequest) GetLoad() *Load {
+	if x != nil {
+		if x, ok := x.Event.(*AttachRequest_Load); ok {
+			return x.Load
+		}
+	}
+	return nil
+}
+
 type isAttachRequest_Event interface {
 	isAttachRequest_Event()
 }
@@ -2901,6 +3114,10 @@ type AttachRequest_Logs struct {
 	Logs *Logs `protobuf:"bytes,8,opt,name=logs,proto3,oneof"`
 }
 
+type AttachRequest_Load struct {
+	Load *Load `protobuf:"bytes,9,opt,name=load,proto3,oneof"`
+}
+
 func (*AttachRequest_Hello) isAttachRequest_Event() {}
 
 func (*AttachRequest_Heartbeat) isAttachRequest_Event() {}
@@ -2916,6 +3133,55 @@ func (*AttachRequest_Waits) isAttachRequest_Event() {}
 func (*AttachRequest_CancelChildren) isAttachRequest_Event() {}
 
 func (*AttachRequest_Logs) isAttachRequest_Event() {}
+
+func (*AttachRequest_Load) isAttachRequest_Event() {}
+
+// What runs there that the planner did not place. It is told soon when it has grown or when slots are free again that were all
+// taken, else now and then; a new stream begins with none.
+type Load struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most slots at a time that such calls took since the last report.
+	DirectSlots   int32 `protobuf:"varint,1,opt,name=direct_slots,json=directSlots,proto3" json:"direct_slots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Load) Reset() {
+	*x = Load{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Load) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Load) ProtoMessage() {}
+
+func (x *Load) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Load.ProtoReflect.Descriptor instead.
+func (*Load) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *Load) GetDirectSlots() int32 {
+	if x != nil {
+		return x.DirectSlots
+	}
+	return 0
+}
 
 // First message of the stream.
 type Hello struct {
@@ -2933,7 +3199,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[45]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2945,7 +3211,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[45]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2958,7 +3224,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{45}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Hello) GetExecutorId() string {
@@ -3006,7 +3272,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[46]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3018,7 +3284,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[46]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3031,7 +3297,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{46}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Running) GetCallId() []byte {
@@ -3060,7 +3326,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[47]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3072,7 +3338,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[47]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3085,7 +3351,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{47}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Heartbeat) GetMemoryUsedBytes() int64 {
@@ -3118,7 +3384,7 @@ type Outcomes struct {
 
 func (x *Outcomes) Reset() {
 	*x = Outcomes{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[48]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3130,7 +3396,7 @@ func (x *Outcomes) String() string {
 func (*Outcomes) ProtoMessage() {}
 
 func (x *Outcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[48]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3143,7 +3409,7 @@ func (x *Outcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcomes.ProtoReflect.Descriptor instead.
 func (*Outcomes) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{48}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Outcomes) GetOutcomes() []*v1.Outcome {
@@ -3163,7 +3429,7 @@ type Logs struct {
 
 func (x *Logs) Reset() {
 	*x = Logs{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[49]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3441,7 @@ func (x *Logs) String() string {
 func (*Logs) ProtoMessage() {}
 
 func (x *Logs) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[49]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3454,7 @@ func (x *Logs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Logs.ProtoReflect.Descriptor instead.
 func (*Logs) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{49}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Logs) GetLogs() []*CallLog {
@@ -3209,7 +3475,7 @@ type CallLog struct {
 
 func (x *CallLog) Reset() {
 	*x = CallLog{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[50]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3221,7 +3487,7 @@ func (x *CallLog) String() string {
 func (*CallLog) ProtoMessage() {}
 
 func (x *CallLog) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[50]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3234,7 +3500,7 @@ func (x *CallLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallLog.ProtoReflect.Descriptor instead.
 func (*CallLog) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{50}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CallLog) GetCallId() []byte {
@@ -3268,7 +3534,7 @@ type Spawns struct {
 
 func (x *Spawns) Reset() {
 	*x = Spawns{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[51]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3280,7 +3546,7 @@ func (x *Spawns) String() string {
 func (*Spawns) ProtoMessage() {}
 
 func (x *Spawns) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[51]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3293,7 +3559,7 @@ func (x *Spawns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spawns.ProtoReflect.Descriptor instead.
 func (*Spawns) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{51}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Spawns) GetSpawns() []*Spawn {
@@ -3326,7 +3592,7 @@ type Spawn struct {
 
 func (x *Spawn) Reset() {
 	*x = Spawn{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[52]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3338,7 +3604,7 @@ func (x *Spawn) String() string {
 func (*Spawn) ProtoMessage() {}
 
 func (x *Spawn) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[52]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3351,7 +3617,7 @@ func (x *Spawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spawn.ProtoReflect.Descriptor instead.
 func (*Spawn) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{52}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Spawn) GetCallId() []byte {
@@ -3427,7 +3693,7 @@ type Waits struct {
 
 func (x *Waits) Reset() {
 	*x = Waits{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[53]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3705,7 @@ func (x *Waits) String() string {
 func (*Waits) ProtoMessage() {}
 
 func (x *Waits) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[53]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3718,7 @@ func (x *Waits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waits.ProtoReflect.Descriptor instead.
 func (*Waits) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{53}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Waits) GetWaits() []*Wait {
@@ -3475,7 +3741,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[54]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3487,7 +3753,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[54]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,7 +3766,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{54}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Wait) GetCallId() []byte {
@@ -3533,7 +3799,7 @@ type CancelChildren struct {
 
 func (x *CancelChildren) Reset() {
 	*x = CancelChildren{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[55]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3545,7 +3811,7 @@ func (x *CancelChildren) String() string {
 func (*CancelChildren) ProtoMessage() {}
 
 func (x *CancelChildren) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[55]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3558,7 +3824,7 @@ func (x *CancelChildren) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelChildren.ProtoReflect.Descriptor instead.
 func (*CancelChildren) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{55}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *CancelChildren) GetCallIds() [][]byte {
@@ -3577,7 +3843,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[56]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3589,7 +3855,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[56]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3602,7 +3868,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{56}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{60}
 }
 
 type AttachResponse struct {
@@ -3622,7 +3888,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[57]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3634,7 +3900,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[57]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3647,7 +3913,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{57}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *AttachResponse) GetCommand() isAttachResponse_Command {
@@ -3760,7 +4026,7 @@ type Drained struct {
 
 func (x *Drained) Reset() {
 	*x = Drained{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[58]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3772,7 +4038,7 @@ func (x *Drained) String() string {
 func (*Drained) ProtoMessage() {}
 
 func (x *Drained) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[58]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3785,7 +4051,7 @@ func (x *Drained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drained.ProtoReflect.Descriptor instead.
 func (*Drained) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{58}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{62}
 }
 
 // Answer to Hello.
@@ -3798,7 +4064,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[59]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3810,7 +4076,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[59]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3823,7 +4089,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{59}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Welcome) GetHeartbeatInterval() *durationpb.Duration {
@@ -3842,7 +4108,7 @@ type Assignments struct {
 
 func (x *Assignments) Reset() {
 	*x = Assignments{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[60]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3854,7 +4120,7 @@ func (x *Assignments) String() string {
 func (*Assignments) ProtoMessage() {}
 
 func (x *Assignments) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[60]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3867,7 +4133,7 @@ func (x *Assignments) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignments.ProtoReflect.Descriptor instead.
 func (*Assignments) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{60}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Assignments) GetAssignments() []*v1.Assignment {
@@ -3887,7 +4153,7 @@ type Spawned struct {
 
 func (x *Spawned) Reset() {
 	*x = Spawned{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[61]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3899,7 +4165,7 @@ func (x *Spawned) String() string {
 func (*Spawned) ProtoMessage() {}
 
 func (x *Spawned) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[61]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3912,7 +4178,7 @@ func (x *Spawned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spawned.ProtoReflect.Descriptor instead.
 func (*Spawned) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{61}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Spawned) GetResults() []*SpawnResult {
@@ -3937,7 +4203,7 @@ type SpawnResult struct {
 
 func (x *SpawnResult) Reset() {
 	*x = SpawnResult{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[62]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3949,7 +4215,7 @@ func (x *SpawnResult) String() string {
 func (*SpawnResult) ProtoMessage() {}
 
 func (x *SpawnResult) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[62]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3962,7 +4228,7 @@ func (x *SpawnResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpawnResult.ProtoReflect.Descriptor instead.
 func (*SpawnResult) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{62}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SpawnResult) GetCallId() []byte {
@@ -4010,7 +4276,7 @@ type ChildOutcomes struct {
 
 func (x *ChildOutcomes) Reset() {
 	*x = ChildOutcomes{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[63]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4022,7 +4288,7 @@ func (x *ChildOutcomes) String() string {
 func (*ChildOutcomes) ProtoMessage() {}
 
 func (x *ChildOutcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[63]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4035,7 +4301,7 @@ func (x *ChildOutcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildOutcomes.ProtoReflect.Descriptor instead.
 func (*ChildOutcomes) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{63}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ChildOutcomes) GetOutcomes() []*v1.Outcome {
@@ -4060,7 +4326,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[64]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4072,7 +4338,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[64]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4085,7 +4351,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{64}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Cancel) GetCallId() []byte {
@@ -4237,7 +4503,7 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"y\n" +
 	"\x15ListExecutorsResponse\x128\n" +
 	"\texecutors\x18\x01 \x03(\v2\x1a.skein.planner.v1.ExecutorR\texecutors\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa0\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc3\x03\n" +
 	"\bExecutor\x12\x1f\n" +
 	"\vexecutor_id\x18\x01 \x01(\tR\n" +
 	"executorId\x12\x14\n" +
@@ -4253,7 +4519,8 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\amodules\x18\t \x01(\x05R\amodules\x12\x18\n" +
 	"\aaddress\x18\n" +
 	" \x01(\tR\aaddress\x12\x16\n" +
-	"\x06marked\x18\v \x01(\bR\x06marked\"j\n" +
+	"\x06marked\x18\v \x01(\bR\x06marked\x12!\n" +
+	"\fdirect_slots\x18\f \x01(\x05R\vdirectSlots\"j\n" +
 	"\x14DrainExecutorRequest\x12\x1f\n" +
 	"\vexecutor_id\x18\x01 \x01(\tR\n" +
 	"executorId\x12\x12\n" +
@@ -4269,7 +4536,22 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\"N\n" +
 	"\x14MarkExecutorResponse\x126\n" +
-	"\bexecutor\x18\x01 \x01(\v2\x1a.skein.planner.v1.ExecutorR\bexecutor\"\x12\n" +
+	"\bexecutor\x18\x01 \x01(\v2\x1a.skein.planner.v1.ExecutorR\bexecutor\"C\n" +
+	"\x11LeaseRouteRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\"C\n" +
+	"\x12LeaseRouteResponse\x12-\n" +
+	"\x05route\x18\x01 \x01(\v2\x17.skein.planner.v1.RouteR\x05route\"\x96\x02\n" +
+	"\x05Route\x12\x1f\n" +
+	"\vexecutor_id\x18\x01 \x01(\tR\n" +
+	"executorId\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x03R\aversion\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\x123\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12:\n" +
+	"\vmax_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"maxTimeout\x12/\n" +
+	"\x05lease\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05lease\"\x12\n" +
 	"\x10GetPolicyRequest\"k\n" +
 	"\x11GetPolicyResponse\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1f\n" +
@@ -4320,7 +4602,7 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"\x1a\n" +
-	"\x18DeleteDeadLetterResponse\"\xd1\x03\n" +
+	"\x18DeleteDeadLetterResponse\"\xff\x03\n" +
 	"\rAttachRequest\x12/\n" +
 	"\x05hello\x18\x01 \x01(\v2\x17.skein.planner.v1.HelloH\x00R\x05hello\x12;\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1b.skein.planner.v1.HeartbeatH\x00R\theartbeat\x128\n" +
@@ -4329,8 +4611,11 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x06spawns\x18\x05 \x01(\v2\x18.skein.planner.v1.SpawnsH\x00R\x06spawns\x12/\n" +
 	"\x05waits\x18\x06 \x01(\v2\x17.skein.planner.v1.WaitsH\x00R\x05waits\x12K\n" +
 	"\x0fcancel_children\x18\a \x01(\v2 .skein.planner.v1.CancelChildrenH\x00R\x0ecancelChildren\x12,\n" +
-	"\x04logs\x18\b \x01(\v2\x16.skein.planner.v1.LogsH\x00R\x04logsB\a\n" +
-	"\x05event\"\xb0\x01\n" +
+	"\x04logs\x18\b \x01(\v2\x16.skein.planner.v1.LogsH\x00R\x04logs\x12,\n" +
+	"\x04load\x18\t \x01(\v2\x16.skein.planner.v1.LoadH\x00R\x04loadB\a\n" +
+	"\x05event\")\n" +
+	"\x04Load\x12!\n" +
+	"\fdirect_slots\x18\x01 \x01(\x05R\vdirectSlots\"\xb0\x01\n" +
 	"\x05Hello\x12\x1f\n" +
 	"\vexecutor_id\x18\x01 \x01(\tR\n" +
 	"executorId\x12\x14\n" +
@@ -4414,7 +4699,7 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x12WAITS_FOR_CHILDREN\x10\x03\x12\x13\n" +
 	"\x0fWAITS_FOR_RETRY\x10\x04\x12\x16\n" +
 	"\x12WAITS_FOR_EXECUTOR\x10\x05\x12\x15\n" +
-	"\x11WAITS_FOR_JOURNAL\x10\x062\xe5\x13\n" +
+	"\x11WAITS_FOR_JOURNAL\x10\x062\xdc\x14\n" +
 	"\x0ePlannerService\x12\xb7\x01\n" +
 	"\x06Invoke\x12\x1f.skein.planner.v1.InvokeRequest\x1a .skein.planner.v1.InvokeResponse\"j\x92A42\x18application/octet-stream:\x18application/octet-stream\x82\xd3\xe4\x93\x02-:\x05inputb\x06output\"\x1c/v1/invoke/{user}/{function}\x12s\n" +
 	"\n" +
@@ -4427,7 +4712,10 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"CancelCall\x12#.skein.planner.v1.CancelCallRequest\x1a$.skein.planner.v1.CancelCallResponse\"+\x82\xd3\xe4\x93\x02%:\x01*b\x04call\"\x1a/v1/calls/{call_id}:cancel\x12\x86\x01\n" +
 	"\fGetCallGraph\x12%.skein.planner.v1.GetCallGraphRequest\x1a&.skein.planner.v1.GetCallGraphResponse\"'\x82\xd3\xe4\x93\x02!b\x04root\x12\x19/v1/calls/{call_id}/graph\x12\x80\x01\n" +
 	"\fGetCallWaits\x12%.skein.planner.v1.GetCallWaitsRequest\x1a&.skein.planner.v1.GetCallWaitsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/calls/{call_id}/waits\x12|\n" +
-	"\vGetCallLogs\x12$.skein.planner.v1.GetCallLogsRequest\x1a%.skein.planner.v1.GetCallLogsResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/calls/{call_id}/logs\x12w\n" +
+	"\vGetCallLogs\x12$.skein.planner.v1.GetCallLogsRequest\x1a%.skein.planner.v1.GetCallLogsResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/calls/{call_id}/logs\x12u\n" +
+	"\n" +
+	"LeaseRoute\x12#.skein.planner.v1.LeaseRouteRequest\x1a$.skein.planner.v1.LeaseRouteResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*b\x05route\"\n" +
+	"/v1/routes\x12w\n" +
 	"\rListExecutors\x12&.skein.planner.v1.ListExecutorsRequest\x1a'.skein.planner.v1.ListExecutorsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/executors\x12\x98\x01\n" +
 	"\rDrainExecutor\x12&.skein.planner.v1.DrainExecutorRequest\x1a'.skein.planner.v1.DrainExecutorResponse\"6\x82\xd3\xe4\x93\x020:\x01*b\bexecutor\"!/v1/executors/{executor_id}:drain\x12\x94\x01\n" +
 	"\fMarkExecutor\x12%.skein.planner.v1.MarkExecutorRequest\x1a&.skein.planner.v1.MarkExecutorResponse\"5\x82\xd3\xe4\x93\x02/:\x01*b\bexecutor\" /v1/executors/{executor_id}:mark\x12h\n" +
@@ -4458,7 +4746,7 @@ func file_skein_planner_v1_planner_proto_rawDescGZIP() []byte {
 }
 
 var file_skein_planner_v1_planner_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skein_planner_v1_planner_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_skein_planner_v1_planner_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_skein_planner_v1_planner_proto_goTypes = []any{
 	(WaitsFor)(0),                     // 0: skein.planner.v1.WaitsFor
 	(*InvokeRequest)(nil),             // 1: skein.planner.v1.InvokeRequest
@@ -4491,159 +4779,170 @@ var file_skein_planner_v1_planner_proto_goTypes = []any{
 	(*DrainExecutorResponse)(nil),     // 28: skein.planner.v1.DrainExecutorResponse
 	(*MarkExecutorRequest)(nil),       // 29: skein.planner.v1.MarkExecutorRequest
 	(*MarkExecutorResponse)(nil),      // 30: skein.planner.v1.MarkExecutorResponse
-	(*GetPolicyRequest)(nil),          // 31: skein.planner.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),         // 32: skein.planner.v1.GetPolicyResponse
-	(*SetPolicyRequest)(nil),          // 33: skein.planner.v1.SetPolicyRequest
-	(*SetPolicyResponse)(nil),         // 34: skein.planner.v1.SetPolicyResponse
-	(*DeadLetter)(nil),                // 35: skein.planner.v1.DeadLetter
-	(*Attempt)(nil),                   // 36: skein.planner.v1.Attempt
-	(*ListDeadLettersRequest)(nil),    // 37: skein.planner.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),   // 38: skein.planner.v1.ListDeadLettersResponse
-	(*GetDeadLetterRequest)(nil),      // 39: skein.planner.v1.GetDeadLetterRequest
-	(*GetDeadLetterResponse)(nil),     // 40: skein.planner.v1.GetDeadLetterResponse
-	(*RedriveDeadLetterRequest)(nil),  // 41: skein.planner.v1.RedriveDeadLetterRequest
-	(*RedriveDeadLetterResponse)(nil), // 42: skein.planner.v1.RedriveDeadLetterResponse
-	(*DeleteDeadLetterRequest)(nil),   // 43: skein.planner.v1.DeleteDeadLetterRequest
-	(*DeleteDeadLetterResponse)(nil),  // 44: skein.planner.v1.DeleteDeadLetterResponse
-	(*AttachRequest)(nil),             // 45: skein.planner.v1.AttachRequest
-	(*Hello)(nil),                     // 46: skein.planner.v1.Hello
-	(*Running)(nil),                   // 47: skein.planner.v1.Running
-	(*Heartbeat)(nil),                 // 48: skein.planner.v1.Heartbeat
-	(*Outcomes)(nil),                  // 49: skein.planner.v1.Outcomes
-	(*Logs)(nil),                      // 50: skein.planner.v1.Logs
-	(*CallLog)(nil),                   // 51: skein.planner.v1.CallLog
-	(*Spawns)(nil),                    // 52: skein.planner.v1.Spawns
-	(*Spawn)(nil),                     // 53: skein.planner.v1.Spawn
-	(*Waits)(nil),                     // 54: skein.planner.v1.Waits
-	(*Wait)(nil),                      // 55: skein.planner.v1.Wait
-	(*CancelChildren)(nil),            // 56: skein.planner.v1.CancelChildren
-	(*Drain)(nil),                     // 57: skein.planner.v1.Drain
-	(*AttachResponse)(nil),            // 58: skein.planner.v1.AttachResponse
-	(*Drained)(nil),                   // 59: skein.planner.v1.Drained
-	(*Welcome)(nil),                   // 60: skein.planner.v1.Welcome
-	(*Assignments)(nil),               // 61: skein.planner.v1.Assignments
-	(*Spawned)(nil),                   // 62: skein.planner.v1.Spawned
-	(*SpawnResult)(nil),               // 63: skein.planner.v1.SpawnResult
-	(*ChildOutcomes)(nil),             // 64: skein.planner.v1.ChildOutcomes
-	(*Cancel)(nil),                    // 65: skein.planner.v1.Cancel
-	nil,                               // 66: skein.planner.v1.Spawn.TraceEntry
-	(*durationpb.Duration)(nil),       // 67: google.protobuf.Duration
-	(*v1.Call)(nil),                   // 68: skein.call.v1.Call
-	(*timestamppb.Timestamp)(nil),     // 69: google.protobuf.Timestamp
-	(*v1.Outcome)(nil),                // 70: skein.call.v1.Outcome
-	(*v1.Assignment)(nil),             // 71: skein.call.v1.Assignment
+	(*LeaseRouteRequest)(nil),         // 31: skein.planner.v1.LeaseRouteRequest
+	(*LeaseRouteResponse)(nil),        // 32: skein.planner.v1.LeaseRouteResponse
+	(*Route)(nil),                     // 33: skein.planner.v1.Route
+	(*GetPolicyRequest)(nil),          // 34: skein.planner.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),         // 35: skein.planner.v1.GetPolicyResponse
+	(*SetPolicyRequest)(nil),          // 36: skein.planner.v1.SetPolicyRequest
+	(*SetPolicyResponse)(nil),         // 37: skein.planner.v1.SetPolicyResponse
+	(*DeadLetter)(nil),                // 38: skein.planner.v1.DeadLetter
+	(*Attempt)(nil),                   // 39: skein.planner.v1.Attempt
+	(*ListDeadLettersRequest)(nil),    // 40: skein.planner.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),   // 41: skein.planner.v1.ListDeadLettersResponse
+	(*GetDeadLetterRequest)(nil),      // 42: skein.planner.v1.GetDeadLetterRequest
+	(*GetDeadLetterResponse)(nil),     // 43: skein.planner.v1.GetDeadLetterResponse
+	(*RedriveDeadLetterRequest)(nil),  // 44: skein.planner.v1.RedriveDeadLetterRequest
+	(*RedriveDeadLetterResponse)(nil), // 45: skein.planner.v1.RedriveDeadLetterResponse
+	(*DeleteDeadLetterRequest)(nil),   // 46: skein.planner.v1.DeleteDeadLetterRequest
+	(*DeleteDeadLetterResponse)(nil),  // 47: skein.planner.v1.DeleteDeadLetterResponse
+	(*AttachRequest)(nil),             // 48: skein.planner.v1.AttachRequest
+	(*Load)(nil),                      // 49: skein.planner.v1.Load
+	(*Hello)(nil),                     // 50: skein.planner.v1.Hello
+	(*Running)(nil),                   // 51: skein.planner.v1.Running
+	(*Heartbeat)(nil),                 // 52: skein.planner.v1.Heartbeat
+	(*Outcomes)(nil),                  // 53: skein.planner.v1.Outcomes
+	(*Logs)(nil),                      // 54: skein.planner.v1.Logs
+	(*CallLog)(nil),                   // 55: skein.planner.v1.CallLog
+	(*Spawns)(nil),                    // 56: skein.planner.v1.Spawns
+	(*Spawn)(nil),                     // 57: skein.planner.v1.Spawn
+	(*Waits)(nil),                     // 58: skein.planner.v1.Waits
+	(*Wait)(nil),                      // 59: skein.planner.v1.Wait
+	(*CancelChildren)(nil),            // 60: skein.planner.v1.CancelChildren
+	(*Drain)(nil),                     // 61: skein.planner.v1.Drain
+	(*AttachResponse)(nil),            // 62: skein.planner.v1.AttachResponse
+	(*Drained)(nil),                   // 63: skein.planner.v1.Drained
+	(*Welcome)(nil),                   // 64: skein.planner.v1.Welcome
+	(*Assignments)(nil),               // 65: skein.planner.v1.Assignments
+	(*Spawned)(nil),                   // 66: skein.planner.v1.Spawned
+	(*SpawnResult)(nil),               // 67: skein.planner.v1.SpawnResult
+	(*ChildOutcomes)(nil),             // 68: skein.planner.v1.ChildOutcomes
+	(*Cancel)(nil),                    // 69: skein.planner.v1.Cancel
+	nil,                               // 70: skein.planner.v1.Spawn.TraceEntry
+	(*durationpb.Duration)(nil),       // 71: google.protobuf.Duration
+	(*v1.Call)(nil),                   // 72: skein.call.v1.Call
+	(*timestamppb.Timestamp)(nil),     // 73: google.protobuf.Timestamp
+	(*v1.Outcome)(nil),                // 74: skein.call.v1.Outcome
+	(*v1.Assignment)(nil),             // 75: skein.call.v1.Assignment
 }
 var file_skein_planner_v1_planner_proto_depIdxs = []int32{
-	67, // 0: skein.planner.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
-	68, // 1: skein.planner.v1.InvokeResponse.call:type_name -> skein.call.v1.Call
-	67, // 2: skein.planner.v1.CreateCallRequest.timeout:type_name -> google.protobuf.Duration
-	67, // 3: skein.planner.v1.CreateCallRequest.max_age:type_name -> google.protobuf.Duration
-	67, // 4: skein.planner.v1.CreateCallRequest.result_age:type_name -> google.protobuf.Duration
-	68, // 5: skein.planner.v1.CreateCallResponse.call:type_name -> skein.call.v1.Call
-	68, // 6: skein.planner.v1.GetCallResponse.call:type_name -> skein.call.v1.Call
-	68, // 7: skein.planner.v1.ListCallsResponse.calls:type_name -> skein.call.v1.Call
-	67, // 8: skein.planner.v1.WaitCallRequest.timeout:type_name -> google.protobuf.Duration
-	68, // 9: skein.planner.v1.WaitCallResponse.call:type_name -> skein.call.v1.Call
-	68, // 10: skein.planner.v1.WatchCallResponse.call:type_name -> skein.call.v1.Call
+	71, // 0: skein.planner.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
+	72, // 1: skein.planner.v1.InvokeResponse.call:type_name -> skein.call.v1.Call
+	71, // 2: skein.planner.v1.CreateCallRequest.timeout:type_name -> google.protobuf.Duration
+	71, // 3: skein.planner.v1.CreateCallRequest.max_age:type_name -> google.protobuf.Duration
+	71, // 4: skein.planner.v1.CreateCallRequest.result_age:type_name -> google.protobuf.Duration
+	72, // 5: skein.planner.v1.CreateCallResponse.call:type_name -> skein.call.v1.Call
+	72, // 6: skein.planner.v1.GetCallResponse.call:type_name -> skein.call.v1.Call
+	72, // 7: skein.planner.v1.ListCallsResponse.calls:type_name -> skein.call.v1.Call
+	71, // 8: skein.planner.v1.WaitCallRequest.timeout:type_name -> google.protobuf.Duration
+	72, // 9: skein.planner.v1.WaitCallResponse.call:type_name -> skein.call.v1.Call
+	72, // 10: skein.planner.v1.WatchCallResponse.call:type_name -> skein.call.v1.Call
 	13, // 11: skein.planner.v1.WatchCallResponse.log:type_name -> skein.planner.v1.LogChunk
-	68, // 12: skein.planner.v1.CancelCallResponse.call:type_name -> skein.call.v1.Call
+	72, // 12: skein.planner.v1.CancelCallResponse.call:type_name -> skein.call.v1.Call
 	18, // 13: skein.planner.v1.GetCallGraphResponse.root:type_name -> skein.planner.v1.CallNode
-	68, // 14: skein.planner.v1.CallNode.call:type_name -> skein.call.v1.Call
+	72, // 14: skein.planner.v1.CallNode.call:type_name -> skein.call.v1.Call
 	18, // 15: skein.planner.v1.CallNode.children:type_name -> skein.planner.v1.CallNode
 	19, // 16: skein.planner.v1.CallNode.totals:type_name -> skein.planner.v1.CallTotals
-	67, // 17: skein.planner.v1.CallTotals.queue_time:type_name -> google.protobuf.Duration
-	67, // 18: skein.planner.v1.CallTotals.run_time:type_name -> google.protobuf.Duration
-	67, // 19: skein.planner.v1.CallTotals.cpu_time:type_name -> google.protobuf.Duration
-	68, // 20: skein.planner.v1.GetCallWaitsResponse.call:type_name -> skein.call.v1.Call
-	68, // 21: skein.planner.v1.GetCallWaitsResponse.children:type_name -> skein.call.v1.Call
-	69, // 22: skein.planner.v1.GetCallWaitsResponse.since:type_name -> google.protobuf.Timestamp
-	69, // 23: skein.planner.v1.GetCallWaitsResponse.until:type_name -> google.protobuf.Timestamp
+	71, // 17: skein.planner.v1.CallTotals.queue_time:type_name -> google.protobuf.Duration
+	71, // 18: skein.planner.v1.CallTotals.run_time:type_name -> google.protobuf.Duration
+	71, // 19: skein.planner.v1.CallTotals.cpu_time:type_name -> google.protobuf.Duration
+	72, // 20: skein.planner.v1.GetCallWaitsResponse.call:type_name -> skein.call.v1.Call
+	72, // 21: skein.planner.v1.GetCallWaitsResponse.children:type_name -> skein.call.v1.Call
+	73, // 22: skein.planner.v1.GetCallWaitsResponse.since:type_name -> google.protobuf.Timestamp
+	73, // 23: skein.planner.v1.GetCallWaitsResponse.until:type_name -> google.protobuf.Timestamp
 	0,  // 24: skein.planner.v1.GetCallWaitsResponse.waits_for:type_name -> skein.planner.v1.WaitsFor
-	36, // 25: skein.planner.v1.GetCallWaitsResponse.attempts:type_name -> skein.planner.v1.Attempt
+	39, // 25: skein.planner.v1.GetCallWaitsResponse.attempts:type_name -> skein.planner.v1.Attempt
 	26, // 26: skein.planner.v1.ListExecutorsResponse.executors:type_name -> skein.planner.v1.Executor
-	69, // 27: skein.planner.v1.Executor.attach_time:type_name -> google.protobuf.Timestamp
-	69, // 28: skein.planner.v1.Executor.last_heartbeat_time:type_name -> google.protobuf.Timestamp
+	73, // 27: skein.planner.v1.Executor.attach_time:type_name -> google.protobuf.Timestamp
+	73, // 28: skein.planner.v1.Executor.last_heartbeat_time:type_name -> google.protobuf.Timestamp
 	26, // 29: skein.planner.v1.DrainExecutorResponse.executor:type_name -> skein.planner.v1.Executor
 	26, // 30: skein.planner.v1.MarkExecutorResponse.executor:type_name -> skein.planner.v1.Executor
-	68, // 31: skein.planner.v1.DeadLetter.call:type_name -> skein.call.v1.Call
-	36, // 32: skein.planner.v1.DeadLetter.attempts:type_name -> skein.planner.v1.Attempt
-	69, // 33: skein.planner.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
-	69, // 34: skein.planner.v1.Attempt.end_time:type_name -> google.protobuf.Timestamp
-	35, // 35: skein.planner.v1.ListDeadLettersResponse.dead_letters:type_name -> skein.planner.v1.DeadLetter
-	35, // 36: skein.planner.v1.GetDeadLetterResponse.dead_letter:type_name -> skein.planner.v1.DeadLetter
-	68, // 37: skein.planner.v1.RedriveDeadLetterResponse.call:type_name -> skein.call.v1.Call
-	46, // 38: skein.planner.v1.AttachRequest.hello:type_name -> skein.planner.v1.Hello
-	48, // 39: skein.planner.v1.AttachRequest.heartbeat:type_name -> skein.planner.v1.Heartbeat
-	49, // 40: skein.planner.v1.AttachRequest.outcomes:type_name -> skein.planner.v1.Outcomes
-	57, // 41: skein.planner.v1.AttachRequest.drain:type_name -> skein.planner.v1.Drain
-	52, // 42: skein.planner.v1.AttachRequest.spawns:type_name -> skein.planner.v1.Spawns
-	54, // 43: skein.planner.v1.AttachRequest.waits:type_name -> skein.planner.v1.Waits
-	56, // 44: skein.planner.v1.AttachRequest.cancel_children:type_name -> skein.planner.v1.CancelChildren
-	50, // 45: skein.planner.v1.AttachRequest.logs:type_name -> skein.planner.v1.Logs
-	47, // 46: skein.planner.v1.Hello.running:type_name -> skein.planner.v1.Running
-	70, // 47: skein.planner.v1.Outcomes.outcomes:type_name -> skein.call.v1.Outcome
-	51, // 48: skein.planner.v1.Logs.logs:type_name -> skein.planner.v1.CallLog
-	13, // 49: skein.planner.v1.CallLog.chunk:type_name -> skein.planner.v1.LogChunk
-	53, // 50: skein.planner.v1.Spawns.spawns:type_name -> skein.planner.v1.Spawn
-	67, // 51: skein.planner.v1.Spawn.timeout:type_name -> google.protobuf.Duration
-	66, // 52: skein.planner.v1.Spawn.trace:type_name -> skein.planner.v1.Spawn.TraceEntry
-	55, // 53: skein.planner.v1.Waits.waits:type_name -> skein.planner.v1.Wait
-	67, // 54: skein.planner.v1.Wait.timeout:type_name -> google.protobuf.Duration
-	60, // 55: skein.planner.v1.AttachResponse.welcome:type_name -> skein.planner.v1.Welcome
-	61, // 56: skein.planner.v1.AttachResponse.assignments:type_name -> skein.planner.v1.Assignments
-	65, // 57: skein.planner.v1.AttachResponse.cancel:type_name -> skein.planner.v1.Cancel
-	62, // 58: skein.planner.v1.AttachResponse.spawned:type_name -> skein.planner.v1.Spawned
-	64, // 59: skein.planner.v1.AttachResponse.child_outcomes:type_name -> skein.planner.v1.ChildOutcomes
-	59, // 60: skein.planner.v1.AttachResponse.drained:type_name -> skein.planner.v1.Drained
-	67, // 61: skein.planner.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	71, // 62: skein.planner.v1.Assignments.assignments:type_name -> skein.call.v1.Assignment
-	63, // 63: skein.planner.v1.Spawned.results:type_name -> skein.planner.v1.SpawnResult
-	70, // 64: skein.planner.v1.ChildOutcomes.outcomes:type_name -> skein.call.v1.Outcome
-	1,  // 65: skein.planner.v1.PlannerService.Invoke:input_type -> skein.planner.v1.InvokeRequest
-	3,  // 66: skein.planner.v1.PlannerService.CreateCall:input_type -> skein.planner.v1.CreateCallRequest
-	5,  // 67: skein.planner.v1.PlannerService.GetCall:input_type -> skein.planner.v1.GetCallRequest
-	7,  // 68: skein.planner.v1.PlannerService.ListCalls:input_type -> skein.planner.v1.ListCallsRequest
-	9,  // 69: skein.planner.v1.PlannerService.WaitCall:input_type -> skein.planner.v1.WaitCallRequest
-	11, // 70: skein.planner.v1.PlannerService.WatchCall:input_type -> skein.planner.v1.WatchCallRequest
-	14, // 71: skein.planner.v1.PlannerService.CancelCall:input_type -> skein.planner.v1.CancelCallRequest
-	16, // 72: skein.planner.v1.PlannerService.GetCallGraph:input_type -> skein.planner.v1.GetCallGraphRequest
-	20, // 73: skein.planner.v1.PlannerService.GetCallWaits:input_type -> skein.planner.v1.GetCallWaitsRequest
-	22, // 74: skein.planner.v1.PlannerService.GetCallLogs:input_type -> skein.planner.v1.GetCallLogsRequest
-	24, // 75: skein.planner.v1.PlannerService.ListExecutors:input_type -> skein.planner.v1.ListExecutorsRequest
-	27, // 76: skein.planner.v1.PlannerService.DrainExecutor:input_type -> skein.planner.v1.DrainExecutorRequest
-	29, // 77: skein.planner.v1.PlannerService.MarkExecutor:input_type -> skein.planner.v1.MarkExecutorRequest
-	31, // 78: skein.planner.v1.PlannerService.GetPolicy:input_type -> skein.planner.v1.GetPolicyRequest
-	33, // 79: skein.planner.v1.PlannerService.SetPolicy:input_type -> skein.planner.v1.SetPolicyRequest
-	37, // 80: skein.planner.v1.PlannerService.ListDeadLetters:input_type -> skein.planner.v1.ListDeadLettersRequest
-	39, // 81: skein.planner.v1.PlannerService.GetDeadLetter:input_type -> skein.planner.v1.GetDeadLetterRequest
-	41, // 82: skein.planner.v1.PlannerService.RedriveDeadLetter:input_type -> skein.planner.v1.RedriveDeadLetterRequest
-	43, // 83: skein.planner.v1.PlannerService.DeleteDeadLetter:input_type -> skein.planner.v1.DeleteDeadLetterRequest
-	45, // 84: skein.planner.v1.DispatchService.Attach:input_type -> skein.planner.v1.AttachRequest
-	2,  // 85: skein.planner.v1.PlannerService.Invoke:output_type -> skein.planner.v1.InvokeResponse
-	4,  // 86: skein.planner.v1.PlannerService.CreateCall:output_type -> skein.planner.v1.CreateCallResponse
-	6,  // 87: skein.planner.v1.PlannerService.GetCall:output_type -> skein.planner.v1.GetCallResponse
-	8,  // 88: skein.planner.v1.PlannerService.ListCalls:output_type -> skein.planner.v1.ListCallsResponse
-	10, // 89: skein.planner.v1.PlannerService.WaitCall:output_type -> skein.planner.v1.WaitCallResponse
-	12, // 90: skein.planner.v1.PlannerService.WatchCall:output_type -> skein.planner.v1.WatchCallResponse
-	15, // 91: skein.planner.v1.PlannerService.CancelCall:output_type -> skein.planner.v1.CancelCallResponse
-	17, // 92: skein.planner.v1.PlannerService.GetCallGraph:output_type -> skein.planner.v1.GetCallGraphResponse
-	21, // 93: skein.planner.v1.PlannerService.GetCallWaits:output_type -> skein.planner.v1.GetCallWaitsResponse
-	23, // 94: skein.planner.v1.PlannerService.GetCallLogs:output_type -> skein.planner.v1.GetCallLogsResponse
-	25, // 95: skein.planner.v1.PlannerService.ListExecutors:output_type -> skein.planner.v1.ListExecutorsResponse
-	28, // 96: skein.planner.v1.PlannerService.DrainExecutor:output_type -> skein.planner.v1.DrainExecutorResponse
-	30, // 97: skein.planner.v1.PlannerService.MarkExecutor:output_type -> skein.planner.v1.MarkExecutorResponse
-	32, // 98: skein.planner.v1.PlannerService.GetPolicy:output_type -> skein.planner.v1.GetPolicyResponse
-	34, // 99: skein.planner.v1.PlannerService.SetPolicy:output_type -> skein.planner.v1.SetPolicyResponse
-	38, // 100: skein.planner.v1.PlannerService.ListDeadLetters:output_type -> skein.planner.v1.ListDeadLettersResponse
-	40, // 101: skein.planner.v1.PlannerService.GetDeadLetter:output_type -> skein.planner.v1.GetDeadLetterResponse
-	42, // 102: skein.planner.v1.PlannerService.RedriveDeadLetter:output_type -> skein.planner.v1.RedriveDeadLetterResponse
-	44, // 103: skein.planner.v1.PlannerService.DeleteDeadLetter:output_type -> skein.planner.v1.DeleteDeadLetterResponse
-	58, // 104: skein.planner.v1.DispatchService.Attach:output_type -> skein.planner.v1.AttachResponse
-	85, // [85:105] is the sub-list for method output_type
-	65, // [65:85] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	33, // 31: skein.planner.v1.LeaseRouteResponse.route:type_name -> skein.planner.v1.Route
+	71, // 32: skein.planner.v1.Route.timeout:type_name -> google.protobuf.Duration
+	71, // 33: skein.planner.v1.Route.max_timeout:type_name -> google.protobuf.Duration
+	71, // 34: skein.planner.v1.Route.lease:type_name -> google.protobuf.Duration
+	72, // 35: skein.planner.v1.DeadLetter.call:type_name -> skein.call.v1.Call
+	39, // 36: skein.planner.v1.DeadLetter.attempts:type_name -> skein.planner.v1.Attempt
+	73, // 37: skein.planner.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
+	73, // 38: skein.planner.v1.Attempt.end_time:type_name -> google.protobuf.Timestamp
+	38, // 39: skein.planner.v1.ListDeadLettersResponse.dead_letters:type_name -> skein.planner.v1.DeadLetter
+	38, // 40: skein.planner.v1.GetDeadLetterResponse.dead_letter:type_name -> skein.planner.v1.DeadLetter
+	72, // 41: skein.planner.v1.RedriveDeadLetterResponse.call:type_name -> skein.call.v1.Call
+	50, // 42: skein.planner.v1.AttachRequest.hello:type_name -> skein.planner.v1.Hello
+	52, // 43: skein.planner.v1.AttachRequest.heartbeat:type_name -> skein.planner.v1.Heartbeat
+	53, // 44: skein.planner.v1.AttachRequest.outcomes:type_name -> skein.planner.v1.Outcomes
+	61, // 45: skein.planner.v1.AttachRequest.drain:type_name -> skein.planner.v1.Drain
+	56, // 46: skein.planner.v1.AttachRequest.spawns:type_name -> skein.planner.v1.Spawns
+	58, // 47: skein.planner.v1.AttachRequest.waits:type_name -> skein.planner.v1.Waits
+	60, // 48: skein.planner.v1.AttachRequest.cancel_children:type_name -> skein.planner.v1.CancelChildren
+	54, // 49: skein.planner.v1.AttachRequest.logs:type_name -> skein.planner.v1.Logs
+	49, // 50: skein.planner.v1.AttachRequest.load:type_name -> skein.planner.v1.Load
+	51, // 51: skein.planner.v1.Hello.running:type_name -> skein.planner.v1.Running
+	74, // 52: skein.planner.v1.Outcomes.outcomes:type_name -> skein.call.v1.Outcome
+	55, // 53: skein.planner.v1.Logs.logs:type_name -> skein.planner.v1.CallLog
+	13, // 54: skein.planner.v1.CallLog.chunk:type_name -> skein.planner.v1.LogChunk
+	57, // 55: skein.planner.v1.Spawns.spawns:type_name -> skein.planner.v1.Spawn
+	71, // 56: skein.planner.v1.Spawn.timeout:type_name -> google.protobuf.Duration
+	70, // 57: skein.planner.v1.Spawn.trace:type_name -> skein.planner.v1.Spawn.TraceEntry
+	59, // 58: skein.planner.v1.Waits.waits:type_name -> skein.planner.v1.Wait
+	71, // 59: skein.planner.v1.Wait.timeout:type_name -> google.protobuf.Duration
+	64, // 60: skein.planner.v1.AttachResponse.welcome:type_name -> skein.planner.v1.Welcome
+	65, // 61: skein.planner.v1.AttachResponse.assignments:type_name -> skein.planner.v1.Assignments
+	69, // 62: skein.planner.v1.AttachResponse.cancel:type_name -> skein.planner.v1.Cancel
+	66, // 63: skein.planner.v1.AttachResponse.spawned:type_name -> skein.planner.v1.Spawned
+	68, // 64: skein.planner.v1.AttachResponse.child_outcomes:type_name -> skein.planner.v1.ChildOutcomes
+	63, // 65: skein.planner.v1.AttachResponse.drained:type_name -> skein.planner.v1.Drained
+	71, // 66: skein.planner.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	75, // 67: skein.planner.v1.Assignments.assignments:type_name -> skein.call.v1.Assignment
+	67, // 68: skein.planner.v1.Spawned.results:type_name -> skein.planner.v1.SpawnResult
+	74, // 69: skein.planner.v1.ChildOutcomes.outcomes:type_name -> skein.call.v1.Outcome
+	1,  // 70: skein.planner.v1.PlannerService.Invoke:input_type -> skein.planner.v1.InvokeRequest
+	3,  // 71: skein.planner.v1.PlannerService.CreateCall:input_type -> skein.planner.v1.CreateCallRequest
+	5,  // 72: skein.planner.v1.PlannerService.GetCall:input_type -> skein.planner.v1.GetCallRequest
+	7,  // 73: skein.planner.v1.PlannerService.ListCalls:input_type -> skein.planner.v1.ListCallsRequest
+	9,  // 74: skein.planner.v1.PlannerService.WaitCall:input_type -> skein.planner.v1.WaitCallRequest
+	11, // 75: skein.planner.v1.PlannerService.WatchCall:input_type -> skein.planner.v1.WatchCallRequest
+	14, // 76: skein.planner.v1.PlannerService.CancelCall:input_type -> skein.planner.v1.CancelCallRequest
+	16, // 77: skein.planner.v1.PlannerService.GetCallGraph:input_type -> skein.planner.v1.GetCallGraphRequest
+	20, // 78: skein.planner.v1.PlannerService.GetCallWaits:input_type -> skein.planner.v1.GetCallWaitsRequest
+	22, // 79: skein.planner.v1.PlannerService.GetCallLogs:input_type -> skein.planner.v1.GetCallLogsRequest
+	31, // 80: skein.planner.v1.PlannerService.LeaseRoute:input_type -> skein.planner.v1.LeaseRouteRequest
+	24, // 81: skein.planner.v1.PlannerService.ListExecutors:input_type -> skein.planner.v1.ListExecutorsRequest
+	27, // 82: skein.planner.v1.PlannerService.DrainExecutor:input_type -> skein.planner.v1.DrainExecutorRequest
+	29, // 83: skein.planner.v1.PlannerService.MarkExecutor:input_type -> skein.planner.v1.MarkExecutorRequest
+	34, // 84: skein.planner.v1.PlannerService.GetPolicy:input_type -> skein.planner.v1.GetPolicyRequest
+	36, // 85: skein.planner.v1.PlannerService.SetPolicy:input_type -> skein.planner.v1.SetPolicyRequest
+	40, // 86: skein.planner.v1.PlannerService.ListDeadLetters:input_type -> skein.planner.v1.ListDeadLettersRequest
+	42, // 87: skein.planner.v1.PlannerService.GetDeadLetter:input_type -> skein.planner.v1.GetDeadLetterRequest
+	44, // 88: skein.planner.v1.PlannerService.RedriveDeadLetter:input_type -> skein.planner.v1.RedriveDeadLetterRequest
+	46, // 89: skein.planner.v1.PlannerService.DeleteDeadLetter:input_type -> skein.planner.v1.DeleteDeadLetterRequest
+	48, // 90: skein.planner.v1.DispatchService.Attach:input_type -> skein.planner.v1.AttachRequest
+	2,  // 91: skein.planner.v1.PlannerService.Invoke:output_type -> skein.planner.v1.InvokeResponse
+	4,  // 92: skein.planner.v1.PlannerService.CreateCall:output_type -> skein.planner.v1.CreateCallResponse
+	6,  // 93: skein.planner.v1.PlannerService.GetCall:output_type -> skein.planner.v1.GetCallResponse
+	8,  // 94: skein.planner.v1.PlannerService.ListCalls:output_type -> skein.planner.v1.ListCallsResponse
+	10, // 95: skein.planner.v1.PlannerService.WaitCall:output_type -> skein.planner.v1.WaitCallResponse
+	12, // 96: skein.planner.v1.PlannerService.WatchCall:output_type -> skein.planner.v1.WatchCallResponse
+	15, // 97: skein.planner.v1.PlannerService.CancelCall:output_type -> skein.planner.v1.CancelCallResponse
+	17, // 98: skein.planner.v1.PlannerService.GetCallGraph:output_type -> skein.planner.v1.GetCallGraphResponse
+	21, // 99: skein.planner.v1.PlannerService.GetCallWaits:output_type -> skein.planner.v1.GetCallWaitsResponse
+	23, // 100: skein.planner.v1.PlannerService.GetCallLogs:output_type -> skein.planner.v1.GetCallLogsResponse
+	32, // 101: skein.planner.v1.PlannerService.LeaseRoute:output_type -> skein.planner.v1.LeaseRouteResponse
+	25, // 102: skein.planner.v1.PlannerService.ListExecutors:output_type -> skein.planner.v1.ListExecutorsResponse
+	28, // 103: skein.planner.v1.PlannerService.DrainExecutor:output_type -> skein.planner.v1.DrainExecutorResponse
+	30, // 104: skein.planner.v1.PlannerService.MarkExecutor:output_type -> skein.planner.v1.MarkExecutorResponse
+	35, // 105: skein.planner.v1.PlannerService.GetPolicy:output_type -> skein.planner.v1.GetPolicyResponse
+	37, // 106: skein.planner.v1.PlannerService.SetPolicy:output_type -> skein.planner.v1.SetPolicyResponse
+	41, // 107: skein.planner.v1.PlannerService.ListDeadLetters:output_type -> skein.planner.v1.ListDeadLettersResponse
+	43, // 108: skein.planner.v1.PlannerService.GetDeadLetter:output_type -> skein.planner.v1.GetDeadLetterResponse
+	45, // 109: skein.planner.v1.PlannerService.RedriveDeadLetter:output_type -> skein.planner.v1.RedriveDeadLetterResponse
+	47, // 110: skein.planner.v1.PlannerService.DeleteDeadLetter:output_type -> skein.planner.v1.DeleteDeadLetterResponse
+	62, // 111: skein.planner.v1.DispatchService.Attach:output_type -> skein.planner.v1.AttachResponse
+	91, // [91:112] is the sub-list for method output_type
+	70, // [70:91] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_skein_planner_v1_planner_proto_init() }
@@ -4655,7 +4954,7 @@ func file_skein_planner_v1_planner_proto_init() {
 		(*WatchCallResponse_Call)(nil),
 		(*WatchCallResponse_Log)(nil),
 	}
-	file_skein_planner_v1_planner_proto_msgTypes[44].OneofWrappers = []any{
+	file_skein_planner_v1_planner_proto_msgTypes[47].OneofWrappers = []any{
 		(*AttachRequest_Hello)(nil),
 		(*AttachRequest_Heartbeat)(nil),
 		(*AttachRequest_Outcomes)(nil),
@@ -4664,9 +4963,10 @@ func file_skein_planner_v1_planner_proto_init() {
 		(*AttachRequest_Waits)(nil),
 		(*AttachRequest_CancelChildren)(nil),
 		(*AttachRequest_Logs)(nil),
+		(*AttachRequest_Load)(nil),
 	}
-	file_skein_planner_v1_planner_proto_msgTypes[52].OneofWrappers = []any{}
-	file_skein_planner_v1_planner_proto_msgTypes[57].OneofWrappers = []any{
+	file_skein_planner_v1_planner_proto_msgTypes[56].OneofWrappers = []any{}
+	file_skein_planner_v1_planner_proto_msgTypes[61].OneofWrappers = []any{
 		(*AttachResponse_Welcome)(nil),
 		(*AttachResponse_Assignments)(nil),
 		(*AttachResponse_Cancel)(nil),
@@ -4680,7 +4980,7 @@ func file_skein_planner_v1_planner_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skein_planner_v1_planner_proto_rawDesc), len(file_skein_planner_v1_planner_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   66,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

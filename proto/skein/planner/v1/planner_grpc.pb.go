@@ -31,6 +31,7 @@ const (
 	PlannerService_GetCallGraph_FullMethodName      = "/skein.planner.v1.PlannerService/GetCallGraph"
 	PlannerService_GetCallWaits_FullMethodName      = "/skein.planner.v1.PlannerService/GetCallWaits"
 	PlannerService_GetCallLogs_FullMethodName       = "/skein.planner.v1.PlannerService/GetCallLogs"
+	PlannerService_LeaseRoute_FullMethodName        = "/skein.planner.v1.PlannerService/LeaseRoute"
 	PlannerService_ListExecutors_FullMethodName     = "/skein.planner.v1.PlannerService/ListExecutors"
 	PlannerService_DrainExecutor_FullMethodName     = "/skein.planner.v1.PlannerService/DrainExecutor"
 	PlannerService_MarkExecutor_FullMethodName      = "/skein.planner.v1.PlannerService/MarkExecutor"
@@ -71,6 +72,10 @@ type PlannerServiceClient interface {
 	GetCallWaits(ctx context.Context, in *GetCallWaitsRequest, opts ...grpc.CallOption) (*GetCallWaitsResponse, error)
 	// What the guest has written to stdout and stderr so far. Over REST with "Accept: text/plain": the raw bytes.
 	GetCallLogs(ctx context.Context, in *GetCallLogsRequest, opts ...grpc.CallOption) (*GetCallLogsResponse, error)
+	// Names an executor that a caller may give its calls of a function to by itself, with ExecutorService.Run, until the lease is
+	// over: the planner is not asked for each then, and keeps no record of them. NOT_ROUTABLE for a function whose calls must
+	// come by the planner, NO_SLOT while none is free: Invoke takes the call in either case.
+	LeaseRoute(ctx context.Context, in *LeaseRouteRequest, opts ...grpc.CallOption) (*LeaseRouteResponse, error)
 	// What is attached.
 	ListExecutors(ctx context.Context, in *ListExecutorsRequest, opts ...grpc.CallOption) (*ListExecutorsResponse, error)
 	// Stops the placing of calls on an executor, or allows it again. What runs there ends by itself.
@@ -206,6 +211,16 @@ func (c *plannerServiceClient) GetCallLogs(ctx context.Context, in *GetCallLogsR
 	return out, nil
 }
 
+func (c *plannerServiceClient) LeaseRoute(ctx context.Context, in *LeaseRouteRequest, opts ...grpc.CallOption) (*LeaseRouteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LeaseRouteResponse)
+	err := c.cc.Invoke(ctx, PlannerService_LeaseRoute_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *plannerServiceClient) ListExecutors(ctx context.Context, in *ListExecutorsRequest, opts ...grpc.CallOption) (*ListExecutorsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListExecutorsResponse)
@@ -325,6 +340,10 @@ type PlannerServiceServer interface {
 	GetCallWaits(context.Context, *GetCallWaitsRequest) (*GetCallWaitsResponse, error)
 	// What the guest has written to stdout and stderr so far. Over REST with "Accept: text/plain": the raw bytes.
 	GetCallLogs(context.Context, *GetCallLogsRequest) (*GetCallLogsResponse, error)
+	// Names an executor that a caller may give its calls of a function to by itself, with ExecutorService.Run, until the lease is
+	// over: the planner is not asked for each then, and keeps no record of them. NOT_ROUTABLE for a function whose calls must
+	// come by the planner, NO_SLOT while none is free: Invoke takes the call in either case.
+	LeaseRoute(context.Context, *LeaseRouteRequest) (*LeaseRouteResponse, error)
 	// What is attached.
 	ListExecutors(context.Context, *ListExecutorsRequest) (*ListExecutorsResponse, error)
 	// Stops the placing of calls on an executor, or allows it again. What runs there ends by itself.
@@ -380,6 +399,9 @@ func (UnimplementedPlannerServiceServer) GetCallWaits(context.Context, *GetCallW
 }
 func (UnimplementedPlannerServiceServer) GetCallLogs(context.Context, *GetCallLogsRequest) (*GetCallLogsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCallLogs not implemented")
+}
+func (UnimplementedPlannerServiceServer) LeaseRoute(context.Context, *LeaseRouteRequest) (*LeaseRouteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LeaseRoute not implemented")
 }
 func (UnimplementedPlannerServiceServer) ListExecutors(context.Context, *ListExecutorsRequest) (*ListExecutorsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListExecutors not implemented")
@@ -602,6 +624,24 @@ func _PlannerService_GetCallLogs_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PlannerService_LeaseRoute_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LeaseRouteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlannerServiceServer).LeaseRoute(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlannerService_LeaseRoute_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlannerServiceServer).LeaseRoute(ctx, req.(*LeaseRouteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PlannerService_ListExecutors_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListExecutorsRequest)
 	if err := dec(in); err != nil {
@@ -806,6 +846,10 @@ var PlannerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetCallLogs",
 			Handler:    _PlannerService_GetCallLogs_Handler,
+		},
+		{
+			MethodName: "LeaseRoute",
+			Handler:    _PlannerService_LeaseRoute_Handler,
 		},
 		{
 			MethodName: "ListExecutors",
