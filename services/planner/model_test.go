@@ -45,6 +45,7 @@ type modelCall struct {
 
 type modelExecutor struct {
 	slots    int
+	direct   int // used by calls that it did not get from here
 	draining bool
 	cordoned bool
 	marked   bool
@@ -58,7 +59,7 @@ func (m *model) takes(e *modelExecutor) bool {
 	return !e.draining && !e.cordoned && !(m.policy == Spot && e.marked)
 }
 
-func (e *modelExecutor) used() int { return len(e.holds) - len(e.waits) }
+func (e *modelExecutor) used() int { return len(e.holds) - len(e.waits) + e.direct }
 
 // waiting is how many calls from outside of a user (all users if none is named) wait, and their bytes.
 func (m *model) waiting(user skein.User) (n int, bytes int64) {
@@ -214,7 +215,7 @@ func (m *model) submit() error {
 	call := skein.Call{
 		ID: m.id(), Function: skein.Function{User: some(m, []skein.User{"ann", "ann", "ann", "bob", "cid"}), Name: some(m, []string{"f", "g"})},
 		Input: make([]byte, m.rng.IntN(60)), Args: []string{"x"},
-		Deadline: m.now.Add(time.Duration(m.rng.IntN(8000)) * time.Millisecond),
+		Deadline: m.now.Add(time.Duration(1+m.rng.IntN(8000)) * time.Millisecond), // one that has passed waits for the next tick
 	}
 	call.Version.Digest[0] = byte(m.rng.IntN(3))
 	requestID, hash := "", byte(0)
@@ -397,7 +398,13 @@ func (m *model) operate() error {
 	ex := m.execs[name]
 	var commands []Command
 	var err error
-	switch m.rng.IntN(3) {
+	switch m.rng.IntN(4) {
+	case 3:
+		n := m.rng.IntN(7) - 1
+		if ex != nil {
+			ex.heard, ex.direct = m.now, max(0, min(n, ex.slots))
+		}
+		return m.obey(m.c.Load(m.now, name, n))
 	case 0:
 		m.policy = some(m, []Policy{BinPack, Spot})
 		return m.obey(m.c.SetPolicy(m.now, m.policy))
