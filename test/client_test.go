@@ -92,13 +92,19 @@ func fails(t *testing.T, status int, reason string, c *cluster.Cluster, method, 
 func upload(t *testing.T, c *cluster.Cluster, user string, guests ...string) {
 	t.Helper()
 	for _, g := range guests {
-		module, err := os.ReadFile(cluster.Guest(t, g))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if a := request(t, c, http.MethodPut, "/v1/functions/"+user+"/"+g, module); a.status/100 != 2 {
-			t.Fatalf("upload of %s: %s", g, a)
-		}
+		uploadAs(t, c, user+"/"+g, g)
+	}
+}
+
+// uploadAs gives a guest a name of its own.
+func uploadAs(t *testing.T, c *cluster.Cluster, function, guest string) {
+	t.Helper()
+	module, err := os.ReadFile(cluster.Guest(t, guest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := request(t, c, http.MethodPut, "/v1/functions/"+function, module); a.status/100 != 2 {
+		t.Fatalf("upload of %s: %s", function, a)
 	}
 }
 

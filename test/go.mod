@@ -8,6 +8,7 @@ require (
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
 	skein.dev v0.0.0
+	skein.dev/client v0.0.0
 	skein.dev/platform v0.0.0
 	skein.dev/proto v0.0.0
 )
@@ -40,6 +41,7 @@ require (
 
 replace (
 	skein.dev => ../
+	skein.dev/client => ../client
 	skein.dev/platform => ../platform
 	skein.dev/proto => ../proto
 )

@@ -51,7 +51,7 @@ func (w *world) cluster(ctx context.Context, name string, slots []int, args ...s
 		return nil, err
 	}
 	c := &cluster{upload: upload}
-	if c.planner, err = w.service(ctx, name+"-planner", "planner", append(args, "--upload", upload.addr)...); err != nil {
+	if c.planner, err = w.planner(ctx, name+"-planner", append(args, "--upload", upload.addr)...); err != nil {
 		return nil, err
 	}
 	for i, n := range slots {

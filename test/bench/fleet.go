@@ -15,7 +15,7 @@ func (w *world) fleet(ctx context.Context, name string, executors, slots int, ar
 	if err != nil {
 		return nil, nil, err
 	}
-	if planner, err = w.service(ctx, "planner-of-"+name, "planner", append(args, "--upload", upload.addr)...); err != nil {
+	if planner, err = w.planner(ctx, "planner-of-"+name, append(args, "--upload", upload.addr)...); err != nil {
 		return nil, nil, err
 	}
 	idle, err := w.role(ctx, name, "idle-executors", planner.addr, strconv.Itoa(executors), strconv.Itoa(slots))

@@ -88,7 +88,7 @@ func (w *world) registry(ctx context.Context, name string, functions int) (side,
 	if err := parallel(ctx, functions, func(ctx context.Context, i int) error { return register(ctx, upload, named(i), w.wasm) }); err != nil {
 		return side{}, err
 	}
-	planner, err := w.service(ctx, "planner-"+name, "planner", "--upload", upload.addr)
+	planner, err := w.planner(ctx, "planner-"+name, "--upload", upload.addr)
 	if err != nil {
 		return side{}, err
 	}

@@ -187,6 +187,8 @@ var benchmarks = []bench{
 	{name: "invoke.warm.direct", clients: 32, goal: goal{most: 1.30}, sides: direct},
 	{name: "invoke.warm.planned", clients: 1, goal: goal{most: 2.3}, sides: planned},
 	{name: "invoke.warm.planned", clients: 32, goal: goal{most: 1.9}, sides: planned},
+	{name: "invoke.warm.routed", clients: 1, goal: goal{most: 1.3}, sides: routed},
+	{name: "invoke.warm.routed", clients: 32, goal: goal{most: 1.3}, sides: routed},
 	{name: "plan.stream", clients: 1, goal: goal{most: 2.3}, sides: streamed},
 	{name: "plan.stream", clients: 32, goal: goal{most: 1.9}, sides: streamed},
 	{name: "invoke.rest", clients: 1, goal: goal{most: 2.4}, sides: rest},

@@ -23,15 +23,49 @@ func (w *world) workerd(ctx context.Context) (*process, error) {
 			return nil, fmt.Errorf("%w: no workerd (make .bin/workerd)", errSkip)
 		}
 	}
+	return w.listens(ctx, "workerd", bin, func(addr string) []string {
+		return []string{"serve", filepath.Join(w.root, "test", "bench", "testdata", "workerd", "config.capnp"), "--socket-addr", "http=" + addr}
+	})
+}
+
+// redis keeps the calls, as the documentation of deployments has it.
+func (w *world) redis(ctx context.Context) (*process, error) {
+	if p := w.procs["redis"]; p != nil {
+		return p, nil
+	}
+	if err := w.build(ctx); err != nil { // which makes the directory
+		return nil, err
+	}
+	return w.listens(ctx, "redis", "redis-server", func(addr string) []string {
+		_, port, _ := net.SplitHostPort(addr)
+		return []string{"--bind", "127.0.0.1", "--port", port, "--databases", "100", "--save", "", "--appendonly", "yes", "--dir", w.dir}
+	})
+}
+
+// planner starts one that keeps its calls in a database of its own.
+func (w *world) planner(ctx context.Context, name string, args ...string) (*process, error) {
+	if p := w.procs[name]; p != nil {
+		return p, nil
+	}
+	redis, err := w.redis(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w.planners++
+	return w.service(ctx, name, "planner", append(args, "--redis-url", fmt.Sprintf("redis://%s/%d", redis.addr, w.planners))...)
+}
+
+// listens starts a program that does not say which port it took, so that it is given one that is free.
+func (w *world) listens(ctx context.Context, name, bin string, args func(addr string) []string) (*process, error) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	addr := lis.Addr().String()
-	if err := lis.Close(); err != nil { // it does not say which port it took, so it is given one that is free
+	if err := lis.Close(); err != nil {
 		return nil, err
 	}
-	p, err := launch("workerd", bin, "serve", filepath.Join(w.root, "test", "bench", "testdata", "workerd", "config.capnp"), "--socket-addr", "http="+addr)
+	p, err := launch(name, bin, args(addr)...)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +74,7 @@ func (w *world) workerd(ctx context.Context) (*process, error) {
 	return p, soon(ctx, func(context.Context) error {
 		select {
 		case <-p.gone:
-			return fmt.Errorf("workerd ended at once\n%s", p.said)
+			return fmt.Errorf("%s ended at once\n%s", name, p.said)
 		default:
 		}
 		conn, err := net.Dial("tcp", addr)

@@ -41,6 +41,7 @@ type world struct {
 	digest      [32]byte
 	callsDigest [32]byte // of the function that calls others, once it is uploaded
 	profiling   []*process
+	planners    int // that were started
 }
 
 // The function that is called, and with what.
@@ -73,7 +74,7 @@ func (w *world) retire() {
 }
 
 // shared are processes of more than one family of benchmarks.
-var shared = []string{"upload", "planner", "executor", "grpc-echo"}
+var shared = []string{"redis", "upload", "planner", "executor", "grpc-echo"}
 
 func (w *world) bin(service string) string { return filepath.Join(w.dir, service) }
 
@@ -272,7 +273,7 @@ func (w *world) suite(ctx context.Context) (planner, executor *process, err erro
 	if err != nil {
 		return nil, nil, err
 	}
-	if planner, err = w.service(ctx, "planner", "planner", "--upload", upload.addr); err != nil {
+	if planner, err = w.planner(ctx, "planner", "--upload", upload.addr); err != nil {
 		return nil, nil, err
 	}
 	// state and fs are dialled when a guest needs them; echo does not.
