@@ -189,6 +189,7 @@ var benchmarks = []bench{
 	{name: "invoke.warm.planned", clients: 32, goal: goal{most: 1.9}, sides: planned},
 	{name: "invoke.warm.routed", clients: 1, goal: goal{most: 1.3}, sides: routed},
 	{name: "invoke.warm.routed", clients: 32, goal: goal{most: 1.3}, sides: routed},
+	{name: "invoke.async", goal: goal{most: 1}, sides: async},
 	{name: "plan.stream", clients: 1, goal: goal{most: 2.3}, sides: streamed},
 	{name: "plan.stream", clients: 32, goal: goal{most: 1.9}, sides: streamed},
 	{name: "invoke.rest", clients: 1, goal: goal{most: 2.4}, sides: rest},
