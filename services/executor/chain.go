@@ -464,10 +464,16 @@ func (l *link) turn(c *host.Call) {
 	l.mu.Lock()
 	r, err := l.runOf(c)
 	l.mu.Unlock()
-	if err != nil || !l.e.slots.pass() {
-		return
+	if err == nil {
+		l.e.lend(c, r)
 	}
-	r.holds = l.e.slots.take(c, r.call.Depth, true) == nil // a call that is over needs no slot to end
+}
+
+// lend gives a call's slot to one that was interrupted, if there is one, and takes it again after that.
+func (e *Executor) lend(c *host.Call, r *run) {
+	if e.slots.pass() {
+		r.holds = e.slots.take(c, r.call.Depth, true) == nil // a call that is over needs no slot to end
+	}
 }
 
 // result is host.Chain's.

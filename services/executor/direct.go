@@ -2,12 +2,14 @@ package executor
 
 import (
 	"context"
+	"runtime"
 	"sync/atomic"
 	"time"
 
 	"skein.dev"
 	"skein.dev/platform/fault"
 	plannerv1 "skein.dev/proto/skein/planner/v1"
+	"skein.dev/services/executor/internal/host"
 )
 
 // direct are the calls that come past the planner. It hears how many slots they take, so that it places no more than the rest.
@@ -37,7 +39,11 @@ func (e *Executor) runDirect(ctx context.Context, call skein.Call) (skein.Result
 	}
 	e.direct.begins()
 	defer e.direct.ends()
-	return e.execute(ctx, &run{call: call, holds: true}, nil), nil
+	r := &run{call: call, holds: true}
+	return e.execute(ctx, r, &host.Chain{Turn: func(c *host.Call) { // it makes no calls, and still others may have to go on
+		runtime.Gosched()
+		e.lend(c, r)
+	}}), nil
 }
 
 func (d *direct) begins() {

@@ -45,6 +45,7 @@ type desk struct {
 	refuse  error // whoever attaches
 	refused int
 	parked  int64    // of executors; 0 for plenty
+	direct  int32    // slots that direct calls took, as was said last
 	others  []string // addresses of planners that executors try before
 }
 
@@ -200,6 +201,8 @@ func (d *desk) hear(s *station) error {
 				}
 				d.logs[id] = append(d.logs[id], data[min(had, int64(len(data))):]...)
 			}
+		case *plannerv1.AttachRequest_Load:
+			d.direct = e.Load.GetDirectSlots()
 		case *plannerv1.AttachRequest_Drain:
 			s.leaves = true
 			_ = s.stream.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Drained{Drained: &plannerv1.Drained{}}})

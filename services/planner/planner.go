@@ -117,17 +117,32 @@ func (p *Planner) Submit(ctx context.Context, q Request) (*Record, error) {
 }
 
 func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, error) {
-	if err := q.check(); err != nil {
+	o, err := p.offer(ctx, q)
+	if err != nil {
 		return nil, nil, err
+	}
+	return p.settle(ctx, o, time.Now().Add(acceptTime))
+}
+
+// offered is a call that the core has accepted. The journal may not have yet.
+type offered struct {
+	rec  *Record
+	w    *waiter
+	opts Options
+}
+
+func (p *Planner) offer(ctx context.Context, q Request) (offered, error) {
+	if err := q.check(); err != nil {
+		return offered{}, err
 	}
 	target, err := p.resolve(ctx, q.Function)
 	if err != nil {
-		return nil, nil, err
+		return offered{}, err
 	}
 	now := p.now()
 	call, opts, err := q.call(now, target)
 	if err != nil {
-		return nil, nil, err
+		return offered{}, err
 	}
 	otel.GetTextMapPropagator().Inject(ctx, propagation.MapCarrier(call.Trace))
 	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
@@ -135,15 +150,18 @@ func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, erro
 	}
 
 	rec, w, err := p.enroll(now, call, opts)
+	return offered{rec, w, opts}, err
+}
+
+// settle gives the call that an offer came to, once the journal has it, and gives up at a time.
+func (p *Planner) settle(ctx context.Context, o offered, until time.Time) (*Record, *waiter, error) {
 	switch {
-	case err != nil:
-		return nil, nil, err
-	case !rec.whole(): // it ended long ago
-		return p.join(ctx, rec.ID, opts)
-	case w.accepted == nil:
-		return rec, w, nil
+	case !o.rec.whole(): // it ended long ago
+		return p.join(ctx, o.rec.ID, o.opts)
+	case o.w.accepted == nil:
+		return o.rec, o.w, nil
 	}
-	return p.awaitAccept(ctx, rec, w, opts)
+	return p.awaitAccept(ctx, o.rec, o.w, o.opts, until)
 }
 
 // enroll gives a call to the core.
@@ -184,12 +202,16 @@ func (p *Planner) enroll(now time.Time, call skein.Call, opts Options) (*Record,
 }
 
 // awaitAccept waits until a call is in the journal, or is not.
-func (p *Planner) awaitAccept(ctx context.Context, rec *Record, w *waiter, opts Options) (*Record, *waiter, error) {
-	patience := time.NewTimer(acceptTime)
-	defer patience.Stop()
+func (p *Planner) awaitAccept(ctx context.Context, rec *Record, w *waiter, opts Options, until time.Time) (*Record, *waiter, error) {
+	var late <-chan time.Time
+	if !w.isAccepted() {
+		patience := time.NewTimer(time.Until(until))
+		defer patience.Stop()
+		late = patience.C
+	}
 	select {
 	case <-w.accepted:
-	case <-patience.C:
+	case <-late:
 		p.abandon(rec.ID)
 		<-w.accepted
 	case <-ctx.Done():

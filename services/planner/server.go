@@ -63,9 +63,21 @@ func (s *server) Invoke(ctx context.Context, r *plannerv1.InvokeRequest) (*plann
 }
 
 func (s *server) CreateCall(ctx context.Context, r *plannerv1.CreateCallRequest) (*plannerv1.CreateCallResponse, error) {
-	q, err := fromCallRequest(r)
+	q, err := fromCreateCall(r)
 	if err != nil {
 		return nil, err
+	}
+	rec, err := s.p.Submit(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return &plannerv1.CreateCallResponse{Call: toCall(rec)}, nil
+}
+
+func fromCreateCall(r *plannerv1.CreateCallRequest) (Request, error) {
+	q, err := fromCallRequest(r)
+	if err != nil {
+		return Request{}, err
 	}
 	q.Async, q.MaxAttempts, q.RetryFailures, q.Webhook = true, r.GetMaxAttempts(), r.GetRetryFailures(), r.GetWebhookUrl()
 	for _, d := range []struct {
@@ -74,15 +86,11 @@ func (s *server) CreateCall(ctx context.Context, r *plannerv1.CreateCallRequest)
 		reason string
 	}{{r.GetMaxAge(), &q.MaxAge, "BAD_MAX_AGE"}, {r.GetResultAge(), &q.ResultAge, "BAD_RESULT_AGE"}} {
 		if d.from != nil && d.from.CheckValid() != nil {
-			return nil, fault.Invalid.New(d.reason, "this is no valid duration")
+			return Request{}, fault.Invalid.New(d.reason, "this is no valid duration")
 		}
 		*d.to = d.from.AsDuration()
 	}
-	rec, err := s.p.Submit(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	return &plannerv1.CreateCallResponse{Call: toCall(rec)}, nil
+	return q, nil
 }
 
 func (s *server) GetCall(ctx context.Context, r *plannerv1.GetCallRequest) (*plannerv1.GetCallResponse, error) {
@@ -142,18 +150,26 @@ func (s *server) WaitCall(ctx context.Context, r *plannerv1.WaitCallRequest) (*p
 	if err != nil {
 		return nil, err
 	}
-	d := defaultWait
-	if r.GetTimeout() != nil {
-		d = r.GetTimeout().AsDuration()
-	}
-	if d < 0 || d > maxWait {
-		return nil, fault.Invalid.New("BAD_TIMEOUT", "a wait of %s is not between 0 and %s", d, maxWait)
+	d, err := waitTime(r.GetTimeout())
+	if err != nil {
+		return nil, err
 	}
 	rec, err := s.p.Wait(ctx, id, d)
 	if err != nil {
 		return nil, err
 	}
 	return &plannerv1.WaitCallResponse{Call: toCall(rec), Output: rec.Output}, nil
+}
+
+func waitTime(wire *durationpb.Duration) (time.Duration, error) {
+	if wire == nil {
+		return defaultWait, nil
+	}
+	d := wire.AsDuration()
+	if d < 0 || d > maxWait {
+		return 0, fault.Invalid.New("BAD_TIMEOUT", "a wait of %s is not between 0 and %s", d, maxWait)
+	}
+	return d, nil
 }
 
 func (s *server) CancelCall(ctx context.Context, r *plannerv1.CancelCallRequest) (*plannerv1.CancelCallResponse, error) {

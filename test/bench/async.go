@@ -41,22 +41,37 @@ func async(ctx context.Context, w *world, _ int) (ours, bare side, err error) {
 }
 
 func submitAndWait(ctx context.Context, planner plannerv1.PlannerServiceClient) error {
-	var ids [submitted]string
-	err := parallel(ctx, submitted, func(ctx context.Context, i int) error {
-		resp, err := planner.CreateCall(ctx, &plannerv1.CreateCallRequest{User: user, Function: function, Input: payload})
-		ids[i] = resp.GetCall().GetCallId()
-		return err
-	})
+	calls := make([]*plannerv1.CreateCallRequest, submitted)
+	for i := range calls {
+		calls[i] = &plannerv1.CreateCallRequest{User: user, Function: function, Input: payload}
+	}
+	accepted, err := planner.BatchCreateCalls(ctx, &plannerv1.BatchCreateCallsRequest{Calls: calls})
 	if err != nil {
 		return err
 	}
-	return parallel(ctx, submitted, func(ctx context.Context, i int) error {
-		resp, err := planner.WaitCall(ctx, &plannerv1.WaitCallRequest{CallId: ids[i], Timeout: durationpb.New(time.Minute)})
-		if err == nil && resp.GetCall().GetState() != callv1.CallState_CALL_STATE_SUCCEEDED {
-			err = fmt.Errorf("call %s is %s: %s", ids[i], resp.GetCall().GetState(), resp.GetCall().GetReason())
+	var ids []string
+	for _, a := range accepted.GetResults() {
+		if a.GetReason() != "" {
+			return fmt.Errorf("%w: %s: %s", errWrong, a.GetReason(), a.GetMessage())
 		}
-		return check(resp.GetOutput(), err)
-	})
+		ids = append(ids, a.GetCallId())
+	}
+	ended, err := planner.BatchWaitCalls(ctx, &plannerv1.BatchWaitCallsRequest{CallIds: ids, Timeout: durationpb.New(time.Minute)})
+	if err != nil {
+		return err
+	}
+	if n := len(ended.GetResults()); n != submitted {
+		return fmt.Errorf("%w: %d of %d calls have ended", errWrong, n, submitted)
+	}
+	for _, r := range ended.GetResults() {
+		if c := r.GetCall(); c.GetState() != callv1.CallState_CALL_STATE_SUCCEEDED {
+			return fmt.Errorf("call %s ended as %s: %s", r.GetCallId(), c.GetState(), c.GetReason())
+		}
+		if err := check(r.GetOutput(), nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func setAndGet(ctx context.Context, db *redis.Client) error {

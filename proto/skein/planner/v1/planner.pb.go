@@ -409,6 +409,342 @@ func (x *CreateCallResponse) GetCall() *v1.Call {
 	return nil
 }
 
+type BatchCreateCallsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1,000; inputs and arguments together within a message's limit.
+	Calls         []*CreateCallRequest `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchCreateCallsRequest) Reset() {
+	*x = BatchCreateCallsRequest{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchCreateCallsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchCreateCallsRequest) ProtoMessage() {}
+
+func (x *BatchCreateCallsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchCreateCallsRequest.ProtoReflect.Descriptor instead.
+func (*BatchCreateCallsRequest) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BatchCreateCallsRequest) GetCalls() []*CreateCallRequest {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+type BatchCreateCallsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the request.
+	Results       []*BatchCreateCallsResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchCreateCallsResponse) Reset() {
+	*x = BatchCreateCallsResponse{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchCreateCallsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchCreateCallsResponse) ProtoMessage() {}
+
+func (x *BatchCreateCallsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchCreateCallsResponse.ProtoReflect.Descriptor instead.
+func (*BatchCreateCallsResponse) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BatchCreateCallsResponse) GetResults() []*BatchCreateCallsResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type BatchCreateCallsResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty for one that was refused.
+	CallId string `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// Why it was: what CreateCall's error would say.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Hint          string `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchCreateCallsResult) Reset() {
+	*x = BatchCreateCallsResult{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchCreateCallsResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchCreateCallsResult) ProtoMessage() {}
+
+func (x *BatchCreateCallsResult) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchCreateCallsResult.ProtoReflect.Descriptor instead.
+func (*BatchCreateCallsResult) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *BatchCreateCallsResult) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *BatchCreateCallsResult) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BatchCreateCallsResult) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *BatchCreateCallsResult) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
+type BatchWaitCallsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1,000.
+	CallIds []string `protobuf:"bytes,1,rep,name=call_ids,json=callIds,proto3" json:"call_ids,omitempty"`
+	// The default is 30 s, the most 1 h.
+	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchWaitCallsRequest) Reset() {
+	*x = BatchWaitCallsRequest{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchWaitCallsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchWaitCallsRequest) ProtoMessage() {}
+
+func (x *BatchWaitCallsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchWaitCallsRequest.ProtoReflect.Descriptor instead.
+func (*BatchWaitCallsRequest) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *BatchWaitCallsRequest) GetCallIds() []string {
+	if x != nil {
+		return x.CallIds
+	}
+	return nil
+}
+
+func (x *BatchWaitCallsRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+type BatchWaitCallsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the request, without those that have not ended.
+	Results       []*BatchWaitCallsResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchWaitCallsResponse) Reset() {
+	*x = BatchWaitCallsResponse{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchWaitCallsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchWaitCallsResponse) ProtoMessage() {}
+
+func (x *BatchWaitCallsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchWaitCallsResponse.ProtoReflect.Descriptor instead.
+func (*BatchWaitCallsResponse) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BatchWaitCallsResponse) GetResults() []*BatchWaitCallsResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type BatchWaitCallsResult struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CallId string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	Call   *v1.Call               `protobuf:"bytes,2,opt,name=call,proto3" json:"call,omitempty"`
+	Output []byte                 `protobuf:"bytes,3,opt,name=output,proto3" json:"output,omitempty"`
+	// Why there is no call: what WaitCall's error would say.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchWaitCallsResult) Reset() {
+	*x = BatchWaitCallsResult{}
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchWaitCallsResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchWaitCallsResult) ProtoMessage() {}
+
+func (x *BatchWaitCallsResult) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchWaitCallsResult.ProtoReflect.Descriptor instead.
+func (*BatchWaitCallsResult) Descriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BatchWaitCallsResult) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *BatchWaitCallsResult) GetCall() *v1.Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *BatchWaitCallsResult) GetOutput() []byte {
+	if x != nil {
+		return x.Output
+	}
+	return nil
+}
+
+func (x *BatchWaitCallsResult) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BatchWaitCallsResult) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type GetCallRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	CallId        string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
@@ -418,7 +754,7 @@ type GetCallRequest struct {
 
 func (x *GetCallRequest) Reset() {
 	*x = GetCallRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[4]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +766,7 @@ func (x *GetCallRequest) String() string {
 func (*GetCallRequest) ProtoMessage() {}
 
 func (x *GetCallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[4]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +779,7 @@ func (x *GetCallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallRequest.ProtoReflect.Descriptor instead.
 func (*GetCallRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{4}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetCallRequest) GetCallId() string {
@@ -462,7 +798,7 @@ type GetCallResponse struct {
 
 func (x *GetCallResponse) Reset() {
 	*x = GetCallResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[5]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +810,7 @@ func (x *GetCallResponse) String() string {
 func (*GetCallResponse) ProtoMessage() {}
 
 func (x *GetCallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[5]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +823,7 @@ func (x *GetCallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallResponse.ProtoReflect.Descriptor instead.
 func (*GetCallResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{5}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetCallResponse) GetCall() *v1.Call {
@@ -510,7 +846,7 @@ type ListCallsRequest struct {
 
 func (x *ListCallsRequest) Reset() {
 	*x = ListCallsRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[6]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +858,7 @@ func (x *ListCallsRequest) String() string {
 func (*ListCallsRequest) ProtoMessage() {}
 
 func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[6]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +871,7 @@ func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallsRequest.ProtoReflect.Descriptor instead.
 func (*ListCallsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{6}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListCallsRequest) GetUser() string {
@@ -569,7 +905,7 @@ type ListCallsResponse struct {
 
 func (x *ListCallsResponse) Reset() {
 	*x = ListCallsResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[7]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +917,7 @@ func (x *ListCallsResponse) String() string {
 func (*ListCallsResponse) ProtoMessage() {}
 
 func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[7]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +930,7 @@ func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallsResponse.ProtoReflect.Descriptor instead.
 func (*ListCallsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{7}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListCallsResponse) GetCalls() []*v1.Call {
@@ -622,7 +958,7 @@ type WaitCallRequest struct {
 
 func (x *WaitCallRequest) Reset() {
 	*x = WaitCallRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[8]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +970,7 @@ func (x *WaitCallRequest) String() string {
 func (*WaitCallRequest) ProtoMessage() {}
 
 func (x *WaitCallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[8]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -647,7 +983,7 @@ func (x *WaitCallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitCallRequest.ProtoReflect.Descriptor instead.
 func (*WaitCallRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{8}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WaitCallRequest) GetCallId() string {
@@ -674,7 +1010,7 @@ type WaitCallResponse struct {
 
 func (x *WaitCallResponse) Reset() {
 	*x = WaitCallResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[9]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +1022,7 @@ func (x *WaitCallResponse) String() string {
 func (*WaitCallResponse) ProtoMessage() {}
 
 func (x *WaitCallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[9]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +1035,7 @@ func (x *WaitCallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitCallResponse.ProtoReflect.Descriptor instead.
 func (*WaitCallResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{9}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WaitCallResponse) GetCall() *v1.Call {
@@ -730,7 +1066,7 @@ type WatchCallRequest struct {
 
 func (x *WatchCallRequest) Reset() {
 	*x = WatchCallRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[10]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +1078,7 @@ func (x *WatchCallRequest) String() string {
 func (*WatchCallRequest) ProtoMessage() {}
 
 func (x *WatchCallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[10]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +1091,7 @@ func (x *WatchCallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCallRequest.ProtoReflect.Descriptor instead.
 func (*WatchCallRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{10}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchCallRequest) GetCallId() string {
@@ -801,7 +1137,7 @@ type WatchCallResponse struct {
 
 func (x *WatchCallResponse) Reset() {
 	*x = WatchCallResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[11]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +1149,7 @@ func (x *WatchCallResponse) String() string {
 func (*WatchCallResponse) ProtoMessage() {}
 
 func (x *WatchCallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[11]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +1162,7 @@ func (x *WatchCallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCallResponse.ProtoReflect.Descriptor instead.
 func (*WatchCallResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{11}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchCallResponse) GetEvent() isWatchCallResponse_Event {
@@ -890,7 +1226,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[12]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1238,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[12]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1251,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{12}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LogChunk) GetOffset() int64 {
@@ -943,7 +1279,7 @@ type CancelCallRequest struct {
 
 func (x *CancelCallRequest) Reset() {
 	*x = CancelCallRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[13]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1291,7 @@ func (x *CancelCallRequest) String() string {
 func (*CancelCallRequest) ProtoMessage() {}
 
 func (x *CancelCallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[13]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1304,7 @@ func (x *CancelCallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelCallRequest.ProtoReflect.Descriptor instead.
 func (*CancelCallRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{13}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CancelCallRequest) GetCallId() string {
@@ -994,7 +1330,7 @@ type CancelCallResponse struct {
 
 func (x *CancelCallResponse) Reset() {
 	*x = CancelCallResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[14]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1342,7 @@ func (x *CancelCallResponse) String() string {
 func (*CancelCallResponse) ProtoMessage() {}
 
 func (x *CancelCallResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[14]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1355,7 @@ func (x *CancelCallResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelCallResponse.ProtoReflect.Descriptor instead.
 func (*CancelCallResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{14}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CancelCallResponse) GetCall() *v1.Call {
@@ -1038,7 +1374,7 @@ type GetCallGraphRequest struct {
 
 func (x *GetCallGraphRequest) Reset() {
 	*x = GetCallGraphRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[15]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1386,7 @@ func (x *GetCallGraphRequest) String() string {
 func (*GetCallGraphRequest) ProtoMessage() {}
 
 func (x *GetCallGraphRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[15]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1399,7 @@ func (x *GetCallGraphRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallGraphRequest.ProtoReflect.Descriptor instead.
 func (*GetCallGraphRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{15}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetCallGraphRequest) GetCallId() string {
@@ -1082,7 +1418,7 @@ type GetCallGraphResponse struct {
 
 func (x *GetCallGraphResponse) Reset() {
 	*x = GetCallGraphResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[16]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1430,7 @@ func (x *GetCallGraphResponse) String() string {
 func (*GetCallGraphResponse) ProtoMessage() {}
 
 func (x *GetCallGraphResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[16]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1443,7 @@ func (x *GetCallGraphResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallGraphResponse.ProtoReflect.Descriptor instead.
 func (*GetCallGraphResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{16}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetCallGraphResponse) GetRoot() *CallNode {
@@ -1130,7 +1466,7 @@ type CallNode struct {
 
 func (x *CallNode) Reset() {
 	*x = CallNode{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[17]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1478,7 @@ func (x *CallNode) String() string {
 func (*CallNode) ProtoMessage() {}
 
 func (x *CallNode) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[17]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1491,7 @@ func (x *CallNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallNode.ProtoReflect.Descriptor instead.
 func (*CallNode) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{17}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CallNode) GetCall() *v1.Call {
@@ -1204,7 +1540,7 @@ type CallTotals struct {
 
 func (x *CallTotals) Reset() {
 	*x = CallTotals{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[18]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1552,7 @@ func (x *CallTotals) String() string {
 func (*CallTotals) ProtoMessage() {}
 
 func (x *CallTotals) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[18]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1565,7 @@ func (x *CallTotals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallTotals.ProtoReflect.Descriptor instead.
 func (*CallTotals) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{18}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CallTotals) GetCalls() int64 {
@@ -1339,7 +1675,7 @@ type GetCallWaitsRequest struct {
 
 func (x *GetCallWaitsRequest) Reset() {
 	*x = GetCallWaitsRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[19]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1687,7 @@ func (x *GetCallWaitsRequest) String() string {
 func (*GetCallWaitsRequest) ProtoMessage() {}
 
 func (x *GetCallWaitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[19]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1700,7 @@ func (x *GetCallWaitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallWaitsRequest.ProtoReflect.Descriptor instead.
 func (*GetCallWaitsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{19}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetCallWaitsRequest) GetCallId() string {
@@ -1395,7 +1731,7 @@ type GetCallWaitsResponse struct {
 
 func (x *GetCallWaitsResponse) Reset() {
 	*x = GetCallWaitsResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[20]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1743,7 @@ func (x *GetCallWaitsResponse) String() string {
 func (*GetCallWaitsResponse) ProtoMessage() {}
 
 func (x *GetCallWaitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[20]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1756,7 @@ func (x *GetCallWaitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallWaitsResponse.ProtoReflect.Descriptor instead.
 func (*GetCallWaitsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{20}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetCallWaitsResponse) GetCall() *v1.Call {
@@ -1481,7 +1817,7 @@ type GetCallLogsRequest struct {
 
 func (x *GetCallLogsRequest) Reset() {
 	*x = GetCallLogsRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[21]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1493,7 +1829,7 @@ func (x *GetCallLogsRequest) String() string {
 func (*GetCallLogsRequest) ProtoMessage() {}
 
 func (x *GetCallLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[21]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1506,7 +1842,7 @@ func (x *GetCallLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetCallLogsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{21}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetCallLogsRequest) GetCallId() string {
@@ -1525,7 +1861,7 @@ type GetCallLogsResponse struct {
 
 func (x *GetCallLogsResponse) Reset() {
 	*x = GetCallLogsResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[22]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1873,7 @@ func (x *GetCallLogsResponse) String() string {
 func (*GetCallLogsResponse) ProtoMessage() {}
 
 func (x *GetCallLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[22]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1886,7 @@ func (x *GetCallLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetCallLogsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{22}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetCallLogsResponse) GetLog() []byte {
@@ -1571,7 +1907,7 @@ type ListExecutorsRequest struct {
 
 func (x *ListExecutorsRequest) Reset() {
 	*x = ListExecutorsRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[23]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1919,7 @@ func (x *ListExecutorsRequest) String() string {
 func (*ListExecutorsRequest) ProtoMessage() {}
 
 func (x *ListExecutorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[23]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1932,7 @@ func (x *ListExecutorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutorsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutorsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{23}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListExecutorsRequest) GetPageSize() int32 {
@@ -1623,7 +1959,7 @@ type ListExecutorsResponse struct {
 
 func (x *ListExecutorsResponse) Reset() {
 	*x = ListExecutorsResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[24]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1971,7 @@ func (x *ListExecutorsResponse) String() string {
 func (*ListExecutorsResponse) ProtoMessage() {}
 
 func (x *ListExecutorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[24]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1984,7 @@ func (x *ListExecutorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutorsResponse.ProtoReflect.Descriptor instead.
 func (*ListExecutorsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{24}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListExecutorsResponse) GetExecutors() []*Executor {
@@ -1691,7 +2027,7 @@ type Executor struct {
 
 func (x *Executor) Reset() {
 	*x = Executor{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[25]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +2039,7 @@ func (x *Executor) String() string {
 func (*Executor) ProtoMessage() {}
 
 func (x *Executor) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[25]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +2052,7 @@ func (x *Executor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Executor.ProtoReflect.Descriptor instead.
 func (*Executor) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{25}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Executor) GetExecutorId() string {
@@ -1815,7 +2151,7 @@ type DrainExecutorRequest struct {
 
 func (x *DrainExecutorRequest) Reset() {
 	*x = DrainExecutorRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[26]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +2163,7 @@ func (x *DrainExecutorRequest) String() string {
 func (*DrainExecutorRequest) ProtoMessage() {}
 
 func (x *DrainExecutorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[26]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +2176,7 @@ func (x *DrainExecutorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainExecutorRequest.ProtoReflect.Descriptor instead.
 func (*DrainExecutorRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{26}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DrainExecutorRequest) GetExecutorId() string {
@@ -1873,7 +2209,7 @@ type DrainExecutorResponse struct {
 
 func (x *DrainExecutorResponse) Reset() {
 	*x = DrainExecutorResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[27]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2221,7 @@ func (x *DrainExecutorResponse) String() string {
 func (*DrainExecutorResponse) ProtoMessage() {}
 
 func (x *DrainExecutorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[27]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2234,7 @@ func (x *DrainExecutorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainExecutorResponse.ProtoReflect.Descriptor instead.
 func (*DrainExecutorResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{27}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DrainExecutorResponse) GetExecutor() *Executor {
@@ -1919,7 +2255,7 @@ type MarkExecutorRequest struct {
 
 func (x *MarkExecutorRequest) Reset() {
 	*x = MarkExecutorRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[28]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2267,7 @@ func (x *MarkExecutorRequest) String() string {
 func (*MarkExecutorRequest) ProtoMessage() {}
 
 func (x *MarkExecutorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[28]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2280,7 @@ func (x *MarkExecutorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkExecutorRequest.ProtoReflect.Descriptor instead.
 func (*MarkExecutorRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{28}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *MarkExecutorRequest) GetExecutorId() string {
@@ -1977,7 +2313,7 @@ type MarkExecutorResponse struct {
 
 func (x *MarkExecutorResponse) Reset() {
 	*x = MarkExecutorResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[29]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2325,7 @@ func (x *MarkExecutorResponse) String() string {
 func (*MarkExecutorResponse) ProtoMessage() {}
 
 func (x *MarkExecutorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[29]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2338,7 @@ func (x *MarkExecutorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkExecutorResponse.ProtoReflect.Descriptor instead.
 func (*MarkExecutorResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{29}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MarkExecutorResponse) GetExecutor() *Executor {
@@ -2022,7 +2358,7 @@ type LeaseRouteRequest struct {
 
 func (x *LeaseRouteRequest) Reset() {
 	*x = LeaseRouteRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2370,7 @@ func (x *LeaseRouteRequest) String() string {
 func (*LeaseRouteRequest) ProtoMessage() {}
 
 func (x *LeaseRouteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[30]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2383,7 @@ func (x *LeaseRouteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRouteRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRouteRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{30}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *LeaseRouteRequest) GetUser() string {
@@ -2073,7 +2409,7 @@ type LeaseRouteResponse struct {
 
 func (x *LeaseRouteResponse) Reset() {
 	*x = LeaseRouteResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2085,7 +2421,7 @@ func (x *LeaseRouteResponse) String() string {
 func (*LeaseRouteResponse) ProtoMessage() {}
 
 func (x *LeaseRouteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[31]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2098,7 +2434,7 @@ func (x *LeaseRouteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRouteResponse.ProtoReflect.Descriptor instead.
 func (*LeaseRouteResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{31}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LeaseRouteResponse) GetRoute() *Route {
@@ -2129,7 +2465,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2477,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[32]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2490,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{32}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Route) GetExecutorId() string {
@@ -2214,7 +2550,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +2562,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[33]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +2575,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{33}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{39}
 }
 
 type GetPolicyResponse struct {
@@ -2256,7 +2592,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +2604,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[34]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +2617,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{34}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetPolicyResponse) GetPolicy() string {
@@ -2315,7 +2651,7 @@ type SetPolicyRequest struct {
 
 func (x *SetPolicyRequest) Reset() {
 	*x = SetPolicyRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +2663,7 @@ func (x *SetPolicyRequest) String() string {
 func (*SetPolicyRequest) ProtoMessage() {}
 
 func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[35]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +2676,7 @@ func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{35}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetPolicyRequest) GetPolicy() string {
@@ -2366,7 +2702,7 @@ type SetPolicyResponse struct {
 
 func (x *SetPolicyResponse) Reset() {
 	*x = SetPolicyResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +2714,7 @@ func (x *SetPolicyResponse) String() string {
 func (*SetPolicyResponse) ProtoMessage() {}
 
 func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[36]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +2727,7 @@ func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*SetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{36}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetPolicyResponse) GetPolicy() string {
@@ -2415,7 +2751,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2427,7 +2763,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[37]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2440,7 +2776,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{37}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeadLetter) GetCall() *v1.Call {
@@ -2486,7 +2822,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2498,7 +2834,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[38]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2511,7 +2847,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{38}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Attempt) GetAttempt() int32 {
@@ -2569,7 +2905,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2917,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[39]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2930,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{39}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListDeadLettersRequest) GetUser() string {
@@ -2628,7 +2964,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +2976,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[40]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +2989,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{40}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*DeadLetter {
@@ -2679,7 +3015,7 @@ type GetDeadLetterRequest struct {
 
 func (x *GetDeadLetterRequest) Reset() {
 	*x = GetDeadLetterRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2691,7 +3027,7 @@ func (x *GetDeadLetterRequest) String() string {
 func (*GetDeadLetterRequest) ProtoMessage() {}
 
 func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[41]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2704,7 +3040,7 @@ func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{41}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetDeadLetterRequest) GetCallId() string {
@@ -2723,7 +3059,7 @@ type GetDeadLetterResponse struct {
 
 func (x *GetDeadLetterResponse) Reset() {
 	*x = GetDeadLetterResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[42]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +3071,7 @@ func (x *GetDeadLetterResponse) String() string {
 func (*GetDeadLetterResponse) ProtoMessage() {}
 
 func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[42]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +3084,7 @@ func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{42}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetDeadLetterResponse) GetDeadLetter() *DeadLetter {
@@ -2768,7 +3104,7 @@ type RedriveDeadLetterRequest struct {
 
 func (x *RedriveDeadLetterRequest) Reset() {
 	*x = RedriveDeadLetterRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[43]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2780,7 +3116,7 @@ func (x *RedriveDeadLetterRequest) String() string {
 func (*RedriveDeadLetterRequest) ProtoMessage() {}
 
 func (x *RedriveDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[43]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2793,7 +3129,7 @@ func (x *RedriveDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{43}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RedriveDeadLetterRequest) GetCallId() string {
@@ -2819,7 +3155,7 @@ type RedriveDeadLetterResponse struct {
 
 func (x *RedriveDeadLetterResponse) Reset() {
 	*x = RedriveDeadLetterResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[44]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +3167,7 @@ func (x *RedriveDeadLetterResponse) String() string {
 func (*RedriveDeadLetterResponse) ProtoMessage() {}
 
 func (x *RedriveDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[44]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +3180,7 @@ func (x *RedriveDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{44}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RedriveDeadLetterResponse) GetCall() *v1.Call {
@@ -2864,7 +3200,7 @@ type DeleteDeadLetterRequest struct {
 
 func (x *DeleteDeadLetterRequest) Reset() {
 	*x = DeleteDeadLetterRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[45]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2876,7 +3212,7 @@ func (x *DeleteDeadLetterRequest) String() string {
 func (*DeleteDeadLetterRequest) ProtoMessage() {}
 
 func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[45]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2889,7 +3225,7 @@ func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{45}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DeleteDeadLetterRequest) GetCallId() string {
@@ -2914,7 +3250,7 @@ type DeleteDeadLetterResponse struct {
 
 func (x *DeleteDeadLetterResponse) Reset() {
 	*x = DeleteDeadLetterResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[46]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3262,7 @@ func (x *DeleteDeadLetterResponse) String() string {
 func (*DeleteDeadLetterResponse) ProtoMessage() {}
 
 func (x *DeleteDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[46]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3275,7 @@ func (x *DeleteDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{46}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{52}
 }
 
 type AttachRequest struct {
@@ -2962,7 +3298,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[47]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2974,7 +3310,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[47]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2987,7 +3323,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{47}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *AttachRequest) GetEvent() isAttachRequest_Event {
@@ -3148,7 +3484,7 @@ type Load struct {
 
 func (x *Load) Reset() {
 	*x = Load{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[48]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3160,7 +3496,7 @@ func (x *Load) String() string {
 func (*Load) ProtoMessage() {}
 
 func (x *Load) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[48]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3173,7 +3509,7 @@ func (x *Load) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Load.ProtoReflect.Descriptor instead.
 func (*Load) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{48}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Load) GetDirectSlots() int32 {
@@ -3199,7 +3535,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[49]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3547,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[49]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3560,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{49}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Hello) GetExecutorId() string {
@@ -3272,7 +3608,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[50]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3284,7 +3620,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[50]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3297,7 +3633,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{50}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Running) GetCallId() []byte {
@@ -3326,7 +3662,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[51]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3338,7 +3674,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[51]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3351,7 +3687,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{51}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Heartbeat) GetMemoryUsedBytes() int64 {
@@ -3384,7 +3720,7 @@ type Outcomes struct {
 
 func (x *Outcomes) Reset() {
 	*x = Outcomes{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[52]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3396,7 +3732,7 @@ func (x *Outcomes) String() string {
 func (*Outcomes) ProtoMessage() {}
 
 func (x *Outcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[52]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3409,7 +3745,7 @@ func (x *Outcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcomes.ProtoReflect.Descriptor instead.
 func (*Outcomes) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{52}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Outcomes) GetOutcomes() []*v1.Outcome {
@@ -3429,7 +3765,7 @@ type Logs struct {
 
 func (x *Logs) Reset() {
 	*x = Logs{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[53]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3441,7 +3777,7 @@ func (x *Logs) String() string {
 func (*Logs) ProtoMessage() {}
 
 func (x *Logs) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[53]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3454,7 +3790,7 @@ func (x *Logs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Logs.ProtoReflect.Descriptor instead.
 func (*Logs) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{53}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Logs) GetLogs() []*CallLog {
@@ -3475,7 +3811,7 @@ type CallLog struct {
 
 func (x *CallLog) Reset() {
 	*x = CallLog{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[54]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3487,7 +3823,7 @@ func (x *CallLog) String() string {
 func (*CallLog) ProtoMessage() {}
 
 func (x *CallLog) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[54]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,7 +3836,7 @@ func (x *CallLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallLog.ProtoReflect.Descriptor instead.
 func (*CallLog) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{54}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *CallLog) GetCallId() []byte {
@@ -3534,7 +3870,7 @@ type Spawns struct {
 
 func (x *Spawns) Reset() {
 	*x = Spawns{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[55]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3546,7 +3882,7 @@ func (x *Spawns) String() string {
 func (*Spawns) ProtoMessage() {}
 
 func (x *Spawns) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[55]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3559,7 +3895,7 @@ func (x *Spawns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spawns.ProtoReflect.Descriptor instead.
 func (*Spawns) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{55}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Spawns) GetSpawns() []*Spawn {
@@ -3592,7 +3928,7 @@ type Spawn struct {
 
 func (x *Spawn) Reset() {
 	*x = Spawn{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[56]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3604,7 +3940,7 @@ func (x *Spawn) String() string {
 func (*Spawn) ProtoMessage() {}
 
 func (x *Spawn) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[56]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3617,7 +3953,7 @@ func (x *Spawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spawn.ProtoReflect.Descriptor instead.
 func (*Spawn) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{56}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Spawn) GetCallId() []byte {
@@ -3693,7 +4029,7 @@ type Waits struct {
 
 func (x *Waits) Reset() {
 	*x = Waits{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[57]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3705,7 +4041,7 @@ func (x *Waits) String() string {
 func (*Waits) ProtoMessage() {}
 
 func (x *Waits) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[57]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3718,7 +4054,7 @@ func (x *Waits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waits.ProtoReflect.Descriptor instead.
 func (*Waits) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{57}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Waits) GetWaits() []*Wait {
@@ -3741,7 +4077,7 @@ type Wait struct {
 
 func (x *Wait) Reset() {
 	*x = Wait{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[58]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3753,7 +4089,7 @@ func (x *Wait) String() string {
 func (*Wait) ProtoMessage() {}
 
 func (x *Wait) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[58]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3766,7 +4102,7 @@ func (x *Wait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wait.ProtoReflect.Descriptor instead.
 func (*Wait) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{58}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Wait) GetCallId() []byte {
@@ -3799,7 +4135,7 @@ type CancelChildren struct {
 
 func (x *CancelChildren) Reset() {
 	*x = CancelChildren{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[59]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3811,7 +4147,7 @@ func (x *CancelChildren) String() string {
 func (*CancelChildren) ProtoMessage() {}
 
 func (x *CancelChildren) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[59]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3824,7 +4160,7 @@ func (x *CancelChildren) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelChildren.ProtoReflect.Descriptor instead.
 func (*CancelChildren) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{59}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CancelChildren) GetCallIds() [][]byte {
@@ -3843,7 +4179,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[60]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3855,7 +4191,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[60]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3868,7 +4204,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{60}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{66}
 }
 
 type AttachResponse struct {
@@ -3888,7 +4224,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[61]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3900,7 +4236,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[61]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3913,7 +4249,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{61}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AttachResponse) GetCommand() isAttachResponse_Command {
@@ -4026,7 +4362,7 @@ type Drained struct {
 
 func (x *Drained) Reset() {
 	*x = Drained{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[62]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4038,7 +4374,7 @@ func (x *Drained) String() string {
 func (*Drained) ProtoMessage() {}
 
 func (x *Drained) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[62]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4051,7 +4387,7 @@ func (x *Drained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drained.ProtoReflect.Descriptor instead.
 func (*Drained) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{62}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{68}
 }
 
 // Answer to Hello.
@@ -4064,7 +4400,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[63]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4076,7 +4412,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[63]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4089,7 +4425,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{63}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Welcome) GetHeartbeatInterval() *durationpb.Duration {
@@ -4108,7 +4444,7 @@ type Assignments struct {
 
 func (x *Assignments) Reset() {
 	*x = Assignments{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[64]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4120,7 +4456,7 @@ func (x *Assignments) String() string {
 func (*Assignments) ProtoMessage() {}
 
 func (x *Assignments) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[64]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4133,7 +4469,7 @@ func (x *Assignments) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignments.ProtoReflect.Descriptor instead.
 func (*Assignments) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{64}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Assignments) GetAssignments() []*v1.Assignment {
@@ -4153,7 +4489,7 @@ type Spawned struct {
 
 func (x *Spawned) Reset() {
 	*x = Spawned{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[65]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4165,7 +4501,7 @@ func (x *Spawned) String() string {
 func (*Spawned) ProtoMessage() {}
 
 func (x *Spawned) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[65]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4178,7 +4514,7 @@ func (x *Spawned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spawned.ProtoReflect.Descriptor instead.
 func (*Spawned) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{65}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Spawned) GetResults() []*SpawnResult {
@@ -4203,7 +4539,7 @@ type SpawnResult struct {
 
 func (x *SpawnResult) Reset() {
 	*x = SpawnResult{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[66]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4215,7 +4551,7 @@ func (x *SpawnResult) String() string {
 func (*SpawnResult) ProtoMessage() {}
 
 func (x *SpawnResult) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[66]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4228,7 +4564,7 @@ func (x *SpawnResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpawnResult.ProtoReflect.Descriptor instead.
 func (*SpawnResult) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{66}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *SpawnResult) GetCallId() []byte {
@@ -4276,7 +4612,7 @@ type ChildOutcomes struct {
 
 func (x *ChildOutcomes) Reset() {
 	*x = ChildOutcomes{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[67]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4288,7 +4624,7 @@ func (x *ChildOutcomes) String() string {
 func (*ChildOutcomes) ProtoMessage() {}
 
 func (x *ChildOutcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[67]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4301,7 +4637,7 @@ func (x *ChildOutcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildOutcomes.ProtoReflect.Descriptor instead.
 func (*ChildOutcomes) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{67}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ChildOutcomes) GetOutcomes() []*v1.Outcome {
@@ -4326,7 +4662,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[68]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4338,7 +4674,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_planner_v1_planner_proto_msgTypes[68]
+	mi := &file_skein_planner_v1_planner_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4351,7 +4687,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{68}
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Cancel) GetCallId() []byte {
@@ -4415,7 +4751,27 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\vwebhook_url\x18\v \x01(\tR\n" +
 	"webhookUrl\"=\n" +
 	"\x12CreateCallResponse\x12'\n" +
-	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\")\n" +
+	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\"T\n" +
+	"\x17BatchCreateCallsRequest\x129\n" +
+	"\x05calls\x18\x01 \x03(\v2#.skein.planner.v1.CreateCallRequestR\x05calls\"^\n" +
+	"\x18BatchCreateCallsResponse\x12B\n" +
+	"\aresults\x18\x01 \x03(\v2(.skein.planner.v1.BatchCreateCallsResultR\aresults\"w\n" +
+	"\x16BatchCreateCallsResult\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\"g\n" +
+	"\x15BatchWaitCallsRequest\x12\x19\n" +
+	"\bcall_ids\x18\x01 \x03(\tR\acallIds\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"Z\n" +
+	"\x16BatchWaitCallsResponse\x12@\n" +
+	"\aresults\x18\x01 \x03(\v2&.skein.planner.v1.BatchWaitCallsResultR\aresults\"\xa2\x01\n" +
+	"\x14BatchWaitCallsResult\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\x12'\n" +
+	"\x04call\x18\x02 \x01(\v2\x13.skein.call.v1.CallR\x04call\x12\x16\n" +
+	"\x06output\x18\x03 \x01(\fR\x06output\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\")\n" +
 	"\x0eGetCallRequest\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\":\n" +
 	"\x0fGetCallResponse\x12'\n" +
@@ -4699,11 +5055,13 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x12WAITS_FOR_CHILDREN\x10\x03\x12\x13\n" +
 	"\x0fWAITS_FOR_RETRY\x10\x04\x12\x16\n" +
 	"\x12WAITS_FOR_EXECUTOR\x10\x05\x12\x15\n" +
-	"\x11WAITS_FOR_JOURNAL\x10\x062\xdc\x14\n" +
+	"\x11WAITS_FOR_JOURNAL\x10\x062\xf0\x16\n" +
 	"\x0ePlannerService\x12\xb7\x01\n" +
 	"\x06Invoke\x12\x1f.skein.planner.v1.InvokeRequest\x1a .skein.planner.v1.InvokeResponse\"j\x92A42\x18application/octet-stream:\x18application/octet-stream\x82\xd3\xe4\x93\x02-:\x05inputb\x06output\"\x1c/v1/invoke/{user}/{function}\x12s\n" +
 	"\n" +
-	"CreateCall\x12#.skein.planner.v1.CreateCallRequest\x1a$.skein.planner.v1.CreateCallResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*b\x04call\"\t/v1/calls\x12q\n" +
+	"CreateCall\x12#.skein.planner.v1.CreateCallRequest\x1a$.skein.planner.v1.CreateCallResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*b\x04call\"\t/v1/calls\x12\x8b\x01\n" +
+	"\x10BatchCreateCalls\x12).skein.planner.v1.BatchCreateCallsRequest\x1a*.skein.planner.v1.BatchCreateCallsResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/calls:batchCreate\x12\x83\x01\n" +
+	"\x0eBatchWaitCalls\x12'.skein.planner.v1.BatchWaitCallsRequest\x1a(.skein.planner.v1.BatchWaitCallsResponse\"\x1e\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/calls:batchWait\x12q\n" +
 	"\aGetCall\x12 .skein.planner.v1.GetCallRequest\x1a!.skein.planner.v1.GetCallResponse\"!\x82\xd3\xe4\x93\x02\x1bb\x04call\x12\x13/v1/calls/{call_id}\x12g\n" +
 	"\tListCalls\x12\".skein.planner.v1.ListCallsRequest\x1a#.skein.planner.v1.ListCallsResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/calls\x12s\n" +
 	"\bWaitCall\x12!.skein.planner.v1.WaitCallRequest\x1a\".skein.planner.v1.WaitCallResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/calls/{call_id}:wait\x12z\n" +
@@ -4746,203 +5104,218 @@ func file_skein_planner_v1_planner_proto_rawDescGZIP() []byte {
 }
 
 var file_skein_planner_v1_planner_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skein_planner_v1_planner_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_skein_planner_v1_planner_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_skein_planner_v1_planner_proto_goTypes = []any{
 	(WaitsFor)(0),                     // 0: skein.planner.v1.WaitsFor
 	(*InvokeRequest)(nil),             // 1: skein.planner.v1.InvokeRequest
 	(*InvokeResponse)(nil),            // 2: skein.planner.v1.InvokeResponse
 	(*CreateCallRequest)(nil),         // 3: skein.planner.v1.CreateCallRequest
 	(*CreateCallResponse)(nil),        // 4: skein.planner.v1.CreateCallResponse
-	(*GetCallRequest)(nil),            // 5: skein.planner.v1.GetCallRequest
-	(*GetCallResponse)(nil),           // 6: skein.planner.v1.GetCallResponse
-	(*ListCallsRequest)(nil),          // 7: skein.planner.v1.ListCallsRequest
-	(*ListCallsResponse)(nil),         // 8: skein.planner.v1.ListCallsResponse
-	(*WaitCallRequest)(nil),           // 9: skein.planner.v1.WaitCallRequest
-	(*WaitCallResponse)(nil),          // 10: skein.planner.v1.WaitCallResponse
-	(*WatchCallRequest)(nil),          // 11: skein.planner.v1.WatchCallRequest
-	(*WatchCallResponse)(nil),         // 12: skein.planner.v1.WatchCallResponse
-	(*LogChunk)(nil),                  // 13: skein.planner.v1.LogChunk
-	(*CancelCallRequest)(nil),         // 14: skein.planner.v1.CancelCallRequest
-	(*CancelCallResponse)(nil),        // 15: skein.planner.v1.CancelCallResponse
-	(*GetCallGraphRequest)(nil),       // 16: skein.planner.v1.GetCallGraphRequest
-	(*GetCallGraphResponse)(nil),      // 17: skein.planner.v1.GetCallGraphResponse
-	(*CallNode)(nil),                  // 18: skein.planner.v1.CallNode
-	(*CallTotals)(nil),                // 19: skein.planner.v1.CallTotals
-	(*GetCallWaitsRequest)(nil),       // 20: skein.planner.v1.GetCallWaitsRequest
-	(*GetCallWaitsResponse)(nil),      // 21: skein.planner.v1.GetCallWaitsResponse
-	(*GetCallLogsRequest)(nil),        // 22: skein.planner.v1.GetCallLogsRequest
-	(*GetCallLogsResponse)(nil),       // 23: skein.planner.v1.GetCallLogsResponse
-	(*ListExecutorsRequest)(nil),      // 24: skein.planner.v1.ListExecutorsRequest
-	(*ListExecutorsResponse)(nil),     // 25: skein.planner.v1.ListExecutorsResponse
-	(*Executor)(nil),                  // 26: skein.planner.v1.Executor
-	(*DrainExecutorRequest)(nil),      // 27: skein.planner.v1.DrainExecutorRequest
-	(*DrainExecutorResponse)(nil),     // 28: skein.planner.v1.DrainExecutorResponse
-	(*MarkExecutorRequest)(nil),       // 29: skein.planner.v1.MarkExecutorRequest
-	(*MarkExecutorResponse)(nil),      // 30: skein.planner.v1.MarkExecutorResponse
-	(*LeaseRouteRequest)(nil),         // 31: skein.planner.v1.LeaseRouteRequest
-	(*LeaseRouteResponse)(nil),        // 32: skein.planner.v1.LeaseRouteResponse
-	(*Route)(nil),                     // 33: skein.planner.v1.Route
-	(*GetPolicyRequest)(nil),          // 34: skein.planner.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),         // 35: skein.planner.v1.GetPolicyResponse
-	(*SetPolicyRequest)(nil),          // 36: skein.planner.v1.SetPolicyRequest
-	(*SetPolicyResponse)(nil),         // 37: skein.planner.v1.SetPolicyResponse
-	(*DeadLetter)(nil),                // 38: skein.planner.v1.DeadLetter
-	(*Attempt)(nil),                   // 39: skein.planner.v1.Attempt
-	(*ListDeadLettersRequest)(nil),    // 40: skein.planner.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),   // 41: skein.planner.v1.ListDeadLettersResponse
-	(*GetDeadLetterRequest)(nil),      // 42: skein.planner.v1.GetDeadLetterRequest
-	(*GetDeadLetterResponse)(nil),     // 43: skein.planner.v1.GetDeadLetterResponse
-	(*RedriveDeadLetterRequest)(nil),  // 44: skein.planner.v1.RedriveDeadLetterRequest
-	(*RedriveDeadLetterResponse)(nil), // 45: skein.planner.v1.RedriveDeadLetterResponse
-	(*DeleteDeadLetterRequest)(nil),   // 46: skein.planner.v1.DeleteDeadLetterRequest
-	(*DeleteDeadLetterResponse)(nil),  // 47: skein.planner.v1.DeleteDeadLetterResponse
-	(*AttachRequest)(nil),             // 48: skein.planner.v1.AttachRequest
-	(*Load)(nil),                      // 49: skein.planner.v1.Load
-	(*Hello)(nil),                     // 50: skein.planner.v1.Hello
-	(*Running)(nil),                   // 51: skein.planner.v1.Running
-	(*Heartbeat)(nil),                 // 52: skein.planner.v1.Heartbeat
-	(*Outcomes)(nil),                  // 53: skein.planner.v1.Outcomes
-	(*Logs)(nil),                      // 54: skein.planner.v1.Logs
-	(*CallLog)(nil),                   // 55: skein.planner.v1.CallLog
-	(*Spawns)(nil),                    // 56: skein.planner.v1.Spawns
-	(*Spawn)(nil),                     // 57: skein.planner.v1.Spawn
-	(*Waits)(nil),                     // 58: skein.planner.v1.Waits
-	(*Wait)(nil),                      // 59: skein.planner.v1.Wait
-	(*CancelChildren)(nil),            // 60: skein.planner.v1.CancelChildren
-	(*Drain)(nil),                     // 61: skein.planner.v1.Drain
-	(*AttachResponse)(nil),            // 62: skein.planner.v1.AttachResponse
-	(*Drained)(nil),                   // 63: skein.planner.v1.Drained
-	(*Welcome)(nil),                   // 64: skein.planner.v1.Welcome
-	(*Assignments)(nil),               // 65: skein.planner.v1.Assignments
-	(*Spawned)(nil),                   // 66: skein.planner.v1.Spawned
-	(*SpawnResult)(nil),               // 67: skein.planner.v1.SpawnResult
-	(*ChildOutcomes)(nil),             // 68: skein.planner.v1.ChildOutcomes
-	(*Cancel)(nil),                    // 69: skein.planner.v1.Cancel
-	nil,                               // 70: skein.planner.v1.Spawn.TraceEntry
-	(*durationpb.Duration)(nil),       // 71: google.protobuf.Duration
-	(*v1.Call)(nil),                   // 72: skein.call.v1.Call
-	(*timestamppb.Timestamp)(nil),     // 73: google.protobuf.Timestamp
-	(*v1.Outcome)(nil),                // 74: skein.call.v1.Outcome
-	(*v1.Assignment)(nil),             // 75: skein.call.v1.Assignment
+	(*BatchCreateCallsRequest)(nil),   // 5: skein.planner.v1.BatchCreateCallsRequest
+	(*BatchCreateCallsResponse)(nil),  // 6: skein.planner.v1.BatchCreateCallsResponse
+	(*BatchCreateCallsResult)(nil),    // 7: skein.planner.v1.BatchCreateCallsResult
+	(*BatchWaitCallsRequest)(nil),     // 8: skein.planner.v1.BatchWaitCallsRequest
+	(*BatchWaitCallsResponse)(nil),    // 9: skein.planner.v1.BatchWaitCallsResponse
+	(*BatchWaitCallsResult)(nil),      // 10: skein.planner.v1.BatchWaitCallsResult
+	(*GetCallRequest)(nil),            // 11: skein.planner.v1.GetCallRequest
+	(*GetCallResponse)(nil),           // 12: skein.planner.v1.GetCallResponse
+	(*ListCallsRequest)(nil),          // 13: skein.planner.v1.ListCallsRequest
+	(*ListCallsResponse)(nil),         // 14: skein.planner.v1.ListCallsResponse
+	(*WaitCallRequest)(nil),           // 15: skein.planner.v1.WaitCallRequest
+	(*WaitCallResponse)(nil),          // 16: skein.planner.v1.WaitCallResponse
+	(*WatchCallRequest)(nil),          // 17: skein.planner.v1.WatchCallRequest
+	(*WatchCallResponse)(nil),         // 18: skein.planner.v1.WatchCallResponse
+	(*LogChunk)(nil),                  // 19: skein.planner.v1.LogChunk
+	(*CancelCallRequest)(nil),         // 20: skein.planner.v1.CancelCallRequest
+	(*CancelCallResponse)(nil),        // 21: skein.planner.v1.CancelCallResponse
+	(*GetCallGraphRequest)(nil),       // 22: skein.planner.v1.GetCallGraphRequest
+	(*GetCallGraphResponse)(nil),      // 23: skein.planner.v1.GetCallGraphResponse
+	(*CallNode)(nil),                  // 24: skein.planner.v1.CallNode
+	(*CallTotals)(nil),                // 25: skein.planner.v1.CallTotals
+	(*GetCallWaitsRequest)(nil),       // 26: skein.planner.v1.GetCallWaitsRequest
+	(*GetCallWaitsResponse)(nil),      // 27: skein.planner.v1.GetCallWaitsResponse
+	(*GetCallLogsRequest)(nil),        // 28: skein.planner.v1.GetCallLogsRequest
+	(*GetCallLogsResponse)(nil),       // 29: skein.planner.v1.GetCallLogsResponse
+	(*ListExecutorsRequest)(nil),      // 30: skein.planner.v1.ListExecutorsRequest
+	(*ListExecutorsResponse)(nil),     // 31: skein.planner.v1.ListExecutorsResponse
+	(*Executor)(nil),                  // 32: skein.planner.v1.Executor
+	(*DrainExecutorRequest)(nil),      // 33: skein.planner.v1.DrainExecutorRequest
+	(*DrainExecutorResponse)(nil),     // 34: skein.planner.v1.DrainExecutorResponse
+	(*MarkExecutorRequest)(nil),       // 35: skein.planner.v1.MarkExecutorRequest
+	(*MarkExecutorResponse)(nil),      // 36: skein.planner.v1.MarkExecutorResponse
+	(*LeaseRouteRequest)(nil),         // 37: skein.planner.v1.LeaseRouteRequest
+	(*LeaseRouteResponse)(nil),        // 38: skein.planner.v1.LeaseRouteResponse
+	(*Route)(nil),                     // 39: skein.planner.v1.Route
+	(*GetPolicyRequest)(nil),          // 40: skein.planner.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),         // 41: skein.planner.v1.GetPolicyResponse
+	(*SetPolicyRequest)(nil),          // 42: skein.planner.v1.SetPolicyRequest
+	(*SetPolicyResponse)(nil),         // 43: skein.planner.v1.SetPolicyResponse
+	(*DeadLetter)(nil),                // 44: skein.planner.v1.DeadLetter
+	(*Attempt)(nil),                   // 45: skein.planner.v1.Attempt
+	(*ListDeadLettersRequest)(nil),    // 46: skein.planner.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),   // 47: skein.planner.v1.ListDeadLettersResponse
+	(*GetDeadLetterRequest)(nil),      // 48: skein.planner.v1.GetDeadLetterRequest
+	(*GetDeadLetterResponse)(nil),     // 49: skein.planner.v1.GetDeadLetterResponse
+	(*RedriveDeadLetterRequest)(nil),  // 50: skein.planner.v1.RedriveDeadLetterRequest
+	(*RedriveDeadLetterResponse)(nil), // 51: skein.planner.v1.RedriveDeadLetterResponse
+	(*DeleteDeadLetterRequest)(nil),   // 52: skein.planner.v1.DeleteDeadLetterRequest
+	(*DeleteDeadLetterResponse)(nil),  // 53: skein.planner.v1.DeleteDeadLetterResponse
+	(*AttachRequest)(nil),             // 54: skein.planner.v1.AttachRequest
+	(*Load)(nil),                      // 55: skein.planner.v1.Load
+	(*Hello)(nil),                     // 56: skein.planner.v1.Hello
+	(*Running)(nil),                   // 57: skein.planner.v1.Running
+	(*Heartbeat)(nil),                 // 58: skein.planner.v1.Heartbeat
+	(*Outcomes)(nil),                  // 59: skein.planner.v1.Outcomes
+	(*Logs)(nil),                      // 60: skein.planner.v1.Logs
+	(*CallLog)(nil),                   // 61: skein.planner.v1.CallLog
+	(*Spawns)(nil),                    // 62: skein.planner.v1.Spawns
+	(*Spawn)(nil),                     // 63: skein.planner.v1.Spawn
+	(*Waits)(nil),                     // 64: skein.planner.v1.Waits
+	(*Wait)(nil),                      // 65: skein.planner.v1.Wait
+	(*CancelChildren)(nil),            // 66: skein.planner.v1.CancelChildren
+	(*Drain)(nil),                     // 67: skein.planner.v1.Drain
+	(*AttachResponse)(nil),            // 68: skein.planner.v1.AttachResponse
+	(*Drained)(nil),                   // 69: skein.planner.v1.Drained
+	(*Welcome)(nil),                   // 70: skein.planner.v1.Welcome
+	(*Assignments)(nil),               // 71: skein.planner.v1.Assignments
+	(*Spawned)(nil),                   // 72: skein.planner.v1.Spawned
+	(*SpawnResult)(nil),               // 73: skein.planner.v1.SpawnResult
+	(*ChildOutcomes)(nil),             // 74: skein.planner.v1.ChildOutcomes
+	(*Cancel)(nil),                    // 75: skein.planner.v1.Cancel
+	nil,                               // 76: skein.planner.v1.Spawn.TraceEntry
+	(*durationpb.Duration)(nil),       // 77: google.protobuf.Duration
+	(*v1.Call)(nil),                   // 78: skein.call.v1.Call
+	(*timestamppb.Timestamp)(nil),     // 79: google.protobuf.Timestamp
+	(*v1.Outcome)(nil),                // 80: skein.call.v1.Outcome
+	(*v1.Assignment)(nil),             // 81: skein.call.v1.Assignment
 }
 var file_skein_planner_v1_planner_proto_depIdxs = []int32{
-	71, // 0: skein.planner.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
-	72, // 1: skein.planner.v1.InvokeResponse.call:type_name -> skein.call.v1.Call
-	71, // 2: skein.planner.v1.CreateCallRequest.timeout:type_name -> google.protobuf.Duration
-	71, // 3: skein.planner.v1.CreateCallRequest.max_age:type_name -> google.protobuf.Duration
-	71, // 4: skein.planner.v1.CreateCallRequest.result_age:type_name -> google.protobuf.Duration
-	72, // 5: skein.planner.v1.CreateCallResponse.call:type_name -> skein.call.v1.Call
-	72, // 6: skein.planner.v1.GetCallResponse.call:type_name -> skein.call.v1.Call
-	72, // 7: skein.planner.v1.ListCallsResponse.calls:type_name -> skein.call.v1.Call
-	71, // 8: skein.planner.v1.WaitCallRequest.timeout:type_name -> google.protobuf.Duration
-	72, // 9: skein.planner.v1.WaitCallResponse.call:type_name -> skein.call.v1.Call
-	72, // 10: skein.planner.v1.WatchCallResponse.call:type_name -> skein.call.v1.Call
-	13, // 11: skein.planner.v1.WatchCallResponse.log:type_name -> skein.planner.v1.LogChunk
-	72, // 12: skein.planner.v1.CancelCallResponse.call:type_name -> skein.call.v1.Call
-	18, // 13: skein.planner.v1.GetCallGraphResponse.root:type_name -> skein.planner.v1.CallNode
-	72, // 14: skein.planner.v1.CallNode.call:type_name -> skein.call.v1.Call
-	18, // 15: skein.planner.v1.CallNode.children:type_name -> skein.planner.v1.CallNode
-	19, // 16: skein.planner.v1.CallNode.totals:type_name -> skein.planner.v1.CallTotals
-	71, // 17: skein.planner.v1.CallTotals.queue_time:type_name -> google.protobuf.Duration
-	71, // 18: skein.planner.v1.CallTotals.run_time:type_name -> google.protobuf.Duration
-	71, // 19: skein.planner.v1.CallTotals.cpu_time:type_name -> google.protobuf.Duration
-	72, // 20: skein.planner.v1.GetCallWaitsResponse.call:type_name -> skein.call.v1.Call
-	72, // 21: skein.planner.v1.GetCallWaitsResponse.children:type_name -> skein.call.v1.Call
-	73, // 22: skein.planner.v1.GetCallWaitsResponse.since:type_name -> google.protobuf.Timestamp
-	73, // 23: skein.planner.v1.GetCallWaitsResponse.until:type_name -> google.protobuf.Timestamp
-	0,  // 24: skein.planner.v1.GetCallWaitsResponse.waits_for:type_name -> skein.planner.v1.WaitsFor
-	39, // 25: skein.planner.v1.GetCallWaitsResponse.attempts:type_name -> skein.planner.v1.Attempt
-	26, // 26: skein.planner.v1.ListExecutorsResponse.executors:type_name -> skein.planner.v1.Executor
-	73, // 27: skein.planner.v1.Executor.attach_time:type_name -> google.protobuf.Timestamp
-	73, // 28: skein.planner.v1.Executor.last_heartbeat_time:type_name -> google.protobuf.Timestamp
-	26, // 29: skein.planner.v1.DrainExecutorResponse.executor:type_name -> skein.planner.v1.Executor
-	26, // 30: skein.planner.v1.MarkExecutorResponse.executor:type_name -> skein.planner.v1.Executor
-	33, // 31: skein.planner.v1.LeaseRouteResponse.route:type_name -> skein.planner.v1.Route
-	71, // 32: skein.planner.v1.Route.timeout:type_name -> google.protobuf.Duration
-	71, // 33: skein.planner.v1.Route.max_timeout:type_name -> google.protobuf.Duration
-	71, // 34: skein.planner.v1.Route.lease:type_name -> google.protobuf.Duration
-	72, // 35: skein.planner.v1.DeadLetter.call:type_name -> skein.call.v1.Call
-	39, // 36: skein.planner.v1.DeadLetter.attempts:type_name -> skein.planner.v1.Attempt
-	73, // 37: skein.planner.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
-	73, // 38: skein.planner.v1.Attempt.end_time:type_name -> google.protobuf.Timestamp
-	38, // 39: skein.planner.v1.ListDeadLettersResponse.dead_letters:type_name -> skein.planner.v1.DeadLetter
-	38, // 40: skein.planner.v1.GetDeadLetterResponse.dead_letter:type_name -> skein.planner.v1.DeadLetter
-	72, // 41: skein.planner.v1.RedriveDeadLetterResponse.call:type_name -> skein.call.v1.Call
-	50, // 42: skein.planner.v1.AttachRequest.hello:type_name -> skein.planner.v1.Hello
-	52, // 43: skein.planner.v1.AttachRequest.heartbeat:type_name -> skein.planner.v1.Heartbeat
-	53, // 44: skein.planner.v1.AttachRequest.outcomes:type_name -> skein.planner.v1.Outcomes
-	61, // 45: skein.planner.v1.AttachRequest.drain:type_name -> skein.planner.v1.Drain
-	56, // 46: skein.planner.v1.AttachRequest.spawns:type_name -> skein.planner.v1.Spawns
-	58, // 47: skein.planner.v1.AttachRequest.waits:type_name -> skein.planner.v1.Waits
-	60, // 48: skein.planner.v1.AttachRequest.cancel_children:type_name -> skein.planner.v1.CancelChildren
-	54, // 49: skein.planner.v1.AttachRequest.logs:type_name -> skein.planner.v1.Logs
-	49, // 50: skein.planner.v1.AttachRequest.load:type_name -> skein.planner.v1.Load
-	51, // 51: skein.planner.v1.Hello.running:type_name -> skein.planner.v1.Running
-	74, // 52: skein.planner.v1.Outcomes.outcomes:type_name -> skein.call.v1.Outcome
-	55, // 53: skein.planner.v1.Logs.logs:type_name -> skein.planner.v1.CallLog
-	13, // 54: skein.planner.v1.CallLog.chunk:type_name -> skein.planner.v1.LogChunk
-	57, // 55: skein.planner.v1.Spawns.spawns:type_name -> skein.planner.v1.Spawn
-	71, // 56: skein.planner.v1.Spawn.timeout:type_name -> google.protobuf.Duration
-	70, // 57: skein.planner.v1.Spawn.trace:type_name -> skein.planner.v1.Spawn.TraceEntry
-	59, // 58: skein.planner.v1.Waits.waits:type_name -> skein.planner.v1.Wait
-	71, // 59: skein.planner.v1.Wait.timeout:type_name -> google.protobuf.Duration
-	64, // 60: skein.planner.v1.AttachResponse.welcome:type_name -> skein.planner.v1.Welcome
-	65, // 61: skein.planner.v1.AttachResponse.assignments:type_name -> skein.planner.v1.Assignments
-	69, // 62: skein.planner.v1.AttachResponse.cancel:type_name -> skein.planner.v1.Cancel
-	66, // 63: skein.planner.v1.AttachResponse.spawned:type_name -> skein.planner.v1.Spawned
-	68, // 64: skein.planner.v1.AttachResponse.child_outcomes:type_name -> skein.planner.v1.ChildOutcomes
-	63, // 65: skein.planner.v1.AttachResponse.drained:type_name -> skein.planner.v1.Drained
-	71, // 66: skein.planner.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	75, // 67: skein.planner.v1.Assignments.assignments:type_name -> skein.call.v1.Assignment
-	67, // 68: skein.planner.v1.Spawned.results:type_name -> skein.planner.v1.SpawnResult
-	74, // 69: skein.planner.v1.ChildOutcomes.outcomes:type_name -> skein.call.v1.Outcome
-	1,  // 70: skein.planner.v1.PlannerService.Invoke:input_type -> skein.planner.v1.InvokeRequest
-	3,  // 71: skein.planner.v1.PlannerService.CreateCall:input_type -> skein.planner.v1.CreateCallRequest
-	5,  // 72: skein.planner.v1.PlannerService.GetCall:input_type -> skein.planner.v1.GetCallRequest
-	7,  // 73: skein.planner.v1.PlannerService.ListCalls:input_type -> skein.planner.v1.ListCallsRequest
-	9,  // 74: skein.planner.v1.PlannerService.WaitCall:input_type -> skein.planner.v1.WaitCallRequest
-	11, // 75: skein.planner.v1.PlannerService.WatchCall:input_type -> skein.planner.v1.WatchCallRequest
-	14, // 76: skein.planner.v1.PlannerService.CancelCall:input_type -> skein.planner.v1.CancelCallRequest
-	16, // 77: skein.planner.v1.PlannerService.GetCallGraph:input_type -> skein.planner.v1.GetCallGraphRequest
-	20, // 78: skein.planner.v1.PlannerService.GetCallWaits:input_type -> skein.planner.v1.GetCallWaitsRequest
-	22, // 79: skein.planner.v1.PlannerService.GetCallLogs:input_type -> skein.planner.v1.GetCallLogsRequest
-	31, // 80: skein.planner.v1.PlannerService.LeaseRoute:input_type -> skein.planner.v1.LeaseRouteRequest
-	24, // 81: skein.planner.v1.PlannerService.ListExecutors:input_type -> skein.planner.v1.ListExecutorsRequest
-	27, // 82: skein.planner.v1.PlannerService.DrainExecutor:input_type -> skein.planner.v1.DrainExecutorRequest
-	29, // 83: skein.planner.v1.PlannerService.MarkExecutor:input_type -> skein.planner.v1.MarkExecutorRequest
-	34, // 84: skein.planner.v1.PlannerService.GetPolicy:input_type -> skein.planner.v1.GetPolicyRequest
-	36, // 85: skein.planner.v1.PlannerService.SetPolicy:input_type -> skein.planner.v1.SetPolicyRequest
-	40, // 86: skein.planner.v1.PlannerService.ListDeadLetters:input_type -> skein.planner.v1.ListDeadLettersRequest
-	42, // 87: skein.planner.v1.PlannerService.GetDeadLetter:input_type -> skein.planner.v1.GetDeadLetterRequest
-	44, // 88: skein.planner.v1.PlannerService.RedriveDeadLetter:input_type -> skein.planner.v1.RedriveDeadLetterRequest
-	46, // 89: skein.planner.v1.PlannerService.DeleteDeadLetter:input_type -> skein.planner.v1.DeleteDeadLetterRequest
-	48, // 90: skein.planner.v1.DispatchService.Attach:input_type -> skein.planner.v1.AttachRequest
-	2,  // 91: skein.planner.v1.PlannerService.Invoke:output_type -> skein.planner.v1.InvokeResponse
-	4,  // 92: skein.planner.v1.PlannerService.CreateCall:output_type -> skein.planner.v1.CreateCallResponse
-	6,  // 93: skein.planner.v1.PlannerService.GetCall:output_type -> skein.planner.v1.GetCallResponse
-	8,  // 94: skein.planner.v1.PlannerService.ListCalls:output_type -> skein.planner.v1.ListCallsResponse
-	10, // 95: skein.planner.v1.PlannerService.WaitCall:output_type -> skein.planner.v1.WaitCallResponse
-	12, // 96: skein.planner.v1.PlannerService.WatchCall:output_type -> skein.planner.v1.WatchCallResponse
-	15, // 97: skein.planner.v1.PlannerService.CancelCall:output_type -> skein.planner.v1.CancelCallResponse
-	17, // 98: skein.planner.v1.PlannerService.GetCallGraph:output_type -> skein.planner.v1.GetCallGraphResponse
-	21, // 99: skein.planner.v1.PlannerService.GetCallWaits:output_type -> skein.planner.v1.GetCallWaitsResponse
-	23, // 100: skein.planner.v1.PlannerService.GetCallLogs:output_type -> skein.planner.v1.GetCallLogsResponse
-	32, // 101: skein.planner.v1.PlannerService.LeaseRoute:output_type -> skein.planner.v1.LeaseRouteResponse
-	25, // 102: skein.planner.v1.PlannerService.ListExecutors:output_type -> skein.planner.v1.ListExecutorsResponse
-	28, // 103: skein.planner.v1.PlannerService.DrainExecutor:output_type -> skein.planner.v1.DrainExecutorResponse
-	30, // 104: skein.planner.v1.PlannerService.MarkExecutor:output_type -> skein.planner.v1.MarkExecutorResponse
-	35, // 105: skein.planner.v1.PlannerService.GetPolicy:output_type -> skein.planner.v1.GetPolicyResponse
-	37, // 106: skein.planner.v1.PlannerService.SetPolicy:output_type -> skein.planner.v1.SetPolicyResponse
-	41, // 107: skein.planner.v1.PlannerService.ListDeadLetters:output_type -> skein.planner.v1.ListDeadLettersResponse
-	43, // 108: skein.planner.v1.PlannerService.GetDeadLetter:output_type -> skein.planner.v1.GetDeadLetterResponse
-	45, // 109: skein.planner.v1.PlannerService.RedriveDeadLetter:output_type -> skein.planner.v1.RedriveDeadLetterResponse
-	47, // 110: skein.planner.v1.PlannerService.DeleteDeadLetter:output_type -> skein.planner.v1.DeleteDeadLetterResponse
-	62, // 111: skein.planner.v1.DispatchService.Attach:output_type -> skein.planner.v1.AttachResponse
-	91, // [91:112] is the sub-list for method output_type
-	70, // [70:91] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	77, // 0: skein.planner.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
+	78, // 1: skein.planner.v1.InvokeResponse.call:type_name -> skein.call.v1.Call
+	77, // 2: skein.planner.v1.CreateCallRequest.timeout:type_name -> google.protobuf.Duration
+	77, // 3: skein.planner.v1.CreateCallRequest.max_age:type_name -> google.protobuf.Duration
+	77, // 4: skein.planner.v1.CreateCallRequest.result_age:type_name -> google.protobuf.Duration
+	78, // 5: skein.planner.v1.CreateCallResponse.call:type_name -> skein.call.v1.Call
+	3,  // 6: skein.planner.v1.BatchCreateCallsRequest.calls:type_name -> skein.planner.v1.CreateCallRequest
+	7,  // 7: skein.planner.v1.BatchCreateCallsResponse.results:type_name -> skein.planner.v1.BatchCreateCallsResult
+	77, // 8: skein.planner.v1.BatchWaitCallsRequest.timeout:type_name -> google.protobuf.Duration
+	10, // 9: skein.planner.v1.BatchWaitCallsResponse.results:type_name -> skein.planner.v1.BatchWaitCallsResult
+	78, // 10: skein.planner.v1.BatchWaitCallsResult.call:type_name -> skein.call.v1.Call
+	78, // 11: skein.planner.v1.GetCallResponse.call:type_name -> skein.call.v1.Call
+	78, // 12: skein.planner.v1.ListCallsResponse.calls:type_name -> skein.call.v1.Call
+	77, // 13: skein.planner.v1.WaitCallRequest.timeout:type_name -> google.protobuf.Duration
+	78, // 14: skein.planner.v1.WaitCallResponse.call:type_name -> skein.call.v1.Call
+	78, // 15: skein.planner.v1.WatchCallResponse.call:type_name -> skein.call.v1.Call
+	19, // 16: skein.planner.v1.WatchCallResponse.log:type_name -> skein.planner.v1.LogChunk
+	78, // 17: skein.planner.v1.CancelCallResponse.call:type_name -> skein.call.v1.Call
+	24, // 18: skein.planner.v1.GetCallGraphResponse.root:type_name -> skein.planner.v1.CallNode
+	78, // 19: skein.planner.v1.CallNode.call:type_name -> skein.call.v1.Call
+	24, // 20: skein.planner.v1.CallNode.children:type_name -> skein.planner.v1.CallNode
+	25, // 21: skein.planner.v1.CallNode.totals:type_name -> skein.planner.v1.CallTotals
+	77, // 22: skein.planner.v1.CallTotals.queue_time:type_name -> google.protobuf.Duration
+	77, // 23: skein.planner.v1.CallTotals.run_time:type_name -> google.protobuf.Duration
+	77, // 24: skein.planner.v1.CallTotals.cpu_time:type_name -> google.protobuf.Duration
+	78, // 25: skein.planner.v1.GetCallWaitsResponse.call:type_name -> skein.call.v1.Call
+	78, // 26: skein.planner.v1.GetCallWaitsResponse.children:type_name -> skein.call.v1.Call
+	79, // 27: skein.planner.v1.GetCallWaitsResponse.since:type_name -> google.protobuf.Timestamp
+	79, // 28: skein.planner.v1.GetCallWaitsResponse.until:type_name -> google.protobuf.Timestamp
+	0,  // 29: skein.planner.v1.GetCallWaitsResponse.waits_for:type_name -> skein.planner.v1.WaitsFor
+	45, // 30: skein.planner.v1.GetCallWaitsResponse.attempts:type_name -> skein.planner.v1.Attempt
+	32, // 31: skein.planner.v1.ListExecutorsResponse.executors:type_name -> skein.planner.v1.Executor
+	79, // 32: skein.planner.v1.Executor.attach_time:type_name -> google.protobuf.Timestamp
+	79, // 33: skein.planner.v1.Executor.last_heartbeat_time:type_name -> google.protobuf.Timestamp
+	32, // 34: skein.planner.v1.DrainExecutorResponse.executor:type_name -> skein.planner.v1.Executor
+	32, // 35: skein.planner.v1.MarkExecutorResponse.executor:type_name -> skein.planner.v1.Executor
+	39, // 36: skein.planner.v1.LeaseRouteResponse.route:type_name -> skein.planner.v1.Route
+	77, // 37: skein.planner.v1.Route.timeout:type_name -> google.protobuf.Duration
+	77, // 38: skein.planner.v1.Route.max_timeout:type_name -> google.protobuf.Duration
+	77, // 39: skein.planner.v1.Route.lease:type_name -> google.protobuf.Duration
+	78, // 40: skein.planner.v1.DeadLetter.call:type_name -> skein.call.v1.Call
+	45, // 41: skein.planner.v1.DeadLetter.attempts:type_name -> skein.planner.v1.Attempt
+	79, // 42: skein.planner.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
+	79, // 43: skein.planner.v1.Attempt.end_time:type_name -> google.protobuf.Timestamp
+	44, // 44: skein.planner.v1.ListDeadLettersResponse.dead_letters:type_name -> skein.planner.v1.DeadLetter
+	44, // 45: skein.planner.v1.GetDeadLetterResponse.dead_letter:type_name -> skein.planner.v1.DeadLetter
+	78, // 46: skein.planner.v1.RedriveDeadLetterResponse.call:type_name -> skein.call.v1.Call
+	56, // 47: skein.planner.v1.AttachRequest.hello:type_name -> skein.planner.v1.Hello
+	58, // 48: skein.planner.v1.AttachRequest.heartbeat:type_name -> skein.planner.v1.Heartbeat
+	59, // 49: skein.planner.v1.AttachRequest.outcomes:type_name -> skein.planner.v1.Outcomes
+	67, // 50: skein.planner.v1.AttachRequest.drain:type_name -> skein.planner.v1.Drain
+	62, // 51: skein.planner.v1.AttachRequest.spawns:type_name -> skein.planner.v1.Spawns
+	64, // 52: skein.planner.v1.AttachRequest.waits:type_name -> skein.planner.v1.Waits
+	66, // 53: skein.planner.v1.AttachRequest.cancel_children:type_name -> skein.planner.v1.CancelChildren
+	60, // 54: skein.planner.v1.AttachRequest.logs:type_name -> skein.planner.v1.Logs
+	55, // 55: skein.planner.v1.AttachRequest.load:type_name -> skein.planner.v1.Load
+	57, // 56: skein.planner.v1.Hello.running:type_name -> skein.planner.v1.Running
+	80, // 57: skein.planner.v1.Outcomes.outcomes:type_name -> skein.call.v1.Outcome
+	61, // 58: skein.planner.v1.Logs.logs:type_name -> skein.planner.v1.CallLog
+	19, // 59: skein.planner.v1.CallLog.chunk:type_name -> skein.planner.v1.LogChunk
+	63, // 60: skein.planner.v1.Spawns.spawns:type_name -> skein.planner.v1.Spawn
+	77, // 61: skein.planner.v1.Spawn.timeout:type_name -> google.protobuf.Duration
+	76, // 62: skein.planner.v1.Spawn.trace:type_name -> skein.planner.v1.Spawn.TraceEntry
+	65, // 63: skein.planner.v1.Waits.waits:type_name -> skein.planner.v1.Wait
+	77, // 64: skein.planner.v1.Wait.timeout:type_name -> google.protobuf.Duration
+	70, // 65: skein.planner.v1.AttachResponse.welcome:type_name -> skein.planner.v1.Welcome
+	71, // 66: skein.planner.v1.AttachResponse.assignments:type_name -> skein.planner.v1.Assignments
+	75, // 67: skein.planner.v1.AttachResponse.cancel:type_name -> skein.planner.v1.Cancel
+	72, // 68: skein.planner.v1.AttachResponse.spawned:type_name -> skein.planner.v1.Spawned
+	74, // 69: skein.planner.v1.AttachResponse.child_outcomes:type_name -> skein.planner.v1.ChildOutcomes
+	69, // 70: skein.planner.v1.AttachResponse.drained:type_name -> skein.planner.v1.Drained
+	77, // 71: skein.planner.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	81, // 72: skein.planner.v1.Assignments.assignments:type_name -> skein.call.v1.Assignment
+	73, // 73: skein.planner.v1.Spawned.results:type_name -> skein.planner.v1.SpawnResult
+	80, // 74: skein.planner.v1.ChildOutcomes.outcomes:type_name -> skein.call.v1.Outcome
+	1,  // 75: skein.planner.v1.PlannerService.Invoke:input_type -> skein.planner.v1.InvokeRequest
+	3,  // 76: skein.planner.v1.PlannerService.CreateCall:input_type -> skein.planner.v1.CreateCallRequest
+	5,  // 77: skein.planner.v1.PlannerService.BatchCreateCalls:input_type -> skein.planner.v1.BatchCreateCallsRequest
+	8,  // 78: skein.planner.v1.PlannerService.BatchWaitCalls:input_type -> skein.planner.v1.BatchWaitCallsRequest
+	11, // 79: skein.planner.v1.PlannerService.GetCall:input_type -> skein.planner.v1.GetCallRequest
+	13, // 80: skein.planner.v1.PlannerService.ListCalls:input_type -> skein.planner.v1.ListCallsRequest
+	15, // 81: skein.planner.v1.PlannerService.WaitCall:input_type -> skein.planner.v1.WaitCallRequest
+	17, // 82: skein.planner.v1.PlannerService.WatchCall:input_type -> skein.planner.v1.WatchCallRequest
+	20, // 83: skein.planner.v1.PlannerService.CancelCall:input_type -> skein.planner.v1.CancelCallRequest
+	22, // 84: skein.planner.v1.PlannerService.GetCallGraph:input_type -> skein.planner.v1.GetCallGraphRequest
+	26, // 85: skein.planner.v1.PlannerService.GetCallWaits:input_type -> skein.planner.v1.GetCallWaitsRequest
+	28, // 86: skein.planner.v1.PlannerService.GetCallLogs:input_type -> skein.planner.v1.GetCallLogsRequest
+	37, // 87: skein.planner.v1.PlannerService.LeaseRoute:input_type -> skein.planner.v1.LeaseRouteRequest
+	30, // 88: skein.planner.v1.PlannerService.ListExecutors:input_type -> skein.planner.v1.ListExecutorsRequest
+	33, // 89: skein.planner.v1.PlannerService.DrainExecutor:input_type -> skein.planner.v1.DrainExecutorRequest
+	35, // 90: skein.planner.v1.PlannerService.MarkExecutor:input_type -> skein.planner.v1.MarkExecutorRequest
+	40, // 91: skein.planner.v1.PlannerService.GetPolicy:input_type -> skein.planner.v1.GetPolicyRequest
+	42, // 92: skein.planner.v1.PlannerService.SetPolicy:input_type -> skein.planner.v1.SetPolicyRequest
+	46, // 93: skein.planner.v1.PlannerService.ListDeadLetters:input_type -> skein.planner.v1.ListDeadLettersRequest
+	48, // 94: skein.planner.v1.PlannerService.GetDeadLetter:input_type -> skein.planner.v1.GetDeadLetterRequest
+	50, // 95: skein.planner.v1.PlannerService.RedriveDeadLetter:input_type -> skein.planner.v1.RedriveDeadLetterRequest
+	52, // 96: skein.planner.v1.PlannerService.DeleteDeadLetter:input_type -> skein.planner.v1.DeleteDeadLetterRequest
+	54, // 97: skein.planner.v1.DispatchService.Attach:input_type -> skein.planner.v1.AttachRequest
+	2,  // 98: skein.planner.v1.PlannerService.Invoke:output_type -> skein.planner.v1.InvokeResponse
+	4,  // 99: skein.planner.v1.PlannerService.CreateCall:output_type -> skein.planner.v1.CreateCallResponse
+	6,  // 100: skein.planner.v1.PlannerService.BatchCreateCalls:output_type -> skein.planner.v1.BatchCreateCallsResponse
+	9,  // 101: skein.planner.v1.PlannerService.BatchWaitCalls:output_type -> skein.planner.v1.BatchWaitCallsResponse
+	12, // 102: skein.planner.v1.PlannerService.GetCall:output_type -> skein.planner.v1.GetCallResponse
+	14, // 103: skein.planner.v1.PlannerService.ListCalls:output_type -> skein.planner.v1.ListCallsResponse
+	16, // 104: skein.planner.v1.PlannerService.WaitCall:output_type -> skein.planner.v1.WaitCallResponse
+	18, // 105: skein.planner.v1.PlannerService.WatchCall:output_type -> skein.planner.v1.WatchCallResponse
+	21, // 106: skein.planner.v1.PlannerService.CancelCall:output_type -> skein.planner.v1.CancelCallResponse
+	23, // 107: skein.planner.v1.PlannerService.GetCallGraph:output_type -> skein.planner.v1.GetCallGraphResponse
+	27, // 108: skein.planner.v1.PlannerService.GetCallWaits:output_type -> skein.planner.v1.GetCallWaitsResponse
+	29, // 109: skein.planner.v1.PlannerService.GetCallLogs:output_type -> skein.planner.v1.GetCallLogsResponse
+	38, // 110: skein.planner.v1.PlannerService.LeaseRoute:output_type -> skein.planner.v1.LeaseRouteResponse
+	31, // 111: skein.planner.v1.PlannerService.ListExecutors:output_type -> skein.planner.v1.ListExecutorsResponse
+	34, // 112: skein.planner.v1.PlannerService.DrainExecutor:output_type -> skein.planner.v1.DrainExecutorResponse
+	36, // 113: skein.planner.v1.PlannerService.MarkExecutor:output_type -> skein.planner.v1.MarkExecutorResponse
+	41, // 114: skein.planner.v1.PlannerService.GetPolicy:output_type -> skein.planner.v1.GetPolicyResponse
+	43, // 115: skein.planner.v1.PlannerService.SetPolicy:output_type -> skein.planner.v1.SetPolicyResponse
+	47, // 116: skein.planner.v1.PlannerService.ListDeadLetters:output_type -> skein.planner.v1.ListDeadLettersResponse
+	49, // 117: skein.planner.v1.PlannerService.GetDeadLetter:output_type -> skein.planner.v1.GetDeadLetterResponse
+	51, // 118: skein.planner.v1.PlannerService.RedriveDeadLetter:output_type -> skein.planner.v1.RedriveDeadLetterResponse
+	53, // 119: skein.planner.v1.PlannerService.DeleteDeadLetter:output_type -> skein.planner.v1.DeleteDeadLetterResponse
+	68, // 120: skein.planner.v1.DispatchService.Attach:output_type -> skein.planner.v1.AttachResponse
+	98, // [98:121] is the sub-list for method output_type
+	75, // [75:98] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_skein_planner_v1_planner_proto_init() }
@@ -4950,11 +5323,11 @@ func file_skein_planner_v1_planner_proto_init() {
 	if File_skein_planner_v1_planner_proto != nil {
 		return
 	}
-	file_skein_planner_v1_planner_proto_msgTypes[11].OneofWrappers = []any{
+	file_skein_planner_v1_planner_proto_msgTypes[17].OneofWrappers = []any{
 		(*WatchCallResponse_Call)(nil),
 		(*WatchCallResponse_Log)(nil),
 	}
-	file_skein_planner_v1_planner_proto_msgTypes[47].OneofWrappers = []any{
+	file_skein_planner_v1_planner_proto_msgTypes[53].OneofWrappers = []any{
 		(*AttachRequest_Hello)(nil),
 		(*AttachRequest_Heartbeat)(nil),
 		(*AttachRequest_Outcomes)(nil),
@@ -4965,8 +5338,8 @@ func file_skein_planner_v1_planner_proto_init() {
 		(*AttachRequest_Logs)(nil),
 		(*AttachRequest_Load)(nil),
 	}
-	file_skein_planner_v1_planner_proto_msgTypes[56].OneofWrappers = []any{}
-	file_skein_planner_v1_planner_proto_msgTypes[61].OneofWrappers = []any{
+	file_skein_planner_v1_planner_proto_msgTypes[62].OneofWrappers = []any{}
+	file_skein_planner_v1_planner_proto_msgTypes[67].OneofWrappers = []any{
 		(*AttachResponse_Welcome)(nil),
 		(*AttachResponse_Assignments)(nil),
 		(*AttachResponse_Cancel)(nil),
@@ -4980,7 +5353,7 @@ func file_skein_planner_v1_planner_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skein_planner_v1_planner_proto_rawDesc), len(file_skein_planner_v1_planner_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   70,
+			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -23,6 +23,8 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	PlannerService_Invoke_FullMethodName            = "/skein.planner.v1.PlannerService/Invoke"
 	PlannerService_CreateCall_FullMethodName        = "/skein.planner.v1.PlannerService/CreateCall"
+	PlannerService_BatchCreateCalls_FullMethodName  = "/skein.planner.v1.PlannerService/BatchCreateCalls"
+	PlannerService_BatchWaitCalls_FullMethodName    = "/skein.planner.v1.PlannerService/BatchWaitCalls"
 	PlannerService_GetCall_FullMethodName           = "/skein.planner.v1.PlannerService/GetCall"
 	PlannerService_ListCalls_FullMethodName         = "/skein.planner.v1.PlannerService/ListCalls"
 	PlannerService_WaitCall_FullMethodName          = "/skein.planner.v1.PlannerService/WaitCall"
@@ -55,6 +57,12 @@ type PlannerServiceClient interface {
 	// Accepts a call and returns once it is in the journal; GetCall, WaitCall and WatchCall follow it. It is tried again if
 	// its executor is lost, so it may run more than once in part; one result is recorded.
 	CreateCall(ctx context.Context, in *CreateCallRequest, opts ...grpc.CallOption) (*CreateCallResponse, error)
+	// CreateCall for many, which costs a small part of as many requests. Each is accepted or refused by itself; the answer comes when
+	// all that were accepted are in the journal.
+	BatchCreateCalls(ctx context.Context, in *BatchCreateCallsRequest, opts ...grpc.CallOption) (*BatchCreateCallsResponse, error)
+	// Waits until all of these calls are terminal or the timeout passes, and returns those that are. Who is not given all of them,
+	// because of the time or because their outputs together pass a message's limit, asks for the rest again.
+	BatchWaitCalls(ctx context.Context, in *BatchWaitCallsRequest, opts ...grpc.CallOption) (*BatchWaitCallsResponse, error)
 	// The record of a call. NOT_FOUND also for one that has expired.
 	GetCall(ctx context.Context, in *GetCallRequest, opts ...grpc.CallOption) (*GetCallResponse, error)
 	// Newest first.
@@ -116,6 +124,26 @@ func (c *plannerServiceClient) CreateCall(ctx context.Context, in *CreateCallReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateCallResponse)
 	err := c.cc.Invoke(ctx, PlannerService_CreateCall_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *plannerServiceClient) BatchCreateCalls(ctx context.Context, in *BatchCreateCallsRequest, opts ...grpc.CallOption) (*BatchCreateCallsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchCreateCallsResponse)
+	err := c.cc.Invoke(ctx, PlannerService_BatchCreateCalls_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *plannerServiceClient) BatchWaitCalls(ctx context.Context, in *BatchWaitCallsRequest, opts ...grpc.CallOption) (*BatchWaitCallsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchWaitCallsResponse)
+	err := c.cc.Invoke(ctx, PlannerService_BatchWaitCalls_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -323,6 +351,12 @@ type PlannerServiceServer interface {
 	// Accepts a call and returns once it is in the journal; GetCall, WaitCall and WatchCall follow it. It is tried again if
 	// its executor is lost, so it may run more than once in part; one result is recorded.
 	CreateCall(context.Context, *CreateCallRequest) (*CreateCallResponse, error)
+	// CreateCall for many, which costs a small part of as many requests. Each is accepted or refused by itself; the answer comes when
+	// all that were accepted are in the journal.
+	BatchCreateCalls(context.Context, *BatchCreateCallsRequest) (*BatchCreateCallsResponse, error)
+	// Waits until all of these calls are terminal or the timeout passes, and returns those that are. Who is not given all of them,
+	// because of the time or because their outputs together pass a message's limit, asks for the rest again.
+	BatchWaitCalls(context.Context, *BatchWaitCallsRequest) (*BatchWaitCallsResponse, error)
 	// The record of a call. NOT_FOUND also for one that has expired.
 	GetCall(context.Context, *GetCallRequest) (*GetCallResponse, error)
 	// Newest first.
@@ -375,6 +409,12 @@ func (UnimplementedPlannerServiceServer) Invoke(context.Context, *InvokeRequest)
 }
 func (UnimplementedPlannerServiceServer) CreateCall(context.Context, *CreateCallRequest) (*CreateCallResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateCall not implemented")
+}
+func (UnimplementedPlannerServiceServer) BatchCreateCalls(context.Context, *BatchCreateCallsRequest) (*BatchCreateCallsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchCreateCalls not implemented")
+}
+func (UnimplementedPlannerServiceServer) BatchWaitCalls(context.Context, *BatchWaitCallsRequest) (*BatchWaitCallsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchWaitCalls not implemented")
 }
 func (UnimplementedPlannerServiceServer) GetCall(context.Context, *GetCallRequest) (*GetCallResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCall not implemented")
@@ -483,6 +523,42 @@ func _PlannerService_CreateCall_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PlannerServiceServer).CreateCall(ctx, req.(*CreateCallRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PlannerService_BatchCreateCalls_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchCreateCallsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlannerServiceServer).BatchCreateCalls(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlannerService_BatchCreateCalls_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlannerServiceServer).BatchCreateCalls(ctx, req.(*BatchCreateCallsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PlannerService_BatchWaitCalls_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchWaitCallsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlannerServiceServer).BatchWaitCalls(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlannerService_BatchWaitCalls_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlannerServiceServer).BatchWaitCalls(ctx, req.(*BatchWaitCallsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -818,6 +894,14 @@ var PlannerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateCall",
 			Handler:    _PlannerService_CreateCall_Handler,
+		},
+		{
+			MethodName: "BatchCreateCalls",
+			Handler:    _PlannerService_BatchCreateCalls_Handler,
+		},
+		{
+			MethodName: "BatchWaitCalls",
+			Handler:    _PlannerService_BatchWaitCalls_Handler,
 		},
 		{
 			MethodName: "GetCall",

@@ -12,7 +12,7 @@ import (
 )
 
 // Chain is what stands behind the room chain: how a call makes others. Handles are numbers from 1 and the call's own;
-// ECHILD for any other.
+// ECHILD for any other. One with Turn alone is of a call that can't make others.
 type Chain struct {
 	// Start makes a child of c and gives its handle. entry, if it isn't nil, is of c's own module, and name is not looked at.
 	Start func(c *Call, name string, entry *uint32, input []byte) (handle int32, err error)
@@ -110,7 +110,7 @@ func (c *Call) canChain(row string) error {
 	if err := c.outside(row); err != nil {
 		return err
 	}
-	if c.Chain == nil {
+	if c.Chain == nil || c.Chain.Start == nil {
 		return abi.ENOTSUP
 	}
 	return nil
