@@ -273,7 +273,7 @@ func (o *op) add(ctx context.Context, p redis.Pipeliner, lease string) *redis.Cm
 		ttl, due = max(ttl, hookAge), r.Ended.UnixMilli()
 	}
 	return o.run(ctx, p, finishScript, all, lease, epoch, o.number, id, o.meta, output, largeOutput, log, largeLog,
-		max(1, ttl.Milliseconds()), r.Ended.UnixMilli(), r.Dead, due, recovered, deadAge.Milliseconds())
+		max(1, ttl.Milliseconds()), r.Ended.UnixMilli(), r.Dead, due, recovered, deadAge.Milliseconds(), r.RequestID != "")
 }
 
 func (o *op) run(ctx context.Context, p redis.Pipeliner, s *redis.Script, names []string, args ...any) *redis.Cmd {

@@ -12,9 +12,9 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'LOST' end
 // ordered follows where a script writes a call: one that was given up, and lies in a connection still, must not undo what was
 // written since. KEYS 2: the call. ARGV 2 and 3: the writer's epoch and the number of its change.
 const ordered = fence + `
-local v = redis.call('HMGET', KEYS[2], 've', 'vs')
+local v = redis.call('HMGET', KEYS[2], 've', 'vs', 'ip')
 if v[1] == ARGV[2] and tonumber(v[2]) > tonumber(ARGV[3]) then return 'LATE' end
-local function note() redis.call('HSET', KEYS[2], 've', ARGV[2], 'vs', ARGV[3]) end
+local function put(...) redis.call('HSET', KEYS[2], 've', ARGV[2], 'vs', ARGV[3], ...) end
 `
 
 // acquireScript. KEYS: lease, epoch. ARGV: token and place, ms, a lease whose holder is known to be dead.
@@ -59,9 +59,8 @@ if ARGV[7] == '1' then
   if redis.call('EXISTS', KEYS[2] .. ':i:' .. part) == 0 then return 'PART' end
   redis.call('PERSIST', KEYS[2] .. ':i:' .. part)
 end
-redis.call('HSET', KEYS[2], 'm', ARGV[5], 'i', ARGV[6], 'ip', part)
-redis.call('PERSIST', KEYS[2])
-note()
+put('m', ARGV[5], 'i', ARGV[6], 'ip', part)
+if v[1] then redis.call('PERSIST', KEYS[2]) end
 redis.call('ZADD', KEYS[3], ARGV[8], id)
 if ARGV[9] == '1' then redis.call('SET', KEYS[4], id .. ARGV[10]) end
 return 'OK'
@@ -71,14 +70,14 @@ return 'OK'
 // meta.
 var updateScript = newScript(ordered + `
 if redis.call('HEXISTS', KEYS[2], 'm') == 0 then return 'GONE' end
-redis.call('HSET', KEYS[2], 'm', ARGV[4])
-note()
+put('m', ARGV[4])
 return 'OK'
 `)
 
 // finishScript writes a call's end. KEYS: lease, call, live, ended, dead, hooks, request. ARGV: lease, epoch, number, id, meta,
 // output, whether it is a part, log, whether it is a part, ms to keep it, ms of its end, whether it is a dead letter, ms when its
-// webhook is due or 0, how many ended ones are listed, ms that dead letters are kept.
+// webhook is due or 0, how many ended ones are listed, ms that dead letters are kept, whether there is a
+// request id.
 var finishScript = newScript(ordered + `
 local call, id, ttl, at = KEYS[2], ARGV[4], ARGV[10], ARGV[11]
 local epochs = {'', ''}
@@ -89,9 +88,8 @@ for i, kind in ipairs({':o:', ':l:'}) do
     redis.call('PEXPIRE', call .. kind .. ARGV[2], ttl)
   end
 end
-redis.call('HSET', call, 'm', ARGV[5], 'o', ARGV[6], 'op', epochs[1], 'l', ARGV[8], 'lp', epochs[2])
-note()
-local input = redis.call('HGET', call, 'ip')
+put('m', ARGV[5], 'o', ARGV[6], 'op', epochs[1], 'l', ARGV[8], 'lp', epochs[2])
+local input = v[3]
 if ARGV[12] == '1' then
   if input and input ~= '' then redis.call('PEXPIRE', call .. ':i:' .. input, ttl) end
   redis.call('ZADD', KEYS[5], at, id)
@@ -105,8 +103,10 @@ redis.call('ZREM', KEYS[3], id)
 redis.call('ZADD', KEYS[4], at, id)
 redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - ARGV[14])
 if ARGV[13] ~= '0' then redis.call('ZADD', KEYS[6], ARGV[13], id) end
-local request = redis.call('GET', KEYS[7])
-if request and string.sub(request, 1, 32) == id then redis.call('PEXPIRE', KEYS[7], ttl) end
+if ARGV[16] == '1' then
+  local request = redis.call('GET', KEYS[7])
+  if request and string.sub(request, 1, 32) == id then redis.call('PEXPIRE', KEYS[7], ttl) end
+end
 return 'OK'
 `)
 
@@ -119,7 +119,7 @@ for i, kind in ipairs({':i:', ':o:', ':l:'}) do
   if parts[i] and parts[i] ~= '' then redis.call('UNLINK', call .. kind .. parts[i]) end
 end
 redis.call('UNLINK', call)
-note()
+put()
 redis.call('PEXPIRE', call, ARGV[5])
 for i = 3, 6 do redis.call('ZREM', KEYS[i], id) end
 local request = redis.call('GET', KEYS[7])
