@@ -63,7 +63,7 @@ var reconnect = grpc.ConnectParams{
 }
 
 // Dial makes a client of the planner at an address. It connects when first used. The options hold for connections to
-// executors too; without any there is no TLS.
+// executors too: TLS, which there is none of without, or a stats handler that traces.
 func Dial(planner string, options ...grpc.DialOption) (*Client, error) {
 	c := &Client{
 		options: append([]grpc.DialOption{
