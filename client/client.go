@@ -91,6 +91,8 @@ func (c *Client) Close() error {
 	c.mu.Unlock()
 	c.cancel()
 	c.leasing.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	errs := []error{c.conn.Close()}
 	for _, p := range c.peers {
 		errs = append(errs, p.conn.Close())

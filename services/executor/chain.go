@@ -75,6 +75,7 @@ type spawn struct {
 	child   *child
 	call    skein.Call
 	started bool    // it runs here
+	known   bool    // the tree has its version here: the planner need not tell
 	ticket  *ticket // for a slot here, while it stands in line
 	made    time.Time
 	hurry   bool // it must be told
@@ -160,7 +161,7 @@ func (l *link) start(c *host.Call, name string, entry *uint32, input []byte) (in
 	r.kept += k.size
 	handle := int32(len(r.children))
 	l.children[k.id] = k
-	s := &spawn{child: k, call: skein.Call{
+	s := &spawn{child: k, known: known, call: skein.Call{
 		ID: k.id, Function: skein.Function{User: r.call.Function.User, Name: name}, Version: version, Parent: r.call.ID,
 		Root: r.call.Root, Depth: r.call.Depth + 1, Entry: entry, Input: input, Deadline: r.call.Deadline, Attempt: 1, Trace: r.trace,
 	}}

@@ -225,7 +225,9 @@ func (d *desk) spawn(s *station, spawns []*plannerv1.Spawn) {
 			results = append(results, &plannerv1.SpawnResult{CallId: sp.GetCallId(), Reason: "NO_FUNCTION", Message: "there is no " + name})
 			continue
 		}
-		results = append(results, &plannerv1.SpawnResult{CallId: sp.GetCallId(), Version: 1, Digest: digest[:]})
+		if !sp.GetKnown() {
+			results = append(results, &plannerv1.SpawnResult{CallId: sp.GetCallId(), Version: 1, Digest: digest[:]})
+		}
 		k := &task{parent: parent, done: make(chan struct{}), a: &callv1.Assignment{
 			CallId: sp.GetCallId(), User: parent.a.GetUser(), Function: name, Version: 1, Digest: digest[:], Input: sp.GetInput(), Timeout: sp.GetTimeout(),
 			Attempt: 1, Trace: sp.GetTrace(), ParentId: sp.GetParentId(), RootId: parent.a.GetRootId(), Depth: parent.a.GetDepth() + 1, Entry: sp.Entry,
@@ -242,7 +244,9 @@ func (d *desk) spawn(s *station, spawns []*plannerv1.Spawn) {
 		d.spawned++
 		d.queue[k.a.GetDepth()] = append(d.queue[k.a.GetDepth()], k)
 	}
-	_ = s.stream.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Spawned{Spawned: &plannerv1.Spawned{Results: results}}})
+	if len(results) > 0 {
+		_ = s.stream.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Spawned{Spawned: &plannerv1.Spawned{Results: results}}})
+	}
 }
 
 func (d *desk) wait(s *station, waits []*plannerv1.Wait) {

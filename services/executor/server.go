@@ -113,7 +113,7 @@ func toSpawn(s *spawn) *plannerv1.Spawn {
 	c := &s.call
 	return &plannerv1.Spawn{
 		CallId: c.ID[:], ParentId: c.Parent[:], Function: c.Function.Name, Input: c.Input, Entry: c.Entry, Started: s.started,
-		Timeout: durationpb.New(time.Until(c.Deadline)), Trace: c.Trace,
+		Timeout: durationpb.New(time.Until(c.Deadline)), Trace: c.Trace, Known: s.known,
 	}
 }
 

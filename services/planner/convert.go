@@ -71,7 +71,7 @@ func fromSpawn(now time.Time, w *plannerv1.Spawn) (Spawn, error) {
 	}
 	s := Spawn{
 		ID: id, Parent: parent, Function: w.GetFunction(), Input: w.GetInput(), Args: w.GetArgs(), Entry: w.Entry, Started: w.GetStarted(),
-		Trace: w.GetTrace(),
+		Trace: w.GetTrace(), Known: w.GetKnown(),
 	}
 	if w.GetTimeout() != nil {
 		s.Deadline = now.Add(w.GetTimeout().AsDuration())

@@ -94,6 +94,7 @@ type Spawn struct {
 	Args     []string
 	Entry    *uint32   // of the module's function table
 	Started  bool      // it runs there already
+	Known    bool      // its executor knows the version: that it is accepted need not be said
 	Deadline time.Time // zero for its parent's, which is the latest it can be
 	Trace    map[string]string
 	Refuse   *fault.Error // set for one that must not be, whatever the core knows
@@ -114,7 +115,7 @@ type lookup struct {
 }
 
 // Spawn takes calls that calls on an executor made. Each is answered: Accepted, with the version that its tree has of
-// the function, or Refused. Saying it twice is the same as once.
+// the function, or Refused; but one whose version is known to both only if it is refused. Saying it twice is the same as once.
 func (c *Core) Spawn(now time.Time, executorID string, spawns []Spawn) []Command {
 	ex := c.executors[executorID]
 	if ex == nil {
@@ -160,7 +161,9 @@ func (c *Core) spawn(now time.Time, ex *executor, s *Spawn) {
 				c.commands[len(c.commands)-1].Function = fn
 			}
 			parent.pending++
-			c.lookups[key] = append(c.lookups[key], pending{*s, ex, parent, parent.Attempt})
+			late := *s
+			late.Known = false // it can't be: the tree has none yet
+			c.lookups[key] = append(c.lookups[key], pending{late, ex, parent, parent.Attempt})
 			return
 		}
 	}
@@ -255,7 +258,9 @@ func (c *Core) admit(now time.Time, ex *executor, parent *record, s *Spawn, vers
 	parent.children = append(parent.children, r.ID)
 	r.link()
 	c.enter(now, r)
-	c.emit(Accepted, ex.ID, r, "")
+	if !s.Known {
+		c.emit(Accepted, ex.ID, r, "")
+	}
 	if s.Started {
 		c.run(now, ex, r)
 		return

@@ -57,6 +57,27 @@ func TestTrees(t *testing.T) {
 			s.outcome("x", "a", 1)
 			s.want("ended a SUCCEEDED", "dispatch c to x")
 		}},
+		{"a version that the executor knows is not told, one that it can't know is", func(s *story) {
+			s.attach("x", 4)
+			s.submit("a", "ann")
+			s.want("dispatch a to x")
+			known := func(name, function string, started bool) {
+				s.ids[name] = skein.NewCallID()
+				s.did(s.c.Spawn(s.now, "x", []Spawn{{ID: s.ids[name], Parent: s.ids["a"], Function: function, Started: started, Known: true}}))
+			}
+			known("b", "f", true)
+			s.want()
+			known("c", "f", false)
+			s.want("dispatch c to x")
+			known("d", "g", false)
+			s.want("resolve ann/g for a")
+			s.resolved("a", "g", 7, nil)
+			s.want("x: accepted d version 7", "dispatch d to x")
+			known("e", "h", true) // it runs what nobody knows
+			s.want("cancel e on x: CANCELLED", "x: refused e NO_VERSION")
+			s.outcome("x", "b", 1)
+			s.want("ended b SUCCEEDED")
+		}},
 		{"the deeper go first, users take turns among equals", func(s *story) {
 			s.attach("x", 1)
 			s.submit("a", "ann")

@@ -3920,8 +3920,10 @@ type Spawn struct {
 	// Set for a call that runs there already: the planner only keeps its record. It has the version that the tree has.
 	Started bool `protobuf:"varint,7,opt,name=started,proto3" json:"started,omitempty"`
 	// What is left until its deadline, which is not after its parent's.
-	Timeout       *durationpb.Duration `protobuf:"bytes,8,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	Trace         map[string]string    `protobuf:"bytes,9,rep,name=trace,proto3" json:"trace,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Timeout *durationpb.Duration `protobuf:"bytes,8,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Trace   map[string]string    `protobuf:"bytes,9,rep,name=trace,proto3" json:"trace,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The executor knows the version that the tree has of the function: only a refusal needs an answer.
+	Known         bool `protobuf:"varint,10,opt,name=known,proto3" json:"known,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4017,6 +4019,13 @@ func (x *Spawn) GetTrace() map[string]string {
 		return x.Trace
 	}
 	return nil
+}
+
+func (x *Spawn) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
 }
 
 // Calls that gave their slot back because they wait for others, or took one again.
@@ -4995,7 +5004,7 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x120\n" +
 	"\x05chunk\x18\x03 \x01(\v2\x1a.skein.planner.v1.LogChunkR\x05chunk\"9\n" +
 	"\x06Spawns\x12/\n" +
-	"\x06spawns\x18\x01 \x03(\v2\x17.skein.planner.v1.SpawnR\x06spawns\"\xeb\x02\n" +
+	"\x06spawns\x18\x01 \x03(\v2\x17.skein.planner.v1.SpawnR\x06spawns\"\x81\x03\n" +
 	"\x05Spawn\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x1b\n" +
 	"\tparent_id\x18\x02 \x01(\fR\bparentId\x12\x1a\n" +
@@ -5005,7 +5014,9 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x05entry\x18\x06 \x01(\rH\x00R\x05entry\x88\x01\x01\x12\x18\n" +
 	"\astarted\x18\a \x01(\bR\astarted\x123\n" +
 	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x128\n" +
-	"\x05trace\x18\t \x03(\v2\".skein.planner.v1.Spawn.TraceEntryR\x05trace\x1a8\n" +
+	"\x05trace\x18\t \x03(\v2\".skein.planner.v1.Spawn.TraceEntryR\x05trace\x12\x14\n" +
+	"\x05known\x18\n" +
+	" \x01(\bR\x05known\x1a8\n" +
 	"\n" +
 	"TraceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
