@@ -28,6 +28,7 @@ type Core struct {
 	liveLogs  int64                               // bytes of logs of calls that run
 	policy    Policy
 	clearing  clearing
+	rescan    bool // under Compact, anybody who waits may have a place now
 	deadlines deadlineHeap
 	listed    records      // all calls
 	ended     records      // in the order of their ends: the history, but for those in aging
@@ -73,6 +74,7 @@ type executor struct {
 	loaded  map[skein.Digest]struct{}
 	owner   skein.User // in places, under Compact; "" for none, or for several
 	seat    int        // in places
+	freed   bool       // it is in places.freed
 	level   int        // there; -1 if it has no free slot or takes no calls
 }
 
@@ -209,7 +211,7 @@ func (c *Core) enter(now time.Time, r *record) {
 
 // begin gives a call a slot, or a place in the queue if there is none: while calls wait no slot is free.
 func (c *Core) begin(now time.Time, r *record) {
-	if c.queue.len() == 0 && now.Before(r.Deadline) && !c.chokes(r) {
+	if c.policy != Compact && c.queue.len() == 0 && now.Before(r.Deadline) && !c.chokes(r) {
 		if ex := c.place(r); ex != nil {
 			c.run(now, ex, r)
 			c.emit(Dispatch, ex.ID, r, "")
@@ -219,6 +221,12 @@ func (c *Core) begin(now time.Time, r *record) {
 	c.queue.push(r)
 	if r.tree != nil {
 		r.tree.waiting += weight(&r.Call)
+	}
+	if c.policy == Compact { // its user may have a place although others wait
+		c.serve(now, r.Function.User)
+		if r.queuedAt != nil {
+			c.seek(now)
+		}
 	}
 }
 
@@ -319,6 +327,7 @@ func (c *Core) Attach(now time.Time, ex Executor, kept []Kept) ([]Command, error
 	c.executors[ex.ID] = e
 	c.places.seat(e)
 	c.adopt(now, e, kept)
+	c.rescan = true
 	c.schedule(now)
 	return c.take(), nil
 }
@@ -332,6 +341,7 @@ func (c *Core) Detach(now time.Time, id, why string) []Command {
 	}
 	delete(c.executors, id)
 	c.places.leave(ex)
+	c.rescan = true
 	had := slices.SortedFunc(maps.Values(ex.running), func(a, b *record) int { return cmp.Compare(a.Seq, b.Seq) })
 	if ex.Cordoned || ex.Marked {
 		c.labels[id] = label{ex.Cordoned, ex.Marked, now.Add(labelAge)}
@@ -463,6 +473,7 @@ func (c *Core) Tick(now time.Time) []Command {
 			delete(c.labels, id)
 		}
 	}
+	c.rescan = true
 	c.forget(now)
 	c.schedule(now)
 	return c.take()
@@ -502,6 +513,7 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 	}
 	if r.queuedAt != nil {
 		c.dequeue(r)
+		c.rescan = true
 	}
 	if r.heapAt >= 0 {
 		c.deadlines.remove(r)

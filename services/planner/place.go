@@ -18,6 +18,7 @@ type places struct {
 	policy  Policy
 	owned   map[skein.User]*set // under Compact: seats whose executors run calls of this user only
 	empty   set                 // and those that run none
+	freed   []*executor         // and those that have a free slot, maybe since the queue was last looked at
 }
 
 func newPlaces() places {
@@ -55,6 +56,10 @@ func (p *places) update(ex *executor) {
 	p.move(ex, level)
 	if p.policy == Compact {
 		p.own(ex)
+		if level >= 0 && !ex.freed {
+			ex.freed = true
+			p.freed = append(p.freed, ex)
+		}
 	}
 }
 
