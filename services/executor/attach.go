@@ -40,7 +40,8 @@ func (e *Executor) attach(ctx context.Context, planners []planner, address strin
 	pause, at, failed := least, 0, 0
 	for {
 		began := time.Now()
-		stood, err := l.serve(ctx, planners[at].client)
+		p := planners[at]
+		stood, err := l.serve(ctx, p)
 		if ctx.Err() != nil || l.left() {
 			return nil
 		}
@@ -56,7 +57,7 @@ func (e *Executor) attach(ctx context.Context, planners []planner, address strin
 		if stood && time.Since(began) > time.Second {
 			pause = least
 		}
-		e.log.Warn("not attached to the planner", "error", err, "retry", pause)
+		e.log.Warn("not attached to the planner", "planner", p.address, "error", err, "retry", pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause/2 + rand.N(pause/2)):
@@ -66,16 +67,16 @@ func (e *Executor) attach(ctx context.Context, planners []planner, address strin
 }
 
 // serve is one stream, to its end. stood says whether the planner took it.
-func (l *link) serve(ctx context.Context, planner plannerv1.DispatchServiceClient) (stood bool, err error) {
+func (l *link) serve(ctx context.Context, p planner) (stood bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stream, welcome, err := l.greet(ctx, cancel, planner)
+	stream, welcome, err := l.greet(ctx, cancel, p.client)
 	if err != nil {
 		return false, err
 	}
 	every := max(welcome.GetHeartbeatInterval().AsDuration(), 10*time.Millisecond)
 	l.stand()
-	l.e.log.Info("attached to the planner", "executor", l.e.name)
+	l.e.log.Info("attached to the planner", "planner", p.address, "executor", l.e.name)
 
 	sent := make(chan error, 1)
 	go func() {
