@@ -1,7 +1,6 @@
 package planner
 
 import (
-	"container/heap"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -449,14 +448,9 @@ func (c *Core) remove(id skein.CallID) {
 		return
 	}
 	if r.heapAt >= 0 {
-		heap.Remove(&c.aging, r.heapAt)
+		c.aging.remove(r)
 	} else {
-		for e := c.ended.Front(); e != nil; e = e.Next() {
-			if e.Value.(*record) == r {
-				c.ended.Remove(e)
-				break
-			}
-		}
+		c.ended.remove(r)
 	}
 	c.endedSize -= r.size()
 	c.erase(r)

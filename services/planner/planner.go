@@ -362,8 +362,7 @@ func (p *Planner) Cancel(ctx context.Context, id skein.CallID) (*Record, error) 
 func (p *Planner) List(user skein.User, before uint64, most int) (calls []*Record, more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for e := p.core.listed.Back(); e != nil; e = e.Prev() {
-		r := e.Value.(*record)
+	for r := range p.core.listed.backward {
 		if before != 0 && r.Seq >= before || user != "" && r.Function.User != user {
 			continue
 		}
