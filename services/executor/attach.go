@@ -167,7 +167,10 @@ func (l *link) now() {
 // soon is now, within linger.
 func (l *link) soon() {
 	if l.late.CompareAndSwap(false, true) {
-		time.AfterFunc(linger, l.now)
+		time.AfterFunc(linger, func() {
+			l.due.Store(true)
+			l.now()
+		})
 	}
 }
 
@@ -211,9 +214,16 @@ func (l *link) send(ctx context.Context, stream upstream, every time.Duration) e
 
 // flush sends what has gathered. The planner hears of a call before it hears of its end, and of its children before that.
 func (l *link) flush(stream upstream) error {
-	l.late.Store(false)
+	due := l.due.Swap(false)
+	if due {
+		l.late.Store(false)
+	}
 	l.mu.Lock()
-	spawns, waits := l.takeSpawns(time.Now()), l.takeWaits()
+	spawns := l.takeSpawns(time.Now())
+	var waits []*plannerv1.Wait
+	if due { // those that end sooner are not worth telling
+		waits = l.takeWaits()
+	}
 	cancels, outcomes := l.cancels, l.outcomes
 	l.cancels, l.outcomes = nil, nil
 	again := len(l.spawns) > 0

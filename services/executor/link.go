@@ -23,6 +23,7 @@ type link struct {
 	chain   *host.Chain
 	wake    chan struct{}
 	late    atomic.Bool // a wake is on its way
+	due     atomic.Bool // it has come
 
 	idle   chan *run // to goroutines that wait for one
 	idlers atomic.Int32

@@ -277,13 +277,12 @@ func auditQueue(c *Core) error {
 		calls, bytes := 0, int64(0)
 		for e := t.order.Front(); e != nil; e = e.Next() {
 			ln := e.Value.(*line)
-			if ln.turn != e || t.lines[ln.user] != ln || ln.calls.Len() == 0 {
+			if ln.turn != e || t.lines[ln.user] != ln || ln.calls.len == 0 {
 				return fmt.Errorf("the line of %s is wrong", ln.user)
 			}
 			mine := int64(0)
-			for f := ln.calls.Front(); f != nil; f = f.Next() {
-				r := f.Value.(*record)
-				if r.queuedAt != f || r.Function.User != ln.user || c.calls[r.ID] != r || int(r.Depth) != depth {
+			for r := range ln.calls.all {
+				if r.queuedAt != ln || r.Function.User != ln.user || c.calls[r.ID] != r || int(r.Depth) != depth {
 					return fmt.Errorf("the line of %s holds %+v", ln.user, r.Record)
 				}
 				mine += weight(&r.Call)
@@ -294,7 +293,7 @@ func auditQueue(c *Core) error {
 			if mine != ln.bytes {
 				return fmt.Errorf("the line of %s has %d bytes, it says %d", ln.user, mine, ln.bytes)
 			}
-			calls, bytes = calls+ln.calls.Len(), bytes+mine
+			calls, bytes = calls+ln.calls.len, bytes+mine
 		}
 		if calls != t.calls || bytes != t.bytes || len(t.lines) != t.order.Len() || calls > 0 && depth > q.deepest {
 			return fmt.Errorf("depth %d has %d calls of %d bytes, it says %d of %d", depth, calls, bytes, t.calls, t.bytes)
@@ -311,7 +310,7 @@ func auditQueue(c *Core) error {
 }
 
 func auditHistory(c *Core) error {
-	size, seq, unsaved := int64(0), uint64(0), 0
+	size, seq, unsaved, waits := int64(0), uint64(0), 0, int64(0)
 	for _, r := range c.aging {
 		if !r.State.Terminal() || c.calls[r.ID] != r || r.due != r.Expires {
 			return fmt.Errorf("the history holds %+v", r.Record)
@@ -321,24 +320,26 @@ func auditHistory(c *Core) error {
 	for _, r := range c.calls {
 		if r.Unsaved {
 			unsaved++
+			waits += r.size()
 		}
 	}
-	for e := c.ended.Front(); e != nil; e = e.Next() {
-		r := e.Value.(*record)
+	for r := range c.ended.all {
 		if !r.State.Terminal() || c.calls[r.ID] != r || r.Unsaved || r.heapAt != -1 {
 			return fmt.Errorf("the history holds %+v", r.Record)
 		}
 		size += r.size()
 	}
-	if n := c.ended.Len() + len(c.aging); size != c.endedSize || size > c.limits.HistoryBytes || n > c.limits.HistoryCalls {
+	if waits != c.unsaved {
+		return fmt.Errorf("%d bytes are not in the journal, it says %d", waits, c.unsaved)
+	}
+	if n := c.ended.len + len(c.aging); size != c.endedSize || size > c.limits.HistoryBytes || n > c.limits.HistoryCalls {
 		return fmt.Errorf("the history has %d calls of %d bytes, it says %d", n, size, c.endedSize)
 	}
-	if c.ended.Len()+len(c.aging)+unsaved+len(c.deadlines) != len(c.calls) || c.listed.Len() != len(c.calls) {
-		return fmt.Errorf("%d ended and %d alive are %d calls, %d listed", c.ended.Len(), len(c.deadlines), len(c.calls), c.listed.Len())
+	if c.ended.len+len(c.aging)+unsaved+len(c.deadlines) != len(c.calls) || c.listed.len != len(c.calls) {
+		return fmt.Errorf("%d ended and %d alive are %d calls, %d listed", c.ended.len, len(c.deadlines), len(c.calls), c.listed.len)
 	}
-	for e := c.listed.Front(); e != nil; e = e.Next() {
-		r := e.Value.(*record)
-		if r.Seq <= seq || r.listedAt != e || c.calls[r.ID] != r {
+	for r := range c.listed.all {
+		if r.Seq <= seq || c.calls[r.ID] != r {
 			return fmt.Errorf("the list holds %d after %d", r.Seq, seq)
 		}
 		seq = r.Seq

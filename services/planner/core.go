@@ -2,8 +2,6 @@ package planner
 
 import (
 	"cmp"
-	"container/heap"
-	"container/list"
 	"maps"
 	"slices"
 	"time"
@@ -29,12 +27,12 @@ type Core struct {
 	labels    map[string]label                    // of executors that went away a moment ago
 	liveLogs  int64                               // bytes of logs of calls that run
 	policy    Policy
-	paused    bool // no call of the journal begins
 	clearing  clearing
 	deadlines deadlineHeap
-	listed    *list.List   // of *record, all of them in the order of acceptance
-	ended     *list.List   // of *record in the order of their ends: the history, but for those in aging
+	listed    records      // all calls
+	ended     records      // in the order of their ends: the history, but for those in aging
 	aging     deadlineHeap // ended calls that are kept for a time of their own, by when it is over
+	unsaved   int64        // bytes of ended calls that the journal does not have yet
 	endedSize int64        // bytes of both
 	requests  map[requestKey]skein.CallID
 	seq       uint64
@@ -66,83 +64,12 @@ func DefaultLimits() Limits {
 	}
 }
 
-// Record is all that is known of a call.
-type Record struct {
-	skein.Call
-	skein.Result
-	Options
-	State      skein.CallState
-	Executor   string
-	Created    time.Time
-	Started    time.Time // handed to an executor
-	Ended      time.Time
-	Expires    time.Time // may be forgotten then; zero while the call has not ended
-	Seq        uint64    // order of acceptance
-	InputSize  int64
-	OutputSize int64 // of one that has ended, as is LogSize; output and log themselves may be in the journal only
-	LogSize    int64
-	Losses     int32     // executors that were lost with it
-	Attempts   []Attempt // those that failed and were followed by another, or by none
-	RetryAt    time.Time // when the next may begin, while it waits for that
-	Dead       bool      // it was given up after its attempts: its input is kept
-	Unsaved    bool      // its end is not in the journal yet: nobody may be told
-}
-
-// Options are how a call is kept and tried: what its caller and its function's configuration say together.
-type Options struct {
-	RequestID     string
-	TraceID       string
-	BodyHash      [32]byte
-	Durable       bool          // it is in the journal
-	Sync          bool          // its caller waits for it: it is never tried again
-	Timeout       time.Duration // of each attempt; 0 if the call's deadline counts from its acceptance
-	MaxAttempts   int32
-	RetryFailures bool          // also after the guest's own
-	GiveUp        time.Time     // no attempt begins later; zero if the deadline says so
-	ResultAge     time.Duration // how long its record is kept after its end; 0 for the planner's default
-	Webhook       string
-	RedriveOf     skein.CallID // the dead letter it was
-}
-
-// Attempt is how one attempt ended.
-type Attempt struct {
-	Number   int32
-	Executor string
-	Reason   string
-	Message  string
-	Started  time.Time
-	Ended    time.Time
-}
-
-// record is a Record with its places in the core's structures.
-type record struct {
-	Record
-	kin
-	tree     *tree          // nil for a call from outside that made no call
-	children []skein.CallID // all it made, in their order
-	due      time.Time      // when Tick ends it
-	storing  bool           // a Store was not answered
-	stale    bool           // the journal will have something older than this then
-	saved    bool           // the journal has something of it
-	orphan   bool           // its executor may come back with it
-	held     bool           // its next attempt may not begin yet: until the journal has it, and, if delayed, until RetryAt
-	delayed  bool
-	heapAt   int           // in deadlines, or in aging; -1 if in neither
-	queuedAt *list.Element // in the queue; nil if not there
-	listedAt *list.Element // in listed
-}
-
-type requestKey struct {
-	fn skein.Function
-	id string
-}
-
 // executor is an attached process.
 type executor struct {
 	Executor
 	running map[skein.CallID]*record
 	waiting map[skein.CallID]waiting // those of them that gave their slots back
-	users   map[skein.User]int       // of those that run
+	users   map[skein.User]int       // of those that run, under Compact
 	loaded  map[skein.Digest]struct{}
 	owner   skein.User // in places, under Compact; "" for none, or for several
 	seat    int        // in places
@@ -205,7 +132,7 @@ func NewCore(limits Limits) *Core {
 	return &Core{
 		limits: limits, calls: map[skein.CallID]*record{}, executors: map[string]*executor{},
 		places: newPlaces(), queue: newQueue(), lookups: map[lookup][]pending{}, orphans: map[string]map[skein.CallID]*record{},
-		labels: map[string]label{}, listed: list.New(), ended: list.New(), requests: map[requestKey]skein.CallID{},
+		labels: map[string]label{}, listed: records{slot: acceptance}, ended: records{slot: turn}, requests: map[requestKey]skein.CallID{},
 	}
 }
 
@@ -275,18 +202,14 @@ func (c *Core) enter(now time.Time, r *record) {
 	c.seq++
 	r.Attempt, r.State, r.Created, r.Seq, r.InputSize = 1, skein.Queued, now, c.seq, int64(len(r.Input))
 	r.due = r.Deadline
-	r.listedAt = c.listed.PushBack(r)
+	c.listed.push(r)
 	c.calls[r.ID] = r
-	heap.Push(&c.deadlines, r)
+	c.deadlines.push(r)
 }
 
 // begin gives a call a slot, or a place in the queue if there is none: while calls wait no slot is free.
 func (c *Core) begin(now time.Time, r *record) {
-	if c.paused && r.Durable && now.Before(r.Deadline) {
-		c.later(now, r)
-		return
-	}
-	if c.queue.len() == 0 && now.Before(r.Deadline) {
+	if c.queue.len() == 0 && now.Before(r.Deadline) && !c.chokes(r) {
 		if ex := c.place(r); ex != nil {
 			c.run(now, ex, r)
 			c.emit(Dispatch, ex.ID, r, "")
@@ -315,7 +238,7 @@ func (c *Core) schedule(now time.Time) {
 	for c.queue.len() > 0 {
 		r := c.queue.next()
 		ex := c.place(r)
-		if ex == nil && !c.places.free.empty() {
+		if ex == nil && !c.places.free.empty() || c.chokes(r) {
 			c.postpone(now, r)
 			continue
 		}
@@ -328,10 +251,6 @@ func (c *Core) schedule(now time.Time) {
 		}
 		c.dequeue(r)
 		c.queue.pass(r)
-		if c.paused && r.Durable {
-			c.later(now, r)
-			continue
-		}
 		c.run(now, ex, r)
 		c.emit(Dispatch, ex.ID, r, "")
 	}
@@ -344,9 +263,9 @@ func (c *Core) run(now time.Time, ex *executor, r *record) {
 		r.Deadline = now.Add(r.Timeout)
 	}
 	r.due = r.Deadline.Add(c.limits.Overdue) // the executor keeps the deadline; ours is for one that does not
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
 	ex.running[r.ID] = r
-	ex.users[r.Function.User]++
+	c.places.count(ex, r, 1)
 	c.places.update(ex)
 }
 
@@ -354,9 +273,7 @@ func (c *Core) run(now time.Time, ex *executor, r *record) {
 func (c *Core) vacate(ex *executor, r *record) {
 	delete(ex.running, r.ID)
 	delete(ex.waiting, r.ID)
-	if ex.users[r.Function.User]--; ex.users[r.Function.User] == 0 {
-		delete(ex.users, r.Function.User)
-	}
+	c.places.count(ex, r, -1)
 	c.places.update(ex)
 }
 
@@ -587,7 +504,7 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 		c.dequeue(r)
 	}
 	if r.heapAt >= 0 {
-		heap.Remove(&c.deadlines, r.heapAt)
+		c.deadlines.remove(r)
 	}
 	c.unhold(r)
 	c.unorphan(r)
@@ -604,6 +521,7 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 	}
 	if r.Durable { // it is known when the journal has it
 		r.Unsaved = true
+		c.unsaved += r.size()
 		c.store(r)
 	} else {
 		c.emit(Ended, "", r, "")
@@ -624,81 +542,6 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 	}
 }
 
-// remember makes an ended call a part of the history.
-func (c *Core) remember(now time.Time, r *record) {
-	if r.ResultAge != 0 {
-		r.due = r.Expires
-		heap.Push(&c.aging, r)
-	} else {
-		c.ended.PushBack(r)
-	}
-	c.endedSize += r.size()
-	c.forget(now)
-}
-
-// size is what a record costs in memory, roughly.
-func (r *record) size() int64 { return int64(len(r.Output)+len(r.Log)+len(r.Message)) + 1024 }
-
-// forget drops ended calls whose time is over, and the oldest that are over a limit. Those with a time of their own may take half
-// of the room; the others expire in the order of their ends.
-func (c *Core) forget(now time.Time) {
-	for c.ended.Len()+len(c.aging) > 0 {
-		front := c.ended.Front()
-		over := c.ended.Len()+len(c.aging) > c.limits.HistoryCalls || c.endedSize > c.limits.HistoryBytes
-		var r *record
-		switch {
-		case len(c.aging) > 0 && (front == nil || !now.Before(c.aging[0].due) || over && len(c.aging) > c.limits.HistoryCalls/2):
-			r = c.aging[0]
-		default:
-			r = front.Value.(*record)
-		}
-		if !over && now.Before(r.Expires) {
-			return
-		}
-		if r.heapAt >= 0 {
-			heap.Remove(&c.aging, r.heapAt)
-		} else {
-			c.ended.Remove(front)
-		}
-		c.endedSize -= r.size()
-		c.erase(r)
-	}
-}
-
-// erase takes a call out of the books.
-func (c *Core) erase(r *record) {
-	c.listed.Remove(r.listedAt)
-	delete(c.calls, r.ID)
-	if key := (requestKey{r.Function, r.RequestID}); r.RequestID != "" && c.requests[key] == r.ID {
-		delete(c.requests, key)
-	}
-}
-
 func (c *Core) emit(kind CommandKind, executor string, r *record, reason string) {
 	c.commands = append(c.commands, Command{Kind: kind, Executor: executor, Call: &r.Record, Reason: reason})
-}
-
-// deadlineHeap orders calls by when Tick is to do something about them.
-type deadlineHeap []*record
-
-func (h deadlineHeap) Len() int           { return len(h) }
-func (h deadlineHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
-func (h deadlineHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].heapAt, h[j].heapAt = i, j
-}
-
-func (h *deadlineHeap) Push(x any) {
-	r := x.(*record)
-	r.heapAt = len(*h)
-	*h = append(*h, r)
-}
-
-func (h *deadlineHeap) Pop() any {
-	old := *h
-	r := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	r.heapAt = -1
-	return r
 }

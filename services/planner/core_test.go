@@ -286,8 +286,8 @@ func TestEvents(t *testing.T) {
 			s.after(time.Hour)
 			s.c.Heartbeat(s.now, "x", 0, nil, nil)
 			s.tick()
-			if s.c.ended.Len() != 1 || s.c.endedSize != s.c.ended.Front().Value.(*record).size() { // alive has timed out
-				s.Errorf("%d ended are left after their age", s.c.ended.Len())
+			if s.c.ended.len != 1 || s.c.endedSize != s.c.ended.first.size() { // alive has timed out
+				s.Errorf("%d ended are left after their age", s.c.ended.len)
 			}
 		}},
 	} {

@@ -1,7 +1,6 @@
 package planner
 
 import (
-	"container/heap"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -24,7 +23,7 @@ type journal struct {
 	mu    sync.Mutex
 	ops   []*op
 	taken int   // that are being written
-	size  int64 // what the ends among both take in memory
+	last  int64 // number of the newest change
 	down  error // why nothing can be accepted
 	wake  chan struct{}
 	doubt chan struct{} // Redis says that another leads
@@ -36,6 +35,8 @@ type op struct {
 	rec  Record // as it was then
 	meta []byte
 	sent int
+	// number orders the changes of a term: a command that was given up may be carried out late.
+	number int64
 
 	writing        // of db.write
 	answer  string // set by it, with what follows
@@ -58,9 +59,6 @@ const (
 	batchOps   = 256
 	batchParts = 4 << 20 // bytes
 )
-
-// unsavedBytes is how much of ended calls may wait for the journal before no more of its calls begin.
-const unsavedBytes = 64 << 20
 
 // acceptTime is how long a caller waits for the journal before it is told that the call can't be accepted.
 const acceptTime = time.Second
@@ -97,25 +95,19 @@ func (j *journal) remove(r *Record) {
 
 func (j *journal) add(o *op) {
 	j.mu.Lock()
+	j.last++
+	o.number = j.last
 	j.ops = append(j.ops, o)
-	j.size += o.size()
 	j.mu.Unlock()
 	signal(j.wake)
 }
 
-// size is what an end takes in memory; all else is there anyway.
-func (o *op) size() int64 {
-	if o.kind != finishOp {
-		return 0
-	}
-	return int64(len(o.rec.Output)+len(o.rec.Log)) + 1024
-}
-
-// full tells whether the ends of calls do not get away.
-func (j *journal) full() bool {
+// next is a number for a change that does not wait in the queue.
+func (j *journal) next() int64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.size > unsavedBytes
+	j.last++
+	return j.last
 }
 
 // abandon drops the acceptance of a call if it was not sent. It is false if it was, and may have happened.
@@ -176,13 +168,10 @@ func (j *journal) take() []*op {
 }
 
 // giveBack puts changes that were not made in front of the others.
-func (j *journal) giveBack(done, again []*op) {
+func (j *journal) giveBack(again []*op) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.ops, j.taken = append(again, j.ops...), 0
-	for _, o := range done {
-		j.size -= o.size()
-	}
 }
 
 // Pauses after a failure.
@@ -202,7 +191,7 @@ func (j *journal) run(ctx context.Context, settled func(done []*op)) {
 		}
 		for batch := j.take(); len(batch) > 0; batch = j.take() {
 			done, again, failed := j.write(ctx, batch)
-			j.giveBack(done, again)
+			j.giveBack(again)
 			settled(done)
 			if !failed {
 				pause = leastPause
@@ -237,7 +226,7 @@ func (j *journal) write(ctx context.Context, batch []*op) (done, again []*op, fa
 		case o.err == nil && o.answer == goneCall: // Redis has lost it; the memory has not
 			o.kind = acceptOp
 			again = append(again, o)
-		case o.err == nil && (o.answer == written || strings.HasPrefix(o.answer, otherCall)):
+		case o.err == nil && (o.answer == written || o.answer == lateWrite || strings.HasPrefix(o.answer, otherCall)):
 			done = append(done, o)
 		case o.eval && o.err != nil && strings.HasPrefix(o.err.Error(), "NOSCRIPT"), o.err == nil:
 			again = append(again, o)
@@ -265,7 +254,6 @@ func (p *Planner) settled(j *journal, done []*op) {
 	}
 	now := p.now()
 	defer p.wake()
-	p.core.Pause(j.full())
 	for _, o := range done {
 		id := o.rec.ID
 		switch {
@@ -438,7 +426,7 @@ func (p *Planner) removeDead(ctx context.Context, id skein.CallID) error {
 	if err != nil {
 		return err
 	}
-	o := &op{kind: removeOp, rec: *rec, eval: true}
+	o := &op{kind: removeOp, rec: *rec, eval: true, number: j.next()}
 	j.db.write(ctx, j.lease, []*op{o})
 	if err := fenced(o.answer, o.err); err != nil {
 		return err
@@ -460,14 +448,9 @@ func (c *Core) remove(id skein.CallID) {
 		return
 	}
 	if r.heapAt >= 0 {
-		heap.Remove(&c.aging, r.heapAt)
+		c.aging.remove(r)
 	} else {
-		for e := c.ended.Front(); e != nil; e = e.Next() {
-			if e.Value.(*record) == r {
-				c.ended.Remove(e)
-				break
-			}
-		}
+		c.ended.remove(r)
 	}
 	c.endedSize -= r.size()
 	c.erase(r)

@@ -380,8 +380,8 @@ func (m *model) tick() error {
 			return fmt.Errorf("call %s is alive after %s", r.ID, r.due)
 		}
 	}
-	if e := m.c.ended.Front(); e != nil && !m.now.Before(e.Value.(*record).Expires) {
-		return fmt.Errorf("call %s is remembered after its time", e.Value.(*record).ID)
+	if r := m.c.ended.first; r != nil && !m.now.Before(r.Expires) {
+		return fmt.Errorf("call %s is remembered after its time", r.ID)
 	}
 	for _, r := range m.c.aging {
 		if !m.now.Before(r.Expires) {

@@ -361,8 +361,8 @@ func TestResultAgeRoom(t *testing.T) {
 	for i := range 10 {
 		end(fmt.Sprint("c", i), 0)
 	}
-	if len(s.c.aging) != 3 || s.c.ended.Len() != 3 {
-		t.Errorf("%d are kept for long, %d for the usual time", len(s.c.aging), s.c.ended.Len())
+	if len(s.c.aging) != 3 || s.c.ended.len != 3 {
+		t.Errorf("%d are kept for long, %d for the usual time", len(s.c.aging), s.c.ended.len)
 	}
 }
 

@@ -301,7 +301,6 @@ func (p *Planner) handOut(commands []Command) {
 		case Store:
 			if p.journal != nil {
 				p.journal.put(c.Call)
-				p.core.Pause(p.journal.full())
 			} else {
 				p.unsaved = append(p.unsaved, c.Call.ID)
 			}
@@ -367,8 +366,7 @@ func (p *Planner) Cancel(ctx context.Context, id skein.CallID) (*Record, error) 
 func (p *Planner) List(user skein.User, before uint64, most int) (calls []*Record, more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for e := p.core.listed.Back(); e != nil; e = e.Prev() {
-		r := e.Value.(*record)
+	for r := range p.core.listed.backward {
 		if before != 0 && r.Seq >= before || user != "" && r.Function.User != user {
 			continue
 		}

@@ -75,8 +75,22 @@ func (p *places) setPolicy(policy Policy) {
 	for _, ex := range p.seats {
 		if ex != nil {
 			ex.owner = ""
+			clear(ex.users)
+			for _, r := range ex.running {
+				p.count(ex, r, 1)
+			}
 			p.update(ex)
 		}
+	}
+}
+
+// count notes that an executor runs a call more, or less; update must follow.
+func (p *places) count(ex *executor, r *record, n int) {
+	if p.policy != Compact {
+		return
+	}
+	if ex.users[r.Function.User] += n; ex.users[r.Function.User] == 0 {
+		delete(ex.users, r.Function.User)
 	}
 }
 
@@ -192,7 +206,7 @@ func (c *Core) clears() bool {
 func (c *Core) scheduleCompact(now time.Time) {
 	blocked := map[skein.User]bool{}
 	for c.queue.len() > 0 && !c.places.free.empty() {
-		var late, next *record
+		var late, choked, next *record
 		var at *executor
 		homeless := skein.User("") // the first of those who wait and have no executor
 		for r := range c.queue.fronts {
@@ -202,6 +216,10 @@ func (c *Core) scheduleCompact(now time.Time) {
 			}
 			if !now.Before(r.Deadline) {
 				late = r
+				break
+			}
+			if c.chokes(r) {
+				choked = r
 				break
 			}
 			if at = c.place(r); at != nil {
@@ -219,16 +237,14 @@ func (c *Core) scheduleCompact(now time.Time) {
 		switch {
 		case late != nil:
 			c.stop(now, late, overdue)
+		case choked != nil:
+			c.postpone(now, choked)
 		case next != nil:
 			if c.clearing.user == next.Function.User {
 				c.clearing = clearing{cursor: c.clearing.cursor}
 			}
 			c.dequeue(next)
 			c.queue.pass(next)
-			if c.paused && next.Durable {
-				c.later(now, next)
-				continue
-			}
 			c.run(now, at, next)
 			c.emit(Dispatch, at.ID, next, "")
 		default:

@@ -349,3 +349,43 @@ func BenchmarkPolicies(b *testing.B) {
 		}
 	}
 }
+
+// An outcome and what it lets begin, while calls of many users wait for executors that are others'.
+func BenchmarkCompactWaiters(b *testing.B) {
+	for _, users := range []int{10, 1000} {
+		b.Run(fmt.Sprint(users), func(b *testing.B) {
+			l := DefaultLimits()
+			l.HistoryCalls, l.Silence = 1000, time.Hour
+			f := &fleet{c: NewCore(l), now: t0}
+			_ = f.c.SetPolicy(f.now, Compact)
+			for i := range 10 {
+				_, _ = f.c.Attach(t0, Executor{ID: fmt.Sprint("x", i), Slots: 16}, nil)
+			}
+			call := func(user skein.User) []Command {
+				c := skein.Call{ID: skein.NewCallID(), Function: skein.Function{User: user, Name: "f"}, Deadline: t0.Add(time.Hour)}
+				_, commands, err := f.c.Submit(t0, c, Options{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				return commands
+			}
+			take := func(commands []Command) {
+				for _, cmd := range commands {
+					if cmd.Kind == Dispatch {
+						f.runs = append(f.runs, running{cmd.Executor, cmd.Call.ID})
+					}
+				}
+			}
+			for n := range 5000 {
+				take(call(skein.User(fmt.Sprint("u", n%users))))
+			}
+			for b.Loop() {
+				r := f.runs[0]
+				f.runs = f.runs[1:]
+				user := f.c.calls[r.id].Function.User
+				take(f.c.Outcome(t0, r.ex, r.id, 1, skein.Result{State: skein.Succeeded}))
+				take(call(user))
+			}
+		})
+	}
+}

@@ -35,7 +35,7 @@ type turns struct {
 
 type line struct {
 	user  skein.User
-	calls *list.List // of *record
+	calls records
 	bytes int64
 	turn  *list.Element
 }
@@ -84,7 +84,7 @@ func (q *queue) admits(call skein.Call, l Limits, waitsNot bool) error {
 	t := &q.levels[0]
 	mine, myBytes := q.heldFor[call.Function.User].calls, q.heldFor[call.Function.User].bytes
 	if ln := t.lines[call.Function.User]; ln != nil {
-		mine, myBytes = mine+ln.calls.Len(), myBytes+ln.bytes
+		mine, myBytes = mine+ln.calls.len, myBytes+ln.bytes
 	}
 	size := weight(&call)
 	switch {
@@ -103,11 +103,12 @@ func (q *queue) push(r *record) {
 	t := &q.levels[r.Depth]
 	ln := t.lines[r.Function.User]
 	if ln == nil {
-		ln = &line{user: r.Function.User, calls: list.New()}
+		ln = &line{user: r.Function.User, calls: records{slot: turn}}
 		ln.turn = t.order.PushBack(ln)
 		t.lines[ln.user] = ln
 	}
-	r.queuedAt = ln.calls.PushBack(r)
+	ln.calls.push(r)
+	r.queuedAt = ln
 	size := weight(&r.Call)
 	q.calls++
 	t.calls++
@@ -121,14 +122,14 @@ func (q *queue) next() *record {
 	for q.levels[q.deepest].calls == 0 {
 		q.deepest--
 	}
-	return q.levels[q.deepest].order.Front().Value.(*line).calls.Front().Value.(*record)
+	return q.levels[q.deepest].order.Front().Value.(*line).calls.first
 }
 
 // fronts gives the first call of each line, in the order in which they would be next. Nothing may change meanwhile.
 func (q *queue) fronts(yield func(*record) bool) {
 	for depth := q.deepest; depth >= 0; depth-- {
 		for e := q.levels[depth].order.Front(); e != nil; e = e.Next() {
-			if !yield(e.Value.(*line).calls.Front().Value.(*record)) {
+			if !yield(e.Value.(*line).calls.first) {
 				return
 			}
 		}
@@ -157,15 +158,15 @@ func (q *queue) pass(r *record) {
 // remove takes a call out, wherever it stands.
 func (q *queue) remove(r *record) {
 	t := &q.levels[r.Depth]
-	ln := t.lines[r.Function.User]
-	ln.calls.Remove(r.queuedAt)
+	ln := r.queuedAt
+	ln.calls.remove(r)
 	r.queuedAt = nil
 	size := weight(&r.Call)
 	q.calls--
 	t.calls--
 	t.bytes -= size
 	ln.bytes -= size
-	if ln.calls.Len() == 0 {
+	if ln.calls.len == 0 {
 		t.order.Remove(ln.turn)
 		delete(t.lines, ln.user)
 	}
@@ -182,9 +183,12 @@ func (q *queue) position(r *record) int {
 		n += q.levels[depth].calls
 	}
 	t := &q.levels[r.Depth]
-	own := t.lines[r.Function.User]
+	own := r.queuedAt
 	ahead := 0 // of its own user
-	for e := own.calls.Front(); e != r.queuedAt; e = e.Next() {
+	for other := range own.calls.all {
+		if other == r {
+			break
+		}
 		ahead++
 	}
 	n += ahead
@@ -195,7 +199,7 @@ func (q *queue) position(r *record) int {
 			rounds = ahead
 			continue
 		}
-		n += min(ln.calls.Len(), rounds)
+		n += min(ln.calls.len, rounds)
 	}
 	return n
 }

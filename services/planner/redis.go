@@ -26,7 +26,7 @@ import (
 //	skein:{planner}:epoch       of the last leader
 //	skein:{planner}:policy      how calls are placed
 //	skein:{planner}:call:ID     hash m JournalCall, i input, o output, l log, h tries of the webhook; for parts that are large,
-//	                            ip, op, lp the epoch of the leader that wrote the part
+//	                            ip, op, lp the epoch of the leader that wrote the part; ve, vs the epoch and number of the last change
 //	skein:{planner}:call:ID:i:EPOCH … :o: and :l: a large part
 //	skein:{planner}:req:KEY     ID and body hash of the call that has this request id
 //	skein:{planner}:live        sorted set of calls that have not ended, by the time of their acceptance in µs
@@ -202,11 +202,12 @@ const (
 	written   = "OK"
 	leaseLost = "LOST"  // another leads, or Redis forgot that we do
 	goneCall  = "GONE"  // the record is not there
+	lateWrite = "LATE"  // a later change was made already
 	otherCall = "KNOWN" // another call has the request id: its id and body hash follow
 )
 
 // writing is what is under way of an op.
-type writing struct{ parts []*redis.StatusCmd }
+type writing struct{ parts []*redis.BoolCmd }
 
 // write carries out ops in one round trip. Each gets its answer or its error.
 func (d *db) write(ctx context.Context, lease string, ops []*op) {
@@ -241,40 +242,38 @@ func (d *db) write(ctx context.Context, lease string, ops []*op) {
 func (o *op) add(ctx context.Context, p redis.Pipeliner, lease string) *redis.Cmd {
 	r := &o.rec
 	epoch, _, _ := strings.Cut(lease, " ")
-	call := callKey(r.ID)
-	part := func(kind string, b []byte) (inline []byte, in string) {
+	call, id := callKey(r.ID), r.ID.String()
+	part := func(kind string, b []byte) (inline []byte, large bool) {
 		if len(b) <= inlinePart {
-			return b, ""
+			return b, false
 		}
-		o.parts = append(o.parts, p.Set(ctx, call+":"+kind+":"+epoch, b, partTTL))
-		return nil, epoch
+		// One that is there is the same, and perhaps it must not expire any more.
+		o.parts = append(o.parts, p.SetNX(ctx, call+":"+kind+":"+epoch, b, partTTL))
+		return nil, true
 	}
-	id := r.ID.String()
 	switch o.kind {
 	case acceptOp:
-		input, in := part("i", r.Input)
+		input, large := part("i", r.Input)
 		return o.run(ctx, p, acceptScript, []string{keys + "lease", call, keys + "live", requestKeyOf(r)},
-			lease, id, o.meta, input, in, r.Created.UnixMicro(), r.RequestID != "", r.BodyHash[:])
+			lease, epoch, o.number, id, o.meta, input, large, r.Created.UnixMicro(), r.RequestID != "", r.BodyHash[:])
 	case updateOp:
-		return o.run(ctx, p, updateScript, []string{keys + "lease", call}, lease, o.meta)
-	case finishOp:
-		output, op := part("o", r.Output)
-		log, lp := part("l", r.Log)
-		ttl, due := r.Expires.Sub(r.Ended), int64(0)
-		if r.Dead {
-			ttl = max(ttl, deadAge)
-		}
-		if r.Webhook != "" {
-			ttl, due = max(ttl, hookAge), r.Ended.UnixMilli()
-		}
-		return o.run(ctx, p, finishScript, []string{
-			keys + "lease", call, keys + "live", keys + "ended", keys + "dead", keys + "hooks", requestKeyOf(r),
-		}, lease, id, o.meta, output, op, log, lp, max(1, ttl.Milliseconds()), r.Ended.UnixMilli(), r.Dead, due, recovered, deadAge.Milliseconds())
-	default:
-		return o.run(ctx, p, removeScript, []string{
-			keys + "lease", call, keys + "live", keys + "ended", keys + "dead", keys + "hooks", requestKeyOf(r),
-		}, lease, id)
+		return o.run(ctx, p, updateScript, []string{keys + "lease", call}, lease, epoch, o.number, o.meta)
 	}
+	all := []string{keys + "lease", call, keys + "live", keys + "ended", keys + "dead", keys + "hooks", requestKeyOf(r)}
+	if o.kind == removeOp {
+		return o.run(ctx, p, removeScript, all, lease, epoch, o.number, id, partTTL.Milliseconds())
+	}
+	output, largeOutput := part("o", r.Output)
+	log, largeLog := part("l", r.Log)
+	ttl, due := r.Expires.Sub(r.Ended), int64(0)
+	if r.Dead {
+		ttl = max(ttl, deadAge)
+	}
+	if r.Webhook != "" {
+		ttl, due = max(ttl, hookAge), r.Ended.UnixMilli()
+	}
+	return o.run(ctx, p, finishScript, all, lease, epoch, o.number, id, o.meta, output, largeOutput, log, largeLog,
+		max(1, ttl.Milliseconds()), r.Ended.UnixMilli(), r.Dead, due, recovered, deadAge.Milliseconds())
 }
 
 func (o *op) run(ctx context.Context, p redis.Pipeliner, s *redis.Script, names []string, args ...any) *redis.Cmd {

@@ -2,7 +2,6 @@ package planner
 
 import (
 	"cmp"
-	"container/heap"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -55,11 +54,12 @@ func (c *Core) Stored(now time.Time, id skein.CallID) []Command {
 		c.store(r)
 	case r.State.Terminal():
 		r.Unsaved = false
+		c.unsaved -= r.size()
 		c.emit(Ended, "", r, "")
 		c.remember(now, r)
 	case now.Before(r.RetryAt):
 		r.delayed, r.due = true, r.RetryAt
-		heap.Fix(&c.deadlines, r.heapAt)
+		c.deadlines.fix(r)
 	case r.held:
 		c.release(now, r)
 	}
@@ -72,9 +72,12 @@ func (c *Core) Withdraw(_ time.Time, id skein.CallID) {
 	if r == nil || !r.storing || r.saved {
 		return
 	}
+	if r.Unsaved {
+		c.unsaved -= r.size()
+	}
 	c.unhold(r)
 	if r.heapAt >= 0 {
-		heap.Remove(&c.deadlines, r.heapAt)
+		c.deadlines.remove(r)
 	}
 	c.erase(r)
 }
@@ -93,29 +96,16 @@ func (c *Core) unhold(r *record) {
 	c.queue.hold(r, -1)
 }
 
-// postpone keeps a call out of the queue for a moment: each free slot is on an executor that has an earlier attempt of it.
+// chokes tells whether a call must not begin because of what the journal has not taken: a result would be one more to keep.
+func (c *Core) chokes(r *record) bool { return r.Durable && c.unsaved > c.limits.HistoryBytes }
+
+// postpone keeps a call out of the queue for a moment: the journal is behind, or each free slot is on an executor that has an earlier
+// attempt of it.
 func (c *Core) postpone(now time.Time, r *record) {
 	c.dequeue(r)
 	c.hold(r)
 	r.delayed, r.due = true, now.Add(leastBackoff)
-	heap.Fix(&c.deadlines, r.heapAt)
-}
-
-// Pause keeps calls of the journal from beginning while it does not take the ends of others: these are held in memory.
-func (c *Core) Pause(on bool) { c.paused = on }
-
-// later holds a call that could begin, while the journal's calls pause.
-func (c *Core) later(now time.Time, r *record) {
-	c.hold(r)
-	r.delayed, r.due = true, earliest(now.Add(time.Second), r.Deadline)
-	heap.Fix(&c.deadlines, r.heapAt)
-}
-
-func earliest(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
+	c.deadlines.fix(r)
 }
 
 // release lets the next attempt of a held call begin.
@@ -123,7 +113,7 @@ func (c *Core) release(now time.Time, r *record) {
 	c.unhold(r)
 	r.RetryAt = time.Time{}
 	r.due = r.Deadline
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
 	c.begin(now, r)
 	c.schedule(now)
 }
@@ -164,7 +154,7 @@ func (c *Core) again(now time.Time, r *record, at time.Time) {
 	}
 	r.children, r.Log = nil, nil
 	r.due = r.Deadline
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
 	c.hold(r)
 	c.store(r)
 }
@@ -191,7 +181,7 @@ func (c *Core) orphan(now time.Time, r *record) {
 	}
 	all[r.ID], r.orphan = r, true
 	r.due = now.Add(c.limits.Grace)
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
 }
 
 // unorphan must come before the call's executor changes.
@@ -238,7 +228,7 @@ func (c *Core) haunt(ex *executor, r *record, k Kept) {
 		ghost.Function, ghost.Version = r.Function, r.Version
 	}
 	ex.running[k.ID] = ghost
-	ex.users[ghost.Function.User]++
+	c.places.count(ex, ghost, 1)
 	c.places.update(ex)
 	c.emit(CancelOn, ex.ID, ghost, "CANCELLED")
 }
@@ -279,21 +269,24 @@ func (c *Core) Recover(now time.Time, calls []Record) []Command {
 		if r.RequestID != "" {
 			c.requests[requestKey{r.Function, r.RequestID}] = r.ID
 		}
-		r.listedAt = c.listed.PushBack(r)
+		c.listed.push(r)
 		c.calls[r.ID] = r
 		if r.State.Terminal() {
 			if r.Expires.IsZero() {
 				r.Expires = r.Ended.Add(cmp.Or(r.ResultAge, c.limits.HistoryAge))
 			}
 			r.due = r.Expires
-			heap.Push(&c.aging, r) // they did not come in the order of their ends
+			c.aging.push(r) // they did not come in the order of their ends
 			c.endedSize += r.size()
 			continue
 		}
 		r.State, r.Executor, r.Started, r.due = skein.Queued, "", time.Time{}, r.Deadline
-		heap.Push(&c.deadlines, r)
+		c.deadlines.push(r)
 		if now.Before(r.RetryAt) {
 			c.hold(r)
+			if most := now.Add(mostBackoff); r.RetryAt.After(most) { // a clock was far ahead
+				r.RetryAt = most
+			}
 			r.Attempt++ // it may have begun all the same, by a clock that was ahead of this one
 			c.store(r)
 			continue

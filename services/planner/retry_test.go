@@ -131,7 +131,7 @@ func TestDurable(t *testing.T) {
 			s.want()
 			s.outcome("x", "a", 1)
 			s.want("store a SUCCEEDED")
-			if !s.record("a").Unsaved || s.c.ended.Len() != 0 {
+			if !s.record("a").Unsaved || s.c.ended.len != 0 {
 				s.Error("an end that is not stored counts")
 			}
 			s.after(2 * time.Hour)
@@ -177,7 +177,7 @@ func TestDurable(t *testing.T) {
 			o.RequestID = "r"
 			s.accept("a", o)
 			s.withdraw("a")
-			if s.record("a") != nil || len(s.c.requests) != 0 || s.c.listed.Len() != 0 {
+			if s.record("a") != nil || len(s.c.requests) != 0 || s.c.listed.len != 0 {
 				s.Error("something is left of it")
 			}
 			s.stored("a")
@@ -282,6 +282,30 @@ func TestDurable(t *testing.T) {
 			s.tick()
 			s.stored("b")
 			s.want("store b FAILED", "ended b FAILED EXECUTOR_LOST")
+		}},
+		{"while the journal takes no results none are made", func(s *story) {
+			s.c.limits.HistoryBytes = 3000
+			s.attach("x", 1)
+			for _, n := range []string{"a", "b", "c", "d"} {
+				s.accept(n, durable())
+				s.stored(n)
+			}
+			s.outcome("x", "a", 1)
+			s.outcome("x", "b", 1)
+			s.outcome("x", "c", 1)
+			s.got = nil
+			s.submit("e", "bob") // others need no journal
+			s.want("dispatch e to x")
+			s.outcome("x", "e", 1)
+			s.want("ended e SUCCEEDED")
+			for _, n := range []string{"a", "b", "c"} {
+				s.stored(n)
+			}
+			s.got = nil
+			s.after(time.Second)
+			s.c.Heartbeat(s.now, "x", 0, nil, nil)
+			s.tick()
+			s.want("dispatch d to x")
 		}},
 		{"an executor that says it leaves is answered after what was given to it", func(s *story) {
 			s.attach("x", 2)

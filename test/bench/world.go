@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -55,6 +56,24 @@ func (w *world) close() {
 		_ = os.RemoveAll(w.dir)
 	}
 }
+
+// retire ends the processes that only the benchmarks before needed: they beat, and hold memory. Profiles are of all.
+func (w *world) retire() {
+	if w.cfg.profile != "" {
+		return
+	}
+	w.order = slices.DeleteFunc(w.order, func(p *process) bool {
+		if slices.Contains(shared, p.name) {
+			return false
+		}
+		p.kill()
+		delete(w.procs, p.name)
+		return true
+	})
+}
+
+// shared are processes of more than one family of benchmarks.
+var shared = []string{"upload", "planner", "executor", "grpc-echo"}
 
 func (w *world) bin(service string) string { return filepath.Join(w.dir, service) }
 
