@@ -48,11 +48,13 @@ func (p *Planner) successor(id skein.CallID) skein.CallID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	seen := 0
-	for e := p.core.listed.Back(); e != nil && seen < redrivenSeen; e = e.Prev() {
-		if r := e.Value.(*record); r.RedriveOf == id {
+	for r := range p.core.listed.backward {
+		if r.RedriveOf == id {
 			return r.ID
 		}
-		seen++
+		if seen++; seen == redrivenSeen {
+			break
+		}
 	}
 	return skein.CallID{}
 }
