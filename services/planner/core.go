@@ -72,10 +72,11 @@ type executor struct {
 	waiting map[skein.CallID]waiting // those of them that gave their slots back
 	users   map[skein.User]int       // of those that run, under Compact
 	loaded  map[skein.Digest]struct{}
-	owner   skein.User // in places, under Compact; "" for none, or for several
-	seat    int        // in places
-	freed   bool       // it is in places.freed
-	level   int        // there; -1 if it has no free slot or takes no calls
+	homes   map[skein.Digest]struct{} // modules whose calls' state is there
+	owner   skein.User                // in places, under Compact; "" for none, or for several
+	seat    int                       // in places
+	freed   bool                      // it is in places.freed
+	level   int                       // there; -1 if it has no free slot or takes no calls
 }
 
 // Draining tells whether nothing is placed there any more.
@@ -318,7 +319,7 @@ func (c *Core) Attach(now time.Time, ex Executor, kept []Kept) ([]Command, error
 	}
 	ex.Attached, ex.LastHeard = now, now
 	e := &executor{
-		Executor: ex, running: map[skein.CallID]*record{}, waiting: map[skein.CallID]waiting{}, users: map[skein.User]int{}, loaded: map[skein.Digest]struct{}{},
+		Executor: ex, running: map[skein.CallID]*record{}, waiting: map[skein.CallID]waiting{}, users: map[skein.User]int{}, loaded: map[skein.Digest]struct{}{}, homes: map[skein.Digest]struct{}{},
 	}
 	if l, ok := c.labels[ex.ID]; ok {
 		e.Cordoned, e.Marked = l.cordoned, l.marked
@@ -378,10 +379,22 @@ func (c *Core) Heartbeat(now time.Time, id string, memoryUsed int64, loaded, unl
 	}
 	ex.LastHeard, ex.MemoryUsed = now, memoryUsed
 	for _, d := range loaded {
-		c.places.load(ex, d)
+		c.places.holders.put(ex.loaded, d, ex.seat)
 	}
 	for _, d := range unloaded {
-		c.places.unload(ex, d)
+		c.places.holders.drop(ex.loaded, d, ex.seat)
+	}
+}
+
+// Homes notes for which modules' calls an executor has state that they used last.
+func (c *Core) Homes(id string, here, gone []skein.Digest) {
+	if ex := c.executors[id]; ex != nil {
+		for _, d := range here {
+			c.places.homes.put(ex.homes, d, ex.seat)
+		}
+		for _, d := range gone {
+			c.places.homes.drop(ex.homes, d, ex.seat)
+		}
 	}
 }
 
@@ -428,7 +441,7 @@ func (c *Core) Outcome(now time.Time, executorID string, id skein.CallID, attemp
 	}
 	c.vacate(ex, r)
 	if res.Cold && r.Function.Name != "" { // of a call that was forgotten it is not known what it ran
-		c.places.load(ex, r.Version.Digest)
+		c.places.holders.put(ex.loaded, r.Version.Digest, ex.seat)
 	}
 	res.Executor = executorID
 	c.finish(now, r, res)

@@ -190,12 +190,7 @@ func (c *Core) among(r *record) *executor {
 		if s == nil || c.places.free.firstWith(s) < 0 {
 			continue
 		}
-		if warm := c.places.holders[r.Version.Digest]; warm != nil {
-			if ex := c.places.fullest(warm, s); ex != nil {
-				return ex
-			}
-		}
-		return c.places.fullest(nil, s)
+		return c.places.fullest(c.places.choice(r.Version.Digest, s), s)
 	}
 	return nil
 }
