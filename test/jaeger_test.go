@@ -60,6 +60,72 @@ func TestJaeger(t *testing.T) {
 	})
 }
 
+// All that a call called, over two executors, is one tree in Jaeger: each call's span hangs below that of the call that made it.
+func TestJaegerChain(t *testing.T) {
+	jaeger := cluster.Jaeger(t)
+	c := cluster.Processes(t, cluster.Options{Executors: 2, ExecutorArgs: []string{"--slots", "1"}, Env: []string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + jaeger.OTLP, "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_METRICS_EXPORTER=none",
+		"OTEL_BSP_SCHEDULE_DELAY=100",
+	}})
+	module := mustRead(t, cluster.Guest(t, "pi-batch-c"))
+	if a := request(t, c, http.MethodPut, "/v1/functions/ann/pi", module); a.status/100 != 2 {
+		t.Fatal(a)
+	}
+	const batches = "24" // long enough that one executor does not do them all before the other is asked
+	id := want(t, 200, c, http.MethodPost, "/v1/invoke/ann/pi", []byte(batches)).header.Get("Skein-Call-Id")
+	var graph node
+	if err := json.Unmarshal(want(t, 200, c, http.MethodGet, "/v1/calls/"+id+"/graph", nil).body, &graph); err != nil {
+		t.Fatal(err)
+	}
+	parents := map[string]string{}
+	graph.walk(func(n node) { parents[n.Call.CallID] = n.Call.ParentID })
+	if len(parents) != 25 {
+		t.Fatalf("the graph has %d calls, want 25", len(parents))
+	}
+	awaitTrace(t, jaeger, graph.Call.TraceID, func(tr trace) string { return checkTree(tr, parents) })
+}
+
+// node is a call graph as REST gives it.
+type node struct {
+	Call struct {
+		CallID   string `json:"callId"`
+		ParentID string `json:"parentId"`
+		TraceID  string `json:"traceId"`
+	}
+	Children []node
+}
+
+func (n node) walk(visit func(node)) {
+	visit(n)
+	for _, child := range n.Children {
+		child.walk(visit)
+	}
+}
+
+// checkTree gives what a trace lacks of the calls whose parents are given.
+func checkTree(tr trace, parents map[string]string) string {
+	calls, executors := map[string]span{}, map[string]bool{}
+	for _, s := range tr.spans {
+		if id := s.tag("faas.invocation_id"); strings.HasPrefix(s.OperationName, "call ") {
+			calls[id] = s
+			executors[s.tag("faas.instance")] = true
+		}
+	}
+	for id, parent := range parents {
+		s, ok := calls[id]
+		switch {
+		case !ok:
+			return "call " + id + " has no span"
+		case parent != "" && !tr.under(s, calls[parent]):
+			return "the span of call " + id + " is not below that of its parent " + parent
+		}
+	}
+	if len(executors) != 2 {
+		return fmt.Sprintf("the calls ran on %v, want two executors", executors)
+	}
+	return ""
+}
+
 // awaitTrace asks for a trace until it is as check wants it: spans come in batches, each process's in its own time.
 func awaitTrace(t *testing.T, jaeger *cluster.Tracing, id string, check func(trace) string) {
 	t.Helper()

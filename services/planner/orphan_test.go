@@ -428,7 +428,7 @@ func TestWhyDurable(t *testing.T) {
 		func() { s.back("x", 1); s.stored("a") },
 		func() { s.cancel("a") },
 	} {
-		if w, err := p.Waits(s.ids["a"]); err != nil || w.Position != 0 || len(w.Children) != 0 {
+		if w, err := p.Waits(t.Context(), s.ids["a"]); err != nil || w.Position != 0 || len(w.Children) != 0 {
 			t.Errorf("%+v, %v", w, err)
 		}
 		next()

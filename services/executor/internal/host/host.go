@@ -34,13 +34,14 @@ type Call struct {
 	context.Context // ends with the call's deadline or cancellation
 	meter
 	ID       skein.CallID
+	Attempt  int32
 	Function skein.Function
 	// Boot is set while the machine makes a snapshot: nobody called. There is no input, no file and no state; a row that asks
 	// for one fails with EPERM, or finds nothing, and taints the snapshot.
 	Boot bool
 
-	Args           []string // argv; the first is the function's name
-	Env            []string // "NAME=value"
+	Args           []string             // argv; the first is the function's name
+	Env            func(*Call) []string // "NAME=value" each; asked for when the guest does, which few do; nil is none
 	Input          []byte
 	Stdin          io.Reader // must not block; nil is empty
 	Stdout, Stderr io.Writer // nil keeps nothing
@@ -51,12 +52,35 @@ type Call struct {
 
 	Output []byte
 
+	moved     replica.Traffic
 	lastError abi.Errno
-	noted     map[string]bool // unbuilt rows the log has named already
+	noted     map[string]bool // what the log has been told already
 	table     *vfs.Table      // of descriptors; made when the first is used
 	buffers   [][]byte        // of the last vector, for the next
 	checked   *uint32         // the entry of the function table that was chained last
 	number    bool            // it may take one
+}
+
+// Moved is what the state service was asked for, and given, for this call.
+func (c *Call) Moved() replica.Traffic { return c.moved }
+
+// Say tells the function's author something, once for each call.
+func (c *Call) Say(what string) {
+	if c.noted[what] || c.Log == nil || len(c.noted) == skein.MaxChildren {
+		return
+	}
+	if c.noted == nil {
+		c.noted = map[string]bool{}
+	}
+	c.noted[what] = true
+	fmt.Fprintf(c.Log, "skein: %s\n", what)
+}
+
+func (c *Call) env() []string {
+	if c.Env == nil {
+		return nil
+	}
+	return c.Env(c)
 }
 
 // outside is asked by rows that show a guest the world outside its instance: EPERM, and the end of the snapshot, for a boot.
@@ -186,15 +210,7 @@ func unbuilt(r abi.Row) row {
 		answer = func(*Call) int64 { return -enosys }
 	}
 	return func(c *Call, _ guest) int64 {
-		if !c.noted[r.Name] {
-			if c.noted == nil {
-				c.noted = map[string]bool{}
-			}
-			c.noted[r.Name] = true
-			if c.Log != nil {
-				fmt.Fprintf(c.Log, "skein: %s is not built yet (ENOSYS): %s\n", key(r), r.Note)
-			}
-		}
+		c.Say(key(r) + " is not built yet (ENOSYS): " + r.Note)
 		return answer(c)
 	}
 }
