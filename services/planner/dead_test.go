@@ -66,6 +66,7 @@ func TestRedrive(t *testing.T) {
 	if again, err := s.Redrive(t.Context(), dead.ID); err != nil || again.ID != r.ID {
 		t.Errorf("after a restart: %v, %v, want %s", again, err, r.ID)
 	}
+	s.submit(Request{})
 	for _, id := range []skein.CallID{skein.NewCallID(), {}} { // most calls are redriven of none
 		_, err = s.Redrive(t.Context(), id)
 		wantFault(t, err, fault.NotFound, "NO_DEAD_LETTER")
