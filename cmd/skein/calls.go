@@ -147,8 +147,8 @@ func (a *app) printCall(c *callv1.Call) error {
 		row(w, "input", size(c.GetInputBytes()))
 		row(w, "output", size(c.GetOutputBytes()))
 		row(w, "log", size(c.GetLogBytes()))
-		row(w, "state", transfer(c.GetStateReadBytes(), c.GetStateWrittenBytes()))
-		row(w, "files", transfer(c.GetFileReadBytes(), c.GetFileWrittenBytes()))
+		row(w, "state bytes", transfer(c.GetStateReadBytes(), c.GetStateWrittenBytes()))
+		row(w, "file bytes", transfer(c.GetFileReadBytes(), c.GetFileWrittenBytes()))
 		row(w, "parent", dash(c.GetParentId()))
 		row(w, "trace", dash(c.GetTraceId()))
 		if c.GetDeadLetter() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -87,7 +88,7 @@ func (a *app) policyCmd() *cobra.Command {
 		}
 		return a.record(resp, func(w *tabwriter.Writer) {
 			row(w, "policy", resp.GetPolicy())
-			row(w, "queue", resp.GetQueueUsed(), "of", resp.GetQueueLimit())
+			row(w, "queue", fmt.Sprintf("%d of %d", resp.GetQueueUsed(), resp.GetQueueLimit()))
 		})
 	}
 	cmd := &cobra.Command{Use: "policy", Short: "Show how calls are placed, or change it", Args: cobra.NoArgs, RunE: get}

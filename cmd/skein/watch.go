@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,7 +56,8 @@ func (a *app) watchCmd() *cobra.Command {
 				return a.printLine(raw)
 			}
 			c := e.GetCall()
-			_, err := fmt.Fprintf(a.stdout, "%s  attempt %s  %s  %s\n", stateName(c.GetState()), attempts(c), printable(dash(c.GetExecutor())), printable(whyEnded(c)))
+			line := fmt.Sprintf("%s  attempt %s  %s  %s", stateName(c.GetState()), attempts(c), printable(dash(c.GetExecutor())), printable(whyEnded(c)))
+			_, err := fmt.Fprintln(a.stdout, strings.TrimRight(line, " "))
 			return err
 		})
 	})

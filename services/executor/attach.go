@@ -41,7 +41,8 @@ func (e *Executor) attach(ctx context.Context, planners []planner, address strin
 	pause, at, failed := least, 0, 0
 	for {
 		began := time.Now()
-		stood, err := l.serve(ctx, planners[at].client)
+		p := planners[at]
+		stood, err := l.serve(ctx, p)
 		if ctx.Err() != nil || l.left() {
 			return nil
 		}
@@ -57,7 +58,7 @@ func (e *Executor) attach(ctx context.Context, planners []planner, address strin
 		if stood && time.Since(began) > time.Second {
 			pause = least
 		}
-		e.log.Warn("not attached to the planner", "error", err, "retry", pause)
+		e.log.Warn("not attached to the planner", "planner", p.address, "error", err, "retry", pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause/2 + rand.N(pause/2)):
@@ -67,16 +68,16 @@ func (e *Executor) attach(ctx context.Context, planners []planner, address strin
 }
 
 // serve is one stream, to its end. stood says whether the planner took it.
-func (l *link) serve(ctx context.Context, planner plannerv1.DispatchServiceClient) (stood bool, err error) {
+func (l *link) serve(ctx context.Context, p planner) (stood bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stream, welcome, err := l.greet(ctx, cancel, planner)
+	stream, welcome, err := l.greet(ctx, cancel, p.client)
 	if err != nil {
 		return false, err
 	}
 	every := max(welcome.GetHeartbeatInterval().AsDuration(), 10*time.Millisecond)
 	l.stand()
-	l.e.log.Info("attached to the planner", "executor", l.e.name)
+	l.e.log.Info("attached to the planner", "planner", p.address, "executor", l.e.name)
 
 	sent := make(chan error, 1)
 	go func() {
@@ -181,8 +182,8 @@ func (l *link) send(ctx context.Context, stream upstream, every time.Duration) e
 	beat, logs := time.NewTicker(every), time.NewTicker(logInterval)
 	defer beat.Stop()
 	defer logs.Stop()
-	told := map[skein.Digest]bool{}
-	if err := l.heartbeat(stream, told); err != nil {
+	var told told
+	if err := l.heartbeat(stream, &told); err != nil {
 		return err
 	}
 	l.e.direct.told.Store(0) // a new stream begins so
@@ -202,7 +203,7 @@ func (l *link) send(ctx context.Context, stream upstream, every time.Duration) e
 			}
 		case <-beat.C:
 			l.forget(6 * every) // the planner would have noticed a broken stream after five
-			err = l.heartbeat(stream, told)
+			err = l.heartbeat(stream, &told)
 		case <-drain:
 			drain = nil
 			err = stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Drain{Drain: &plannerv1.Drain{}}})
@@ -356,22 +357,31 @@ func outcomeSize(o *callv1.Outcome) int {
 	return fixed + len(o.GetReason()) + len(o.GetMessage()) + len(o.GetOutput()) + len(o.GetLog()) + len(o.GetExecutor())
 }
 
-// heartbeat tells what changed since the last one; told is what the planner knows of.
-func (l *link) heartbeat(stream upstream, told map[skein.Digest]bool) error {
+// told is what a planner knows of: modules that are loaded here, and those whose state is here.
+type told struct{ loaded, homes map[skein.Digest]bool }
+
+// heartbeat tells what changed since the last one.
+func (l *link) heartbeat(stream upstream, was *told) error {
 	h := &plannerv1.Heartbeat{MemoryUsedBytes: l.e.machine.MemoryInUse()}
-	now := map[skein.Digest]bool{}
-	for _, d := range l.e.modules.digests() {
-		now[d] = true
-		if !told[d] {
-			told[d] = true
-			h.Loaded = append(h.Loaded, d[:])
-		}
-	}
-	for d := range told {
-		if !now[d] {
-			delete(told, d)
-			h.Unloaded = append(h.Unloaded, d[:])
-		}
-	}
+	loaded := l.e.modules.digests()
+	homes := l.e.homes.here(loaded, l.e.state.Has)
+	h.Loaded, h.Unloaded = changes(was.loaded, loaded)
+	h.StateHere, h.StateGone = changes(was.homes, homes)
+	*was = told{loaded, homes}
 	return stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Heartbeat{Heartbeat: h}})
+}
+
+// changes are what is in now and was not before, and what was and is no more.
+func changes(before, now map[skein.Digest]bool) (added, removed [][]byte) {
+	for d := range now {
+		if !before[d] {
+			added = append(added, d[:])
+		}
+	}
+	for d := range before {
+		if !now[d] {
+			removed = append(removed, d[:])
+		}
+	}
+	return added, removed
 }

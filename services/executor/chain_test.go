@@ -273,4 +273,5 @@ func TestTraffic(t *testing.T) {
 	if o.GetState() != callv1.CallState_CALL_STATE_SUCCEEDED || o.GetStateReadBytes() != 1010 || o.GetStateWrittenBytes() != 2000 {
 		t.Errorf("%v", o)
 	}
+	d.until(t, "the planner hears where the state is", func() bool { return slices.Contains(d.homes, d.functions["chain"]) })
 }

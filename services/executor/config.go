@@ -62,6 +62,9 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if c.Slots < 1 {
 		return fault.Invalid.New("BAD_SLOTS", "%d slots: an executor needs at least one", c.Slots)
 	}
+	if c.Parked < 0 {
+		return fault.Invalid.New("BAD_MEMORY", "--parked-memory %d: it can't be negative", c.Parked)
+	}
 	if err := compile.CheckKey(c.Key); err != nil {
 		return err
 	}
@@ -98,6 +101,12 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if err := s.Gateway(executorv1.RegisterExecutorServiceHandler); err != nil {
 		return err
 	}
+	c.stand(s, e, planners)
+	return nil
+}
+
+// stand keeps the executor attached while the server runs, and lets it leave in good order.
+func (c *Config) stand(s *service.Server, e *Executor, planners []planner) {
 	drain, attachDone := make(chan struct{}), make(chan struct{})
 	s.Go(func(ctx context.Context) error {
 		defer close(attachDone)
@@ -119,7 +128,6 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 			return fault.Timeout.New("DRAIN", "%d calls had not ended", e.slots.used())
 		}
 	})
-	return nil
 }
 
 // planners are those that the executor may attach to.

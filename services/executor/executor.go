@@ -39,6 +39,7 @@ type Executor struct {
 	modules *modules
 	state   *replica.Store
 	files   fsv1.FsServiceClient
+	homes   homes
 	slots   *slots // one for each call that runs and doesn't wait
 	meters  *meters
 	memory  int64 // bytes all guests may have together
@@ -139,6 +140,7 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	if exit.Backtrace != "" {
 		fmt.Fprintf(log, "%s\n%s\n", exit.Message, exit.Backtrace)
 	}
+	e.homes.note(call.Version.Digest, c.Keys())
 	res := result(exit)
 	res.Output, res.Log, res.Cold = c.Output, log.Bytes(), cold
 	res.StateRead, res.StateWritten, res.FileRead = c.Moved().Read, c.Moved().Written, files.BytesRead()

@@ -33,6 +33,7 @@ type desk struct {
 	mu        sync.Mutex
 	functions map[string]skein.Digest
 	stations  []*station
+	homes     []skein.Digest // that executors said have their state there
 	queue     [skein.MaxDepth + 2][]*task
 	tasks     map[skein.CallID]*task
 	spawned   int // that came to be placed
@@ -178,6 +179,10 @@ func (d *desk) hear(s *station) error {
 			return nil
 		}
 		switch e := m.GetEvent().(type) {
+		case *plannerv1.AttachRequest_Heartbeat:
+			for _, b := range e.Heartbeat.GetStateHere() {
+				d.homes = append(d.homes, skein.Digest(b))
+			}
 		case *plannerv1.AttachRequest_Spawns:
 			d.spawn(s, e.Spawns.GetSpawns())
 		case *plannerv1.AttachRequest_Waits:

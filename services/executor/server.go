@@ -37,7 +37,7 @@ func (s *server) GetStatus(context.Context, *executorv1.GetStatusRequest) (*exec
 		ExecutorId: s.e.name, Slots: int32(s.e.slots.size), SlotsUsed: int32(s.e.slots.used()), MemoryBytes: s.e.memory,
 		MemoryUsedBytes: s.e.machine.MemoryInUse(), Attached: s.e.attached.Load(),
 	}
-	for _, d := range s.e.modules.digests() {
+	for d := range s.e.modules.digests() {
 		resp.Modules = append(resp.Modules, d.String())
 	}
 	return resp, nil

@@ -309,6 +309,7 @@ func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error 
 	case *plannerv1.AttachRequest_Heartbeat:
 		h := e.Heartbeat
 		p.core.Heartbeat(now, id, h.GetMemoryUsedBytes(), toDigests(h.GetLoaded()), toDigests(h.GetUnloaded()))
+		p.core.Homes(id, toDigests(h.GetStateHere()), toDigests(h.GetStateGone()))
 	case *plannerv1.AttachRequest_Drain:
 		p.deliver(p.core.Drain(now, id))
 	case *plannerv1.AttachRequest_Load:

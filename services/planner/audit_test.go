@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 
@@ -163,7 +164,7 @@ func auditPlaces(c *Core) error {
 	if len(p.seats) != len(c.executors)+len(p.vacant) {
 		return fmt.Errorf("%d executors on %d seats, %d of them vacant", len(c.executors), len(p.seats), len(p.vacant))
 	}
-	held := map[skein.Digest]int{}
+	held, home := map[skein.Digest]int{}, map[skein.Digest]int{}
 	for id, ex := range c.executors {
 		level := -1
 		if takes(c, ex) {
@@ -182,13 +183,23 @@ func auditPlaces(c *Core) error {
 				return fmt.Errorf("executor %s is no holder of %s", id, d)
 			}
 		}
+		for d := range ex.homes {
+			if home[d]++; p.homes[d] == nil || !p.homes[d].has(ex.seat) {
+				return fmt.Errorf("executor %s is no home of %s", id, d)
+			}
+		}
 	}
 	for l := range p.levels {
 		if p.filled.has(l) == p.levels[l].empty() {
 			return fmt.Errorf("level %d is filled: %v", l, p.filled.has(l))
 		}
 	}
-	for d, s := range p.holders {
+	return errors.Join(auditIndex(p.holders, held), auditIndex(p.homes, home))
+}
+
+// auditIndex compares the sizes of an index's sets with what they are to be.
+func auditIndex(x index, held map[skein.Digest]int) error {
+	for d, s := range x {
 		n := 0
 		for i := s.first(); i >= 0; i = s.first() { // a set is taken apart and put together again
 			s.remove(i)

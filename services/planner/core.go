@@ -28,6 +28,7 @@ type Core struct {
 	liveLogs  int64                               // bytes of logs of calls that run
 	policy    Policy
 	clearing  clearing
+	rescan    bool // under Compact, anybody who waits may have a place now
 	deadlines deadlineHeap
 	listed    records      // all calls
 	ended     records      // in the order of their ends: the history, but for those in aging
@@ -71,10 +72,12 @@ type executor struct {
 	waiting map[skein.CallID]waiting // those of them that gave their slots back
 	users   map[skein.User]int       // of those that run, under Compact
 	loaded  map[skein.Digest]struct{}
-	direct  int        // slots that calls take which did not come by this planner
-	owner   skein.User // in places, under Compact; "" for none, or for several
-	seat    int        // in places
-	level   int        // there; -1 if it has no free slot or takes no calls
+	direct  int                       // slots that calls take which did not come by this planner
+	homes   map[skein.Digest]struct{} // modules whose calls' state is there
+	owner   skein.User                // in places, under Compact; "" for none, or for several
+	seat    int                       // in places
+	freed   bool                      // it is in places.freed
+	level   int                       // there; -1 if it has no free slot or takes no calls
 }
 
 // Draining tells whether nothing is placed there any more.
@@ -211,7 +214,7 @@ func (c *Core) enter(now time.Time, r *record) {
 
 // begin gives a call a slot, or a place in the queue if there is none: while calls wait no slot is free.
 func (c *Core) begin(now time.Time, r *record) {
-	if c.queue.len() == 0 && now.Before(r.Deadline) && !c.chokes(r) {
+	if c.policy != Compact && c.queue.len() == 0 && now.Before(r.Deadline) && !c.chokes(r) {
 		if ex := c.place(r); ex != nil {
 			c.run(now, ex, r)
 			c.emit(Dispatch, ex.ID, r, "")
@@ -221,6 +224,12 @@ func (c *Core) begin(now time.Time, r *record) {
 	c.queue.push(r)
 	if r.tree != nil {
 		r.tree.waiting += weight(&r.Call)
+	}
+	if c.policy == Compact { // its user may have a place although others wait
+		c.serve(now, r.Function.User)
+		if r.queuedAt != nil {
+			c.seek(now)
+		}
 	}
 }
 
@@ -312,7 +321,7 @@ func (c *Core) Attach(now time.Time, ex Executor, kept []Kept) ([]Command, error
 	}
 	ex.Attached, ex.LastHeard = now, now
 	e := &executor{
-		Executor: ex, running: map[skein.CallID]*record{}, waiting: map[skein.CallID]waiting{}, users: map[skein.User]int{}, loaded: map[skein.Digest]struct{}{},
+		Executor: ex, running: map[skein.CallID]*record{}, waiting: map[skein.CallID]waiting{}, users: map[skein.User]int{}, loaded: map[skein.Digest]struct{}{}, homes: map[skein.Digest]struct{}{},
 	}
 	if l, ok := c.labels[ex.ID]; ok {
 		e.Cordoned, e.Marked = l.cordoned, l.marked
@@ -321,6 +330,7 @@ func (c *Core) Attach(now time.Time, ex Executor, kept []Kept) ([]Command, error
 	c.executors[ex.ID] = e
 	c.places.seat(e)
 	c.adopt(now, e, kept)
+	c.rescan = true
 	c.schedule(now)
 	return c.take(), nil
 }
@@ -334,6 +344,7 @@ func (c *Core) Detach(now time.Time, id, why string) []Command {
 	}
 	delete(c.executors, id)
 	c.places.leave(ex)
+	c.rescan = true
 	had := slices.SortedFunc(maps.Values(ex.running), func(a, b *record) int { return cmp.Compare(a.Seq, b.Seq) })
 	if ex.Cordoned || ex.Marked {
 		c.labels[id] = label{ex.Cordoned, ex.Marked, now.Add(labelAge)}
@@ -370,10 +381,22 @@ func (c *Core) Heartbeat(now time.Time, id string, memoryUsed int64, loaded, unl
 	}
 	ex.LastHeard, ex.MemoryUsed = now, memoryUsed
 	for _, d := range loaded {
-		c.places.load(ex, d)
+		c.places.holders.put(ex.loaded, d, ex.seat)
 	}
 	for _, d := range unloaded {
-		c.places.unload(ex, d)
+		c.places.holders.drop(ex.loaded, d, ex.seat)
+	}
+}
+
+// Homes notes for which modules' calls an executor has state that they used last.
+func (c *Core) Homes(id string, here, gone []skein.Digest) {
+	if ex := c.executors[id]; ex != nil {
+		for _, d := range here {
+			c.places.homes.put(ex.homes, d, ex.seat)
+		}
+		for _, d := range gone {
+			c.places.homes.drop(ex.homes, d, ex.seat)
+		}
 	}
 }
 
@@ -420,7 +443,7 @@ func (c *Core) Outcome(now time.Time, executorID string, id skein.CallID, attemp
 	}
 	c.vacate(ex, r)
 	if res.Cold && r.Function.Name != "" { // of a call that was forgotten it is not known what it ran
-		c.places.load(ex, r.Version.Digest)
+		c.places.holders.put(ex.loaded, r.Version.Digest, ex.seat)
 	}
 	res.Executor = executorID
 	c.finish(now, r, res)
@@ -465,6 +488,7 @@ func (c *Core) Tick(now time.Time) []Command {
 			delete(c.labels, id)
 		}
 	}
+	c.rescan = true
 	c.forget(now)
 	c.schedule(now)
 	return c.take()
@@ -504,6 +528,7 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 	}
 	if r.queuedAt != nil {
 		c.dequeue(r)
+		c.rescan = true
 	}
 	if r.heapAt >= 0 {
 		c.deadlines.remove(r)

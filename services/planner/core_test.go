@@ -269,6 +269,30 @@ func TestEvents(t *testing.T) {
 			s.submit("e", "ann")
 			s.want("dispatch d to x", "dispatch e to z")
 		}},
+		{"among those that hold the module the one that has the state of its calls, before the one where the parent runs", func(s *story) {
+			for _, x := range []string{"x", "y", "z"} {
+				s.attach(x, 3)
+				s.c.Heartbeat(s.now, x, 0, []skein.Digest{{}}, nil)
+			}
+			s.submit("a", "ann")
+			s.want("dispatch a to x")
+			s.c.Homes("z", []skein.Digest{{}}, nil)
+			s.c.Homes("nobody", []skein.Digest{{}}, nil)
+			s.submit("b", "ann")
+			s.submit("c", "ann")
+			s.submit("d", "ann")
+			s.want("dispatch b to z", "dispatch c to z", "dispatch d to z")
+			s.submit("e", "ann") // no slot is free there
+			s.want("dispatch e to x")
+			s.outcome("z", "b", 1)
+			s.want("ended b SUCCEEDED")
+			s.spawn("x", "a", "f", "f", false)
+			s.want("x: accepted f version 0", "dispatch f to z")
+			s.c.Homes("z", nil, []skein.Digest{{}, {9}})
+			s.outcome("z", "c", 1)
+			s.submit("g", "ann")
+			s.want("ended c SUCCEEDED", "dispatch g to x")
+		}},
 		{"history: the oldest of the ended go first, those alive stay", func(s *story) {
 			s.attach("x", 100)
 			s.submit("alive", "ann")

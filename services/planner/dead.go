@@ -49,7 +49,7 @@ func (p *Planner) successor(id skein.CallID) skein.CallID {
 	defer p.mu.Unlock()
 	seen := 0
 	for r := range p.core.listed.backward {
-		if r.RedriveOf == id {
+		if r.RedriveOf == id && !id.IsZero() { // most are of none
 			return r.ID
 		}
 		if seen++; seen == redrivenSeen {

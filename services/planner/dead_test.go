@@ -66,8 +66,11 @@ func TestRedrive(t *testing.T) {
 	if again, err := s.Redrive(t.Context(), dead.ID); err != nil || again.ID != r.ID {
 		t.Errorf("after a restart: %v, %v, want %s", again, err, r.ID)
 	}
-	_, err = s.Redrive(t.Context(), skein.NewCallID())
-	wantFault(t, err, fault.NotFound, "NO_DEAD_LETTER")
+	s.submit(Request{})
+	for _, id := range []skein.CallID{skein.NewCallID(), {}} { // most calls are redriven of none
+		_, err = s.Redrive(t.Context(), id)
+		wantFault(t, err, fault.NotFound, "NO_DEAD_LETTER")
+	}
 }
 
 // What the function is configured to do now goes before what it was when the call was made.

@@ -470,6 +470,7 @@ func (m *model) step() error {
 			ex.heard = m.now
 		}
 		m.c.Heartbeat(m.now, name, 1, []skein.Digest{{byte(m.rng.IntN(3))}}, []skein.Digest{{byte(m.rng.IntN(3))}})
+		m.c.Homes(name, []skein.Digest{{byte(m.rng.IntN(3))}}, []skein.Digest{{byte(m.rng.IntN(3))}})
 		return nil
 	}
 	return m.tick()

@@ -1,6 +1,8 @@
 package planner
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"skein.dev"
@@ -35,6 +37,7 @@ func ParsePolicy(s string) (Policy, error) {
 func (c *Core) SetPolicy(now time.Time, p Policy) []Command {
 	c.policy, c.clearing = p, clearing{cursor: c.clearing.cursor}
 	c.places.setPolicy(p)
+	c.rescan = true
 	c.schedule(now)
 	return c.take()
 }
@@ -56,6 +59,7 @@ func (c *Core) label(now time.Time, id string, change func(*executor)) ([]Comman
 	}
 	change(ex)
 	c.places.update(ex)
+	c.rescan = true
 	c.schedule(now)
 	return c.take(), nil
 }
@@ -186,12 +190,7 @@ func (c *Core) among(r *record) *executor {
 		if s == nil || c.places.free.firstWith(s) < 0 {
 			continue
 		}
-		if warm := c.places.holders[r.Version.Digest]; warm != nil {
-			if ex := c.places.fullest(warm, s); ex != nil {
-				return ex
-			}
-		}
-		return c.places.fullest(nil, s)
+		return c.places.fullest(c.places.choice(r.Version.Digest, s), s)
 	}
 	return nil
 }
@@ -202,52 +201,93 @@ func (c *Core) clears() bool {
 	return ex != nil && c.executors[ex.ID] == ex && !ex.Draining() && c.queue.waits(c.clearing.user)
 }
 
-// scheduleCompact is schedule where one user's call can wait while another's need not.
+// scheduleCompact is schedule where one user's call can wait while another's need not. It looks only at those for whom something
+// changed: users who have calls on an executor that has a free slot anew, and, if an executor is empty, whose turn it is.
 func (c *Core) scheduleCompact(now time.Time) {
-	blocked := map[skein.User]bool{}
-	for c.queue.len() > 0 && !c.places.free.empty() {
-		var late, choked, next *record
-		var at *executor
-		homeless := skein.User("") // the first of those who wait and have no executor
+	p := &c.places
+	if c.rescan {
+		c.rescan = false
+		var all []skein.User
 		for r := range c.queue.fronts {
-			user := r.Function.User
-			if blocked[user] {
-				continue
-			}
-			if !now.Before(r.Deadline) {
-				late = r
-				break
-			}
-			if c.chokes(r) {
-				choked = r
-				break
-			}
-			if at = c.place(r); at != nil {
-				next = r
-				break
-			}
-			blocked[user] = true
-			if homeless == "" && !c.houses(user) {
-				homeless = user
-			}
+			all = append(all, r.Function.User)
 		}
-		if homeless != "" {
-			c.clear(now, homeless)
+		for _, user := range all {
+			c.serve(now, user)
 		}
-		switch {
-		case late != nil:
-			c.stop(now, late, overdue)
-		case choked != nil:
-			c.postpone(now, choked)
-		case next != nil:
-			if c.clearing.user == next.Function.User {
-				c.clearing = clearing{cursor: c.clearing.cursor}
+		c.seek(now)
+	}
+	for c.queue.len() > 0 {
+		if n := len(p.freed); n > 0 {
+			ex := p.freed[n-1]
+			p.freed, ex.freed = p.freed[:n-1], false
+			if len(ex.users) == 0 && ex == c.clearing.ex && c.clears() {
+				c.serve(now, c.clearing.user)
 			}
-			c.dequeue(next)
-			c.queue.pass(next)
-			c.run(now, at, next)
-			c.emit(Dispatch, at.ID, next, "")
+			for _, user := range slices.Sorted(maps.Keys(ex.users)) {
+				c.serve(now, user)
+			}
+			continue
+		}
+		r := c.queue.next()
+		if p.free.firstWith(&p.empty) < 0 || !c.serve(now, r.Function.User) {
+			break
+		}
+	}
+	for _, ex := range p.freed {
+		ex.freed = false
+	}
+	p.freed = p.freed[:0]
+}
+
+// serve lets the calls of a user begin that have a place, the deeper first, and tells whether one left the queue.
+func (c *Core) serve(now time.Time, user skein.User) bool {
+	served := false
+	for !c.places.free.empty() {
+		r := c.queue.nextOf(user)
+		if r == nil {
+			break
+		}
+		switch ex := c.place(r); {
+		case !now.Before(r.Deadline):
+			c.stop(now, r, overdue)
+		case c.chokes(r):
+			c.postpone(now, r)
+		case ex == nil:
+			return served
 		default:
+			if served && c.places.empty.has(ex.seat) && c.queue.next().Function.User != user { // it is others' turn to get an executor
+				return served
+			}
+			if c.clearing.user == user {
+				c.free(c.clearing.ex)
+				c.clearing = clearing{cursor: c.clearing.cursor}
+				defer c.seek(now)
+			}
+			c.dequeue(r)
+			c.queue.pass(r)
+			c.run(now, ex, r)
+			c.emit(Dispatch, ex.ID, r, "")
+		}
+		served = true
+	}
+	return served
+}
+
+// free has scheduleCompact look at an executor.
+func (c *Core) free(ex *executor) {
+	if ex != nil && c.executors[ex.ID] == ex {
+		c.places.update(ex)
+	}
+}
+
+// seek has an executor cleared for the first of those who wait and have none.
+func (c *Core) seek(now time.Time) {
+	if len(c.executors) == 0 || c.clears() && now.Before(c.clearing.until) {
+		return
+	}
+	for r := range c.queue.fronts {
+		if !c.houses(r.Function.User) {
+			c.clear(now, r.Function.User)
 			return
 		}
 	}
@@ -267,9 +307,6 @@ func (c *Core) houses(user skein.User) bool {
 
 // clear chooses the executor that a user who has none gets: the one with the most free slots, then, each in turn.
 func (c *Core) clear(now time.Time, user skein.User) {
-	if c.clears() && now.Before(c.clearing.until) {
-		return
-	}
 	p, cursor := &c.places, c.clearing.cursor
 	if c.clearing.ex == nil && !p.free.empty() {
 		cursor = p.levels[p.filled.first()].first()
@@ -281,5 +318,7 @@ func (c *Core) clear(now time.Time, user skein.User) {
 			}
 		}
 	}
+	old := c.clearing.ex
 	c.clearing = clearing{p.seats[cursor], user, now.Add(clearFor), cursor}
+	c.free(old)
 }

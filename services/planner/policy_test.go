@@ -268,7 +268,11 @@ func TestPolicySwitches(t *testing.T) {
 				}
 			})
 		}
+		events := 0
 		s.each = func() {
+			if events++; events%10 == 0 && s.wrong == nil && !s.c.rescan { // not only after a Tick, which looks at all
+				s.wrong = auditCompact(s.c)
+			}
 			for name, ex := range s.c.executors {
 				switch n := users(ex); {
 				case s.c.policy != Compact:

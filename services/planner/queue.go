@@ -136,15 +136,18 @@ func (q *queue) fronts(yield func(*record) bool) {
 	}
 }
 
-// waits tells whether a call of this user is in the queue.
-func (q *queue) waits(u skein.User) bool {
-	for depth := range q.deepest + 1 {
-		if q.levels[depth].lines[u] != nil {
-			return true
+// nextOf is the call of a user whose turn it is among the user's own; nil if none waits.
+func (q *queue) nextOf(u skein.User) *record {
+	for depth := q.deepest; depth >= 0; depth-- {
+		if ln := q.levels[depth].lines[u]; ln != nil {
+			return ln.calls.first
 		}
 	}
-	return false
+	return nil
 }
+
+// waits tells whether a call of this user is in the queue.
+func (q *queue) waits(u skein.User) bool { return q.nextOf(u) != nil }
 
 // pass gives the turn to the next user, after r was served. A call that leaves the queue in another way costs its user
 // no turn: one whose calls expire one by one would never come to the front.

@@ -20,6 +20,9 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"skein.dev"
@@ -63,6 +66,7 @@ type hooks struct {
 	mu     sync.Mutex
 	hosts  map[string]*hookTarget
 	slots  chan struct{}
+	ends   metric.Int64Counter // of tries
 }
 
 // hookTarget is a host that was called a short while ago.
@@ -80,9 +84,11 @@ func newHooks(p *Planner, w Webhooks) (*hooks, error) {
 	if err != nil {
 		return nil, err
 	}
+	ends, err := otel.Meter("skein.dev/services/planner").Int64Counter("skein.webhook_tries", metric.WithDescription("Calls of webhooks, by what came of them"))
 	return &hooks{
 		p: p, keys: keys, client: guardedClient(allow), pauses: hookPauses[:], hosts: map[string]*hookTarget{}, slots: make(chan struct{}, hookCalls),
-	}, nil
+		ends: ends,
+	}, err
 }
 
 func parseHookKeys(s string) (keys [][]byte, err error) {
@@ -199,17 +205,19 @@ func (h *hooks) settle(ctx context.Context, k hook, end hookEnd) {
 	host := hookHostOf(k.URL)
 	h.release(host, end.unreachable)
 	log := h.p.log.With("call", k.ID.String(), "host", host, "try", k.Tries+1)
+	outcome := "failed"
 	switch {
 	case ctx.Err() != nil: // the claim runs out, and whoever leads then tries again
 		return
 	case end.err == nil:
-		log.Debug("webhook delivered")
+		outcome = "delivered"
 	case end.done || k.Tries >= len(h.pauses):
+		outcome, end.done = "given up", true
 		log.Warn("webhook given up", "error", end.err)
-		end.done = true
 	default:
 		log.Info("webhook failed", "error", end.err)
 	}
+	h.ends.Add(ctx, 1, metric.WithAttributes(attribute.String("outcome", outcome)))
 	next := time.Time{}
 	if end.err != nil && !end.done {
 		pause := h.pauses[k.Tries]

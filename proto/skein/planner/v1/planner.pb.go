@@ -3654,8 +3654,11 @@ type Heartbeat struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	MemoryUsedBytes int64                  `protobuf:"varint,1,opt,name=memory_used_bytes,json=memoryUsedBytes,proto3" json:"memory_used_bytes,omitempty"`
 	// Digests (32 bytes) of modules loaded since the last heartbeat, and of those dropped.
-	Loaded        [][]byte `protobuf:"bytes,2,rep,name=loaded,proto3" json:"loaded,omitempty"`
-	Unloaded      [][]byte `protobuf:"bytes,3,rep,name=unloaded,proto3" json:"unloaded,omitempty"`
+	Loaded   [][]byte `protobuf:"bytes,2,rep,name=loaded,proto3" json:"loaded,omitempty"`
+	Unloaded [][]byte `protobuf:"bytes,3,rep,name=unloaded,proto3" json:"unloaded,omitempty"`
+	// Digests of modules whose calls last used state of which there is a copy here now, and of those for which there is none any more.
+	StateHere     [][]byte `protobuf:"bytes,4,rep,name=state_here,json=stateHere,proto3" json:"state_here,omitempty"`
+	StateGone     [][]byte `protobuf:"bytes,5,rep,name=state_gone,json=stateGone,proto3" json:"state_gone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3707,6 +3710,20 @@ func (x *Heartbeat) GetLoaded() [][]byte {
 func (x *Heartbeat) GetUnloaded() [][]byte {
 	if x != nil {
 		return x.Unloaded
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetStateHere() [][]byte {
+	if x != nil {
+		return x.StateHere
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetStateGone() [][]byte {
+	if x != nil {
+		return x.StateGone
 	}
 	return nil
 }
@@ -4990,11 +5007,15 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\arunning\x18\x05 \x03(\v2\x19.skein.planner.v1.RunningR\arunning\"<\n" +
 	"\aRunning\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\x05R\aattempt\"k\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\"\xa9\x01\n" +
 	"\tHeartbeat\x12*\n" +
 	"\x11memory_used_bytes\x18\x01 \x01(\x03R\x0fmemoryUsedBytes\x12\x16\n" +
 	"\x06loaded\x18\x02 \x03(\fR\x06loaded\x12\x1a\n" +
-	"\bunloaded\x18\x03 \x03(\fR\bunloaded\">\n" +
+	"\bunloaded\x18\x03 \x03(\fR\bunloaded\x12\x1d\n" +
+	"\n" +
+	"state_here\x18\x04 \x03(\fR\tstateHere\x12\x1d\n" +
+	"\n" +
+	"state_gone\x18\x05 \x03(\fR\tstateGone\">\n" +
 	"\bOutcomes\x122\n" +
 	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"5\n" +
 	"\x04Logs\x12-\n" +

@@ -53,6 +53,7 @@ type Call struct {
 	Output []byte
 
 	moved     replica.Traffic
+	keys      []skein.StateKey // of values it used, the last first
 	lastError abi.Errno
 	noted     map[string]bool // what the log has been told already
 	table     *vfs.Table      // of descriptors; made when the first is used
@@ -63,6 +64,37 @@ type Call struct {
 
 // Moved is what the state service was asked for, and given, for this call.
 func (c *Call) Moved() replica.Traffic { return c.moved }
+
+// usedKeys bounds what is remembered of a call's use of state.
+const usedKeys = 4
+
+// Keys are those of the values that the call used, the last first; of many only a few.
+func (c *Call) Keys() []skein.StateKey { return c.keys }
+
+func (c *Call) uses(k skein.StateKey) {
+	if len(c.keys) > 0 && c.keys[0] == k {
+		return
+	}
+	i := slices.Index(c.keys, k)
+	switch {
+	case i < 0 && len(c.keys) < usedKeys:
+		c.keys = append(c.keys, k)
+		i = len(c.keys) - 1
+	case i < 0:
+		i = usedKeys - 1
+	}
+	copy(c.keys[1:], c.keys[:i])
+	c.keys[0] = k
+}
+
+// stateKey is the key of a value of the function's user.
+func (c *Call) stateKey(name string) (skein.StateKey, error) {
+	k, err := skein.NewStateKey(string(c.Function.User), name)
+	if err == nil {
+		c.uses(k)
+	}
+	return k, err
+}
 
 // Say tells the function's author something, once for each call.
 func (c *Call) Say(what string) {

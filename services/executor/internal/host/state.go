@@ -147,7 +147,7 @@ func (c *Call) key(g guest) (skein.StateKey, error) {
 	if err != nil {
 		return skein.StateKey{}, err
 	}
-	return skein.NewStateKey(string(c.Function.User), string(b))
+	return c.stateKey(string(b))
 }
 
 // cKey reads the key that Faasm's rows have as a string.
@@ -159,7 +159,7 @@ func (c *Call) cKey(g guest) (skein.StateKey, error) {
 	if err != nil {
 		return skein.StateKey{}, err
 	}
-	return skein.NewStateKey(string(c.Function.User), s)
+	return c.stateKey(s)
 }
 
 // sized makes a size fit an i32 result.

@@ -52,6 +52,13 @@ func New(client statev1.StateServiceClient, budget int64) *Store {
 	return &Store{client: client, budget: budget, all: map[skein.StateKey]*Replica{}}
 }
 
+// Has reports whether there is a replica of a value.
+func (s *Store) Has(k skein.StateKey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[k] != nil
+}
+
 // lock gives the key's replica, locked for writing; one without data if there was none.
 func (s *Store) lock(k skein.StateKey) *Replica {
 	for {
