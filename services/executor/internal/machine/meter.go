@@ -18,6 +18,7 @@ import (
 type Guest interface {
 	context.Context
 	Meter() *Meter
+	Space() *Space
 }
 
 // Meter watches one run: it stops the guest at its deadline and measures what it uses. The zero value is ready; it
