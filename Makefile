@@ -36,12 +36,17 @@ test: .bin/minio ## Run every test under the race detector, against a real Redis
 test-s3: .bin/versitygw ## Run the tests of object storage against versitygw, another S3
 	cd platform && SKEIN_REQUIRE_TOOLS=1 SKEIN_TEST_S3=versitygw go test -race -timeout 10m -count=1 ./blob/...
 
+.PHONY: chaos
+chaos: ## Kill executors, the planner and Redis at random under load for five minutes; what was acknowledged must end well
+	cd test && go test -timeout 30m -count=1 -v -run TestChaos . -chaos 5m
+
 .PHONY: test-jaeger
 test-jaeger: .bin/jaeger ## Run the test that reads the spans of a call back from a real Jaeger
 	cd test && SKEIN_REQUIRE_JAEGER=1 JAEGER_BIN=$(BIN)/jaeger go test -race -timeout 10m -count=1 -run Jaeger ./...
 
 .PHONY: bench
 bench: ## Run the benchmarks and rewrite the results in docs/benchmarks.md
+	$(MAKE) .bin/workerd || echo "without workerd, the row beside it is left out"
 	go run ./test/bench -md
 
 .PHONY: check
@@ -64,7 +69,7 @@ generate: .bin/buf .bin/protoc-gen-go .deps/.done ## Generate Go, REST and OpenA
 
 .PHONY: clean
 clean: ## Remove what was built, tools included; data in .skein stays
-	rm -rf bin .bin .deps tools/node_modules
+	rm -rf bin .bin .deps tools/node_modules tools/workerd/node_modules
 
 .PHONY: lint
 lint: .bin/golangci-lint ## Run golangci-lint (its first build takes minutes; not part of check)
@@ -111,6 +116,13 @@ BUF = $(shell sed -n 's/.*"@bufbuild\/buf": "\(.*\)".*/\1/p' tools/package.json)
 	&& tools/node_modules/.bin/buf --version; \
 	then ln -sf ../tools/node_modules/.bin/buf $@; \
 	else rm -f $@; GOWORK=off GOBIN=$(BIN) go install github.com/bufbuild/buf/cmd/buf@v$(BUF); fi
+	touch $@
+
+.bin/workerd: tools/workerd/package.json tools/workerd/package-lock.json
+	mkdir -p .bin
+	npm ci --prefix tools/workerd --no-audit --no-fund --loglevel=error
+	ln -sf ../$$(echo tools/workerd/node_modules/@cloudflare/workerd-*/bin/workerd) $@
+	$@ --version
 	touch $@
 
 .deps/.done: tools/go.mod tools/go.sum tools/protodeps/main.go

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"path"
 	"strings"
 	"time"
@@ -28,6 +29,11 @@ const (
 	MaxModule = 256 << 20
 	// MaxLog bounds what is kept of a call's stdout and stderr in bytes; the rest is cut and marked.
 	MaxLog = 1 << 20
+
+	MaxTimeout    = 24 * time.Hour      // of a call, or of one attempt of it
+	MaxAttempts   = 10                  // of an asynchronous call
+	MaxResultAge  = 30 * 24 * time.Hour // for which its result is kept
+	MaxWebhookLen = 2 << 10             // bytes of a webhook's URL
 
 	MaxDepth    = 64     // calls above a call, each of which was made by the one above it
 	MaxChildren = 1_000  // calls that one call makes
@@ -304,3 +310,26 @@ func CleanPath(p string) (string, error) {
 }
 
 func (p FilePath) String() string { return string(p.User) + "/" + p.Path }
+
+// CheckWebhook refuses what can't be the URL of a webhook; "" stands for none. Where it leads is looked at when it is called.
+func CheckWebhook(s string) error {
+	if s == "" {
+		return nil
+	}
+	if len(s) > MaxWebhookLen {
+		return fmt.Errorf("%w webhook URL of %d bytes: at most %d are allowed", ErrInvalid, len(s), MaxWebhookLen)
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Opaque != "":
+		return fmt.Errorf("%w webhook URL %q: want http://HOST/… or https://HOST/…", ErrInvalid, clip(s))
+	case u.User != nil || u.Fragment != "":
+		return fmt.Errorf("%w webhook URL: it holds a user's name, a password or a fragment", ErrInvalid)
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] <= 0x20 || s[i] == 0x7f {
+			return fmt.Errorf("%w webhook URL %q: it holds a space or a control character", ErrInvalid, clip(s))
+		}
+	}
+	return nil
+}

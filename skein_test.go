@@ -90,3 +90,19 @@ func TestStateKey(t *testing.T) {
 		}
 	}
 }
+
+func TestWebhook(t *testing.T) {
+	for _, good := range []string{"", "http://a", "https://a.example:8443/x?y=z", "http://[::1]:80/"} {
+		if err := CheckWebhook(good); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range []string{
+		"a", "//a", "ftp://a", "file:///etc/passwd", "http:", "http://", "https:///x", "http:a", "http://u@a", "http://u:p@a", "http://a/#x", "http://a/ b", "http://a\n", "http://a:b",
+		"javascript:x", "http://a/" + strings.Repeat("x", MaxWebhookLen),
+	} {
+		if err := CheckWebhook(bad); !errors.Is(err, ErrInvalid) {
+			t.Errorf("CheckWebhook(%q) = %v, want ErrInvalid", bad, err)
+		}
+	}
+}

@@ -1,9 +1,14 @@
 package test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"net/http"
+	"os"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
@@ -79,6 +84,48 @@ func join(names []string) string {
 		b = append(append(b, n...), ' ')
 	}
 	return string(append(b, ']'))
+}
+
+// A planner that is killed and comes back knows its calls, and who follows one's log misses nothing of it.
+func TestFaultPlannerKilledWhileFollowed(t *testing.T) {
+	c := cluster.Processes(t, cluster.Options{})
+	upload(t, c, "flo", "talk", "hello")
+	var call struct {
+		CallID string `json:"callId"`
+	}
+	input := base64.StdEncoding.EncodeToString(cluster.SleepInput(uint64(4 * time.Second)))
+	a := want(t, 200, c, http.MethodPost, "/v1/calls", []byte(`{"user": "flo", "function": "talk", "input": "`+input+`"}`))
+	if err := json.Unmarshal(a.body, &call); err != nil {
+		t.Fatal(err)
+	}
+	follow := exec.CommandContext(t.Context(), cluster.Bin(t, "skein"), "logs", "-f", call.CallID)
+	follow.Env = append(os.Environ(), c.Env()...)
+	pipe, err := follow.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	follow.Stderr = &said
+	if err := follow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(pipe)
+	if !lines.Scan() || lines.Text() != "one" {
+		t.Fatalf("the log begins %q: %s", lines.Text(), said.String())
+	}
+	c.Planner.Kill()
+	c.Planner.Start()
+	if !lines.Scan() || lines.Text() != "two" || lines.Scan() {
+		t.Errorf("it goes on %q: %s", lines.Text(), said.String())
+	}
+	if err := follow.Wait(); err != nil {
+		t.Errorf("%v: %s", err, said.String())
+	}
+	got := want(t, 200, c, http.MethodGet, "/v1/calls/"+call.CallID+"/logs", nil)
+	if !bytes.Contains(got.body, []byte(base64.StdEncoding.EncodeToString([]byte("one\ntwo\n")))) {
+		t.Errorf("%s", got)
+	}
+	want(t, 200, c, http.MethodPost, "/v1/invoke/flo/hello", nil)
 }
 
 func TestFaultExecutorKilled(t *testing.T) {
@@ -179,6 +226,62 @@ func TestFaultPlannerRestarts(t *testing.T) {
 	want(t, 200, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
 }
 
+// Of two planners one leads; when it dies, or leaves in good order, the other goes on with its calls, and those that run are not
+// begun again.
+func TestFaultPlannerStandby(t *testing.T) {
+	c := cluster.Processes(t, cluster.Options{Executors: 1, Standby: true})
+	upload(t, c, "eve", "sleep", "hello")
+	standsBy := func() {
+		t.Helper()
+		leader := c.Planner
+		c.Planner = c.Standby
+		a := request(t, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
+		if p := a.problem(); a.status != 503 || p.Reason != "STANDBY" || p.Hint != "the leader is "+leader.Addr {
+			t.Errorf("a planner that stands by: %s", a)
+		}
+		c.Planner = leader
+	}
+	standsBy()
+	for _, end := range []func(p *cluster.Process){(*cluster.Process).Kill, (*cluster.Process).Stop} {
+		var call, got record
+		body, _ := json.Marshal(map[string]any{"user": "eve", "function": "sleep", "input": cluster.SleepInput(uint64(8 * time.Second))})
+		if a := want(t, 200, c, http.MethodPost, "/v1/calls", body, "Content-Type", "application/json"); json.Unmarshal(a.body, &call) != nil {
+			t.Fatal(a)
+		}
+		eventually(t, 10*time.Second, func() string {
+			a := want(t, 200, c, http.MethodGet, "/v1/calls/"+call.CallID, nil)
+			if json.Unmarshal(a.body, &got) != nil || got.State != "CALL_STATE_RUNNING" {
+				return a.String()
+			}
+			return ""
+		})
+		end(c.Planner)
+		c.Planner, c.Standby = c.Standby, c.Planner
+		c.Planner.AwaitStatus(200, 20*time.Second)
+		attached(t, c, 1)
+		want(t, 200, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
+		var done struct {
+			Call struct {
+				State   string
+				Attempt int
+			}
+			Output []byte
+		}
+		a := want(t, 200, c, http.MethodGet, "/v1/calls/"+call.CallID+":wait?timeout=30s", nil)
+		if json.Unmarshal(a.body, &done) != nil || done.Call.State != "CALL_STATE_SUCCEEDED" || string(done.Output) != "slept" || done.Call.Attempt != 1 {
+			t.Errorf("the call that ran when its planner ended: %s", a)
+		}
+		c.Standby.Launch()
+		eventually(t, 10*time.Second, func() string {
+			if status, err := c.Standby.Health(t.Context()); err != nil || status != http.StatusServiceUnavailable {
+				return "the former leader is ready too"
+			}
+			return ""
+		})
+		standsBy()
+	}
+}
+
 func TestFaultServicesRestart(t *testing.T) {
 	c := cluster.Processes(t, cluster.Options{Executors: 1})
 	upload(t, c, "eve", "hello", "push", "wordcount-go")
@@ -212,10 +315,22 @@ func TestFaultRedisDownAtStart(t *testing.T) {
 	fails(t, 503, "", c, http.MethodGet, "/v1/state/eve/k", nil)
 	fails(t, 503, "", c, http.MethodPut, "/v1/state/eve/k", []byte("v"))
 	upload(t, c, "eve", "hello")
-	want(t, 200, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
+	// Nobody knows which planner leads, and what was accepted before.
+	if status, err := c.Planner.Health(t.Context()); err != nil || status != http.StatusServiceUnavailable {
+		t.Errorf("planner without Redis: health %d, %v", status, err)
+	}
+	eventually(t, 5*time.Second, func() string {
+		if a := request(t, c, http.MethodPost, "/v1/invoke/eve/hello", nil); a.status != 503 || a.problem().Reason != "JOURNAL_DOWN" {
+			return a.String()
+		}
+		return ""
+	})
 
 	c.Redis.Start()
 	c.State.AwaitStatus(200, 20*time.Second)
+	c.Planner.AwaitStatus(200, 20*time.Second)
+	attached(t, c, 1)
+	want(t, 200, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
 	want(t, 200, c, http.MethodPut, "/v1/state/eve/k", []byte("v"))
 	want(t, 200, c, http.MethodGet, "/v1/state/eve/k", nil)
 }

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +28,11 @@ func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
 // of its own. testdata/README.md has the commands that they use besides testscript's.
 func TestScripts(t *testing.T) {
 	t.Run("dev", func(t *testing.T) { runScripts(t, cluster.Dev(t)) })
-	t.Run("processes", func(t *testing.T) { runScripts(t, cluster.Processes(t, cluster.Options{Executors: 2})) })
+	t.Run("processes", func(t *testing.T) {
+		runScripts(t, cluster.Processes(t, cluster.Options{
+			Executors: 2, Env: []string{"SKEIN_WEBHOOK_ALLOW=127.0.0.1", "SKEIN_WEBHOOK_KEY=" + webhookKey},
+		}))
+	})
 }
 
 func runScripts(t *testing.T, c *cluster.Cluster) {
@@ -36,6 +42,7 @@ func runScripts(t *testing.T, c *cluster.Cluster) {
 		Dir: "testdata",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"http": s.http, "json": jsonCmd, "capture": captureCmd, "exits": exitsCmd, "guest": guestCmd,
+			"until": untilCmd, "receiver": receiverCmd, "received": receivedCmd,
 		},
 		Condition: s.condition,
 		Setup: func(env *testscript.Env) error {
@@ -247,6 +254,85 @@ func guestCmd(ts *testscript.TestScript, neg bool, args []string) {
 		module, err := os.ReadFile(file)
 		ts.Check(err)
 		ts.Check(os.WriteFile(ts.MkAbs(name+".wasm"), module, 0o644))
+	}
+}
+
+// until REGEXP PROGRAM ARG...
+//
+// It runs a program again and again until it succeeds and its stdout matches, for a minute at most.
+func untilCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP PROGRAM ARG...")
+	}
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(50 * time.Millisecond) {
+		if ts.Exec(args[1], args[2:]...) == nil && re.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+	}
+	ts.Fatalf("%s never gives %s", strings.Join(args[1:], " "), args[0])
+}
+
+// webhookKey signs webhooks where the suite is given one; skein dev leaves them unsigned.
+const webhookKey = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+// receiver is what webhooks are sent to.
+type receiver struct {
+	mu       sync.Mutex
+	statuses []string
+	got      chan *http.Request // with their bodies read into memory
+}
+
+func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	rc.mu.Lock()
+	status := http.StatusNoContent
+	if len(rc.statuses) > 0 {
+		status, _ = strconv.Atoi(rc.statuses[0])
+		rc.statuses = rc.statuses[1:]
+	}
+	rc.mu.Unlock()
+	w.WriteHeader(status)
+	rc.got <- r
+}
+
+// receiver NAME STATUS...
+//
+// It starts a server for webhooks and puts its URL into a variable. Its first requests are answered with the statuses, the rest
+// with 204.
+func receiverCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: receiver NAME STATUS...")
+	}
+	rc := &receiver{statuses: args[1:], got: make(chan *http.Request, 100)}
+	server := httptest.NewServer(rc)
+	ts.Defer(server.Close)
+	ts.Setenv(args[0], server.URL)
+	receivers.Store(server.URL, rc)
+}
+
+var receivers sync.Map // by URL
+
+// received URL
+//
+// It waits for the next request at a receiver: its headers are the script's stderr, its body the stdout.
+func receivedCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: received URL")
+	}
+	rc, ok := receivers.Load(args[0])
+	if !ok {
+		ts.Fatalf("received: there is no receiver at %s", args[0])
+	}
+	select {
+	case r := <-rc.(*receiver).got:
+		body, _ := io.ReadAll(r.Body)
+		_, _ = ts.Stdout().Write(body)
+		ts.Check(r.Header.Write(ts.Stderr()))
+	case <-time.After(httpTime):
+		ts.Fatalf("received: nothing came in %s", httpTime)
 	}
 }
 

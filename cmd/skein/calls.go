@@ -44,14 +44,18 @@ func (a *app) callsCmd() *cobra.Command {
 	})
 	graph := a.oneCall("graph", "Draw a call and all that it called", a.graph)
 	graph.Long = "Draw a call and all that it called, with sums over all of it in the last line."
+	cmd.AddCommand(listCmd, get, a.watchCmd(), a.waitCmd(), cancel, graph)
+	return cmd
+}
+
+func (a *app) waitCmd() *cobra.Command {
 	var timeout time.Duration
 	wait := a.oneCall("wait", "Wait for a call's end and print its output", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
 		return a.wait(ctx, planner, id, timeout)
 	})
 	wait.Long = "Wait for a call's end and print its output; the exit code is as that of `skein invoke`."
 	wait.Flags().DurationVar(&timeout, "timeout", 0, "give up waiting after this long; the call goes on (default never)")
-	cmd.AddCommand(listCmd, get, wait, cancel, graph)
-	return cmd
+	return wait
 }
 
 // oneCall is a command about one call.
@@ -70,17 +74,6 @@ func (a *app) oneCall(name, short string, run func(ctx context.Context, planner 
 			return run(cmd.Context(), planner, id.String())
 		},
 	}
-}
-
-func (a *app) logsCmd() *cobra.Command {
-	return a.oneCall("logs", "Print what a call wrote to stdout and stderr", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
-		resp, err := planner.GetCallLogs(ctx, &plannerv1.GetCallLogsRequest{CallId: id})
-		if err != nil {
-			return err
-		}
-		_, err = a.stdout.Write(resp.GetLog())
-		return err
-	})
 }
 
 // maxPage is the largest page that the services give.
@@ -144,16 +137,45 @@ func (a *app) printCall(c *callv1.Call) error {
 		row(w, "queued", span(c.GetQueueTime()))
 		row(w, "ran", span(c.GetRunTime()))
 		row(w, "cold start", c.GetColdStart())
-		row(w, "attempt", c.GetAttempt())
+		row(w, "attempt", attempts(c))
+		if c.GetRetryTime() != nil {
+			row(w, "next attempt", moment(c.GetRetryTime()))
+		}
 		row(w, "executor", dash(c.GetExecutor()))
 		row(w, "CPU", span(c.GetCpuTime()))
 		row(w, "memory", size(c.GetMemoryPeakBytes()))
 		row(w, "input", size(c.GetInputBytes()))
 		row(w, "output", size(c.GetOutputBytes()))
 		row(w, "log", size(c.GetLogBytes()))
+		row(w, "state bytes", transfer(c.GetStateReadBytes(), c.GetStateWrittenBytes()))
+		row(w, "file bytes", transfer(c.GetFileReadBytes(), c.GetFileWrittenBytes()))
 		row(w, "parent", dash(c.GetParentId()))
 		row(w, "trace", dash(c.GetTraceId()))
+		if c.GetDeadLetter() {
+			row(w, "dead letter", "its input is kept: skein dead-letters redrive "+c.GetCallId())
+		}
+		if c.GetRedriveOf() != "" {
+			row(w, "redrive of", c.GetRedriveOf())
+		}
+		if c.GetExpireTime() != nil {
+			row(w, "kept until", moment(c.GetExpireTime()))
+		}
 	})
+}
+
+func attempts(c *callv1.Call) string {
+	if c.GetMaxAttempts() == 0 {
+		return fmt.Sprint(c.GetAttempt())
+	}
+	return fmt.Sprintf("%d of %d", c.GetAttempt(), c.GetMaxAttempts())
+}
+
+// transfer is how many bytes were read and written.
+func transfer(read, written int64) string {
+	if read == 0 && written == 0 {
+		return "-"
+	}
+	return size(read) + " read, " + size(written) + " written"
 }
 
 // waitStep is how long one request waits: short enough for proxies on the way, long enough to be cheap.
@@ -192,35 +214,6 @@ func span(d *durationpb.Duration) string {
 		return "-"
 	}
 	return duration(d.AsDuration())
-}
-
-func (a *app) executorsCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "executors", Short: "List the executors that are attached", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			planner, err := a.plannerClient()
-			if err != nil {
-				return err
-			}
-			all := &plannerv1.ListExecutorsResponse{}
-			err = pages(0, func(size int32, token string) (int, string, error) {
-				resp, err := planner.ListExecutors(cmd.Context(), &plannerv1.ListExecutorsRequest{PageSize: size, PageToken: token})
-				all.Executors = append(all.Executors, resp.GetExecutors()...)
-				return len(resp.GetExecutors()), resp.GetNextPageToken(), err
-			})
-			if err != nil {
-				return err
-			}
-			return a.record(all, func(w *tabwriter.Writer) {
-				row(w, "EXECUTOR", "SLOTS", "USED", "MEMORY", "MODULES", "ATTACHED", "HEARD", "DRAINING", "ADDRESS")
-				for _, e := range all.GetExecutors() {
-					memory := size(e.GetMemoryUsedBytes()) + " of " + size(e.GetMemoryBytes())
-					row(w, e.GetExecutorId(), e.GetSlots(), e.GetSlotsUsed(), memory, e.GetModules(), age(e.GetAttachTime()),
-						age(e.GetLastHeartbeatTime()), e.GetDraining(), dash(e.GetAddress()))
-				}
-			})
-		},
-	}
 }
 
 // splitRef cuts USER/REST at the first '/': a key or a path may hold more of them.

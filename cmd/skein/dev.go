@@ -44,7 +44,7 @@ func (a *app) devCmd() *cobra.Command {
 		Long: `Run all services in this process, with nothing else installed.
 
 It is the code that runs in production, with two addresses changed: Redis' protocol is served in this process from memory,
-and objects lie in the data directory. State is lost at exit; functions and files are kept. There is no authentication.`,
+and objects lie in the data directory. State, and calls that have not ended, are lost at exit; functions and files are kept. There is no authentication.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.dev(cmd.Context(), &d) },
 	}
 	f := cmd.Flags()
@@ -102,7 +102,7 @@ func (d *devServer) start(ctx context.Context, s *service.Server, redisURL, obje
 		stateCfg    = state.DefaultConfig()
 		fsCfg       = fs.DefaultConfig()
 		uploadCfg   = upload.DefaultConfig()
-		plannerCfg  planner.Config
+		plannerCfg  = planner.Config{Webhooks: planner.Webhooks{Allow: "127.0.0.0/8,::1"}} // receivers that are being written are here
 		executorCfg executor.Config
 	)
 	for name, cfg := range map[string]service.Flagger{
@@ -117,7 +117,7 @@ func (d *devServer) start(ctx context.Context, s *service.Server, redisURL, obje
 	self := s.Addr()
 	stateCfg.RedisURL = redisURL
 	fsCfg.Bucket, uploadCfg.Bucket, executorCfg.Bucket = objects, objects, objects
-	plannerCfg.Upload = self
+	plannerCfg.Upload, plannerCfg.RedisURL, plannerCfg.Volatile = self, redisURL, true
 	executorCfg.Planner, executorCfg.State, executorCfg.Fs = self, self, self
 	executorCfg.Name = "dev"
 	if d.slots > 0 {
@@ -207,7 +207,7 @@ func (a *app) greet(ctx context.Context, d *devServer, addr string) {
 		_, _ = fmt.Fprintf(a.stdout, `skein dev is ready: five services in one process
   gRPC, REST  http://%s
   data        %s: functions and files are kept there
-  warning     state is in memory and lost at exit; nothing asks who calls
+  warning     state and calls are in memory and lost at exit; nothing asks who calls
   try         %s upload ann/echo echo.wasm && %[3]s invoke ann/echo --input hello
 `, addr, d.data, command(addr))
 	}

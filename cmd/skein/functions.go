@@ -12,6 +12,9 @@ import (
 	uploadv1 "skein.dev/proto/skein/upload/v1"
 )
 
+// functionRun does something to one function.
+type functionRun func(cmd *cobra.Command, upload uploadv1.UploadServiceClient, f skein.Function, rest []string) error
+
 func (a *app) functionsCmd() *cobra.Command {
 	list := func(cmd *cobra.Command, args []string) error {
 		user := ""
@@ -26,8 +29,7 @@ func (a *app) functionsCmd() *cobra.Command {
 	}
 	cmd := &cobra.Command{Use: "functions", Short: "List functions, or manage one", Args: cobra.NoArgs, RunE: list}
 
-	type run func(cmd *cobra.Command, upload uploadv1.UploadServiceClient, f skein.Function, rest []string) error
-	one := func(use, short string, most int, run run) *cobra.Command {
+	one := func(use, short string, most int, run functionRun) *cobra.Command {
 		return &cobra.Command{
 			Use: use, Short: short, Args: cobra.RangeArgs(1, most),
 			RunE: func(cmd *cobra.Command, args []string) error {
@@ -48,6 +50,7 @@ func (a *app) functionsCmd() *cobra.Command {
 		one("get USER/FUNCTION", "Show a function and its current version", 1, a.getFunction),
 		one("versions USER/FUNCTION", "List a function's versions, newest first", 1, a.listVersions),
 		one("rollback USER/FUNCTION [VERSION]", "Make another version current; the one before unless named", 2, a.rollBack),
+		a.configureCmd(one),
 		one("delete USER/FUNCTION", "Remove a function and all its versions", 1, a.deleteFunction),
 	)
 	return cmd
@@ -68,10 +71,14 @@ func (a *app) listFunctions(ctx context.Context, user string) error {
 		return err
 	}
 	return a.record(all, func(w *tabwriter.Writer) {
-		row(w, "FUNCTION", "VERSION", "KIND", "SIZE", "AGE", "DIGEST")
+		row(w, "FUNCTION", "VERSION", "KIND", "SIZE", "AGE", "TIMEOUT", "ATTEMPTS", "DIGEST")
 		for _, f := range all.GetFunctions() {
-			v := f.GetCurrent()
-			row(w, f.GetUser()+"/"+f.GetName(), v.GetNumber(), kindName(v.GetKind()), size(v.GetSize()), age(f.GetUpdateTime()), v.GetDigest())
+			v, c := f.GetCurrent(), f.GetConfig()
+			most := "-"
+			if c.GetMaxAttempts() > 0 {
+				most = strconv.Itoa(int(c.GetMaxAttempts()))
+			}
+			row(w, f.GetUser()+"/"+f.GetName(), v.GetNumber(), kindName(v.GetKind()), size(v.GetSize()), age(f.GetUpdateTime()), span(c.GetTimeout()), most, v.GetDigest())
 		}
 	})
 }
@@ -94,6 +101,7 @@ func (a *app) printFunction(f *uploadv1.Function) error {
 		row(w, "size", size(v.GetSize()))
 		row(w, "uploaded", moment(v.GetCreateTime()))
 		row(w, "updated", moment(f.GetUpdateTime()))
+		drawConfig(w, f.GetConfig())
 		for i, name := range v.GetImports() {
 			label := "imports"
 			if i > 0 {

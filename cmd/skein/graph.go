@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	callv1 "skein.dev/proto/skein/call/v1"
 	plannerv1 "skein.dev/proto/skein/planner/v1"
 )
 
@@ -23,7 +22,7 @@ func (a *app) graph(ctx context.Context, planner plannerv1.PlannerServiceClient,
 }
 
 func drawGraph(w io.Writer, root *plannerv1.CallNode) {
-	row(w, "CALL", "ID", "STATE", "START", "QUEUED", "RUN", "CPU", "MEMORY", "IN", "OUT", "EXECUTOR")
+	row(w, "CALL", "ID", "STATE", "START", "QUEUED", "RUN", "CPU", "MEMORY", "IN", "OUT", "STATE R/W", "FILES R/W", "EXECUTOR")
 	drawn := drawNode(w, root, "", "")
 	t := root.GetTotals()
 	if more := t.GetCalls() - int64(drawn); more > 0 {
@@ -34,7 +33,8 @@ func drawGraph(w io.Writer, root *plannerv1.CallNode) {
 		state += fmt.Sprintf(", %d alive", t.GetAlive())
 	}
 	row(w, fmt.Sprintf("all %d", t.GetCalls()), "", state, fmt.Sprintf("%d cold", t.GetColdStarts()), span(t.GetQueueTime()), span(t.GetRunTime()),
-		span(t.GetCpuTime()), "at most "+size(t.GetMemoryPeakBytes()), size(t.GetInputBytes()), size(t.GetOutputBytes()), "")
+		span(t.GetCpuTime()), "at most "+size(t.GetMemoryPeakBytes()), size(t.GetInputBytes()), size(t.GetOutputBytes()),
+		bothWays(t.GetStateReadBytes(), t.GetStateWrittenBytes()), bothWays(t.GetFileReadBytes(), t.GetFileWrittenBytes()), "")
 }
 
 // drawNode draws a call and those below it, and says how many they are.
@@ -48,7 +48,8 @@ func drawNode(w io.Writer, n *plannerv1.CallNode, lead, below string) int {
 		}
 	}
 	row(w, lead+c.GetFunction(), c.GetCallId(), stateName(c.GetState()), start, span(c.GetQueueTime()), span(c.GetRunTime()), span(c.GetCpuTime()),
-		memory, size(c.GetInputBytes()), size(c.GetOutputBytes()), dash(c.GetExecutor()))
+		memory, size(c.GetInputBytes()), size(c.GetOutputBytes()), bothWays(c.GetStateReadBytes(), c.GetStateWrittenBytes()),
+		bothWays(c.GetFileReadBytes(), c.GetFileWrittenBytes()), dash(c.GetExecutor()))
 	drawn := 1
 	for i, child := range n.GetChildren() {
 		if i == len(n.GetChildren())-1 {
@@ -60,6 +61,14 @@ func drawNode(w io.Writer, n *plannerv1.CallNode, lead, below string) int {
 	return drawn
 }
 
+// bothWays is how many bytes were read and written, in one cell.
+func bothWays(read, written int64) string {
+	if read == 0 && written == 0 {
+		return "-"
+	}
+	return size(read) + "/" + size(written)
+}
+
 func (a *app) whyCmd() *cobra.Command {
 	cmd := a.oneCall("why", "Say what a call waits for", func(ctx context.Context, planner plannerv1.PlannerServiceClient, id string) error {
 		resp, err := planner.GetCallWaits(ctx, &plannerv1.GetCallWaitsRequest{CallId: id})
@@ -68,7 +77,7 @@ func (a *app) whyCmd() *cobra.Command {
 		}
 		return a.record(resp, func(w *tabwriter.Writer) { explainWait(w, resp, time.Now()) })
 	})
-	cmd.Long = "Say what a call waits for, since when and until when: a slot, calls that it made, or nothing."
+	cmd.Long = "Say what a call waits for, since when and until when: a slot, calls that it made, its next attempt, its executor, the journal,\nor nothing. The attempts that failed are listed."
 	return cmd
 }
 
@@ -76,21 +85,19 @@ func explainWait(w io.Writer, resp *plannerv1.GetCallWaitsResponse, now time.Tim
 	c := resp.GetCall()
 	since := func(what string) { row(w, what, moment(resp.GetSince()), distance(now, resp.GetSince(), "%s ago")) }
 	row(w, "call", c.GetCallId(), c.GetFunction())
-	switch {
-	case terminalState(c.GetState()):
+	if terminalState(c.GetState()) {
 		row(w, "waits for", "nothing: it has ended, "+stateName(c.GetState()), c.GetMessage())
+		drawAttempts(w, resp.GetAttempts())
 		return
-	case c.GetState() == callv1.CallState_CALL_STATE_QUEUED:
-		row(w, "waits for", fmt.Sprintf("a slot: it is number %d in the queue", resp.GetQueuePosition()))
-		since("since")
-	case len(resp.GetChildren()) == 0:
-		row(w, "waits for", "nothing: it runs on "+c.GetExecutor())
+	}
+	row(w, "waits for", waitsFor(resp))
+	if resp.GetWaitsFor() == plannerv1.WaitsFor_WAITS_FOR_NOTHING {
 		since("runs since")
-	default:
-		row(w, "waits for", fmt.Sprintf("any of %d calls that it made", len(resp.GetChildren())))
+	} else {
 		since("since")
 	}
 	row(w, "until", moment(resp.GetUntil()), distance(now, resp.GetUntil(), "in %s"))
+	drawAttempts(w, resp.GetAttempts())
 	if len(resp.GetChildren()) == 0 {
 		return
 	}
@@ -98,6 +105,41 @@ func explainWait(w io.Writer, resp *plannerv1.GetCallWaitsResponse, now time.Tim
 	row(w, "CALL", "FUNCTION", "STATE", "EXECUTOR", "AGE")
 	for _, child := range resp.GetChildren() {
 		row(w, child.GetCallId(), child.GetFunction(), stateName(child.GetState()), dash(child.GetExecutor()), age(child.GetCreateTime()))
+	}
+}
+
+func waitsFor(resp *plannerv1.GetCallWaitsResponse) string {
+	c := resp.GetCall()
+	switch resp.GetWaitsFor() {
+	case plannerv1.WaitsFor_WAITS_FOR_SLOT:
+		return fmt.Sprintf("a slot: it is number %d in the queue", resp.GetQueuePosition())
+	case plannerv1.WaitsFor_WAITS_FOR_CHILDREN:
+		return fmt.Sprintf("any of %d calls that it made", len(resp.GetChildren()))
+	case plannerv1.WaitsFor_WAITS_FOR_RETRY:
+		return fmt.Sprintf("its attempt %s to begin", attempts(c))
+	case plannerv1.WaitsFor_WAITS_FOR_EXECUTOR:
+		if c.GetExecutor() == "" {
+			return "the executor that may have had it when the planner started anew: it may come back"
+		}
+		return "its executor " + c.GetExecutor() + ", which was cut off, to come back"
+	case plannerv1.WaitsFor_WAITS_FOR_JOURNAL:
+		return "the journal to have what became of it"
+	}
+	return "nothing: it runs on " + c.GetExecutor()
+}
+
+func drawAttempts(w io.Writer, all []*plannerv1.Attempt) {
+	if len(all) == 0 {
+		return
+	}
+	row(w)
+	row(w, "ATTEMPT", "EXECUTOR", "REASON", "RAN", "MESSAGE")
+	for _, at := range all {
+		ran := "-"
+		if at.GetStartTime() != nil && at.GetEndTime() != nil {
+			ran = duration(at.GetEndTime().AsTime().Sub(at.GetStartTime().AsTime()))
+		}
+		row(w, at.GetAttempt(), dash(at.GetExecutor()), dash(at.GetReason()), ran, at.GetMessage())
 	}
 }
 

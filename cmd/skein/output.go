@@ -78,6 +78,17 @@ func (a *app) printJSON(v any) error {
 	return err
 }
 
+// printLine writes a document as one line.
+func (a *app) printLine(raw json.RawMessage) error {
+	var out bytes.Buffer
+	if err := json.Compact(&out, raw); err != nil {
+		return err
+	}
+	out.WriteByte('\n')
+	_, err := a.stdout.Write(out.Bytes())
+	return err
+}
+
 // row writes cells that may hold anything as one line of a table.
 func row(w io.Writer, cells ...any) {
 	texts := make([]string, len(cells))

@@ -96,8 +96,8 @@ Start a server with "skein dev", then upload a function and invoke it:
 	f.StringVarP(&a.format, "output", "o", "", "`form` of records: text (default on a terminal) or json (default elsewhere)")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say more")
 
-	root.AddCommand(a.uploadCmd(), a.invokeCmd(), a.callsCmd(), a.logsCmd(), a.whyCmd(), a.traceCmd(), a.functionsCmd(), a.stateCmd(),
-		a.filesCmd(), a.executorsCmd(), a.versionCmd(), a.devCmd(), a.internalCmd())
+	root.AddCommand(a.uploadCmd(), a.invokeCmd(), a.callsCmd(), a.waitCmd(), a.logsCmd(), a.whyCmd(), a.traceCmd(), a.deadLettersCmd(), a.functionsCmd(),
+		a.stateCmd(), a.filesCmd(), a.executorsCmd(), a.policyCmd(), a.versionCmd(), a.devCmd(), a.internalCmd())
 	return root
 }
 

@@ -3,6 +3,8 @@ package skein
 import (
 	"errors"
 	"fmt"
+	"math"
+	"time"
 	"unsafe"
 
 	"skein.dev/sdk/go/internal/raw"
@@ -15,7 +17,7 @@ type Child struct {
 }
 
 // Chain starts a call of the same user's function name and returns at once. ENOENT if there is no such function, EAGAIN
-// if this call has too many children or too many calls above it, EMSGSIZE if the input is too large. Children that still
+// if this call has too many children or too many calls above it, or if calls that wait keep too much memory, EMSGSIZE if the input is too large. Children that still
 // run when this call ends go on by themselves.
 //
 // C programs can also chain a function of their own by its pointer. Go has no such thing: what it could point at needs the
@@ -62,11 +64,18 @@ func (c Child) Cancel() error { return call("cancel", c.name, raw.CancelCall(c.h
 
 // AwaitAny waits until one of the children has ended and returns its index; the lowest if several have. EINVAL without
 // any.
-func AwaitAny(children ...Child) (int, error) {
+func AwaitAny(children ...Child) (int, error) { return awaitAny(-1, children) }
+
+// AwaitAnyFor is AwaitAny, but gives up after timeout, in whole milliseconds: EAGAIN. One of 0 or less only looks.
+func AwaitAnyFor(timeout time.Duration, children ...Child) (int, error) {
+	return awaitAny(int32(min(max(timeout.Milliseconds(), 0), math.MaxInt32)), children)
+}
+
+func awaitAny(milliseconds int32, children []Child) (int, error) {
 	handles := make([]int32, len(children))
 	for i, c := range children {
 		handles[i] = c.handle
 	}
-	i := raw.AwaitAny(unsafe.Pointer(unsafe.SliceData(handles)), uint32(len(handles)), -1)
+	i := raw.AwaitAny(unsafe.Pointer(unsafe.SliceData(handles)), uint32(len(handles)), milliseconds)
 	return max(int(i), 0), call("await any", "", i)
 }

@@ -20,10 +20,11 @@ func TestNotGuest(t *testing.T) {
 	_, awaitErr := Child{}.Await()
 	_, outputErr := Child{}.Output()
 	_, anyErr := AwaitAny(Child{})
+	_, forErr := AwaitAnyFor(-1, Child{})
 	for i, err := range []error{
 		Output(nil), AppendOutput(nil), readErr, SetState("k", nil), SetStateAt("k", nil, 0), PushState("k"),
 		PullState("k"), appendErr, sizeErr, DeleteState("k"),
-		chainErr, awaitErr, outputErr, anyErr, Child{}.Cancel(), Child{}.Err(),
+		chainErr, awaitErr, outputErr, anyErr, forErr, Child{}.Cancel(), Child{}.Err(),
 	} {
 		if !errors.Is(err, ErrNotGuest) {
 			t.Errorf("function %d returned %v, want ErrNotGuest", i, err)

@@ -3,149 +3,133 @@ package executor
 import (
 	"context"
 	"math/rand/v2"
-	"sync"
-	"sync/atomic"
+	"runtime"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 
 	"skein.dev"
 	"skein.dev/platform/fault"
 	callv1 "skein.dev/proto/skein/call/v1"
 	plannerv1 "skein.dev/proto/skein/planner/v1"
-	"skein.dev/services/executor/internal/host"
-	"skein.dev/services/executor/internal/machine"
 )
 
-// link is the executor's end of the standing stream. A new one is made for each stream; calls that came on a stream end
-// with it, because the planner has given them up by then.
-type link struct {
-	e       *Executor
-	stream  grpc.BidiStreamingClient[plannerv1.AttachRequest, plannerv1.AttachResponse]
+// planner is one that may be attached to.
+type planner struct {
 	address string
-
-	ctx   context.Context // ends with the stream
-	chain *host.Chain
-	wake  chan struct{}
-	late  atomic.Bool // a wake is on its way
-
-	idle   chan *run // to goroutines that wait for one
-	idlers atomic.Int32
-
-	drain <-chan struct{}
-
-	mu       sync.Mutex
-	running  map[skein.CallID]*run
-	trees    map[skein.CallID]*tree  // by their roots
-	children map[skein.CallID]*child // of calls that run here, that have not ended
-
-	turned time.Time // when a child last found a slot that was not free when it was made
-
-	// What the planner is to be told, in this order.
-	spawns   []*spawn
-	waits    map[*run]struct{} // who have begun or ceased to wait
-	cancels  [][]byte
-	outcomes []*callv1.Outcome
+	client  plannerv1.DispatchServiceClient
 }
 
-func newLink(e *Executor, address string, drain <-chan struct{}) *link {
-	l := &link{
-		e: e, address: address, wake: make(chan struct{}, 1), idle: make(chan *run), drain: drain, running: map[skein.CallID]*run{},
-		trees: map[skein.CallID]*tree{}, children: map[skein.CallID]*child{}, waits: map[*run]struct{}{},
-	}
-	l.chain = l.rows()
-	return l
-}
+type upstream = grpc.BidiStreamingClient[plannerv1.AttachRequest, plannerv1.AttachResponse]
 
-// attach keeps a stream to the planner standing until ctx ends; drain tells it to take no more calls.
-func (e *Executor) attach(ctx context.Context, planner plannerv1.DispatchServiceClient, address string, drain <-chan struct{}) error {
-	const least, most = 100 * time.Millisecond, 3 * time.Second
-	pause := least
-	for ctx.Err() == nil {
-		l := newLink(e, address, drain)
+const (
+	// patience is how long a planner may take to welcome an executor: one that is there does at once.
+	patience = 3 * time.Second
+	// farewell is how long an executor that drains looks for a planner to tell what it still owes.
+	farewell = 5 * time.Second
+)
+
+// attach keeps a stream to one of the planners standing until ctx ends; drain tells it to take no more calls. One that can't
+// be reached, or stands by for another, is followed by the next at once; there is a pause when all were tried.
+func (e *Executor) attach(ctx context.Context, planners []planner, address string, drain <-chan struct{}) error {
+	const least, most = 50 * time.Millisecond, time.Second
+	running, end := context.WithCancel(ctx)
+	defer end()
+	l := newLink(running, e, address, drain)
+	defer l.lose()
+	pause, at, failed := least, 0, 0
+	for {
 		began := time.Now()
-		err := l.serve(ctx, planner)
-		e.attached.Store(false)
-		select {
-		case <-drain:
-			return nil
-		default:
-		}
-		if ctx.Err() != nil {
+		p := planners[at]
+		stood, err := l.serve(ctx, p)
+		if ctx.Err() != nil || l.left() {
 			return nil
 		}
-		e.log.Warn("not attached to the planner", "error", err, "retry", pause)
-		if time.Since(began) > 10*time.Second {
+		if stood {
+			failed = 0
+		} else {
+			failed++
+			at = (at + 1) % len(planners)
+		}
+		if failed%len(planners) != 0 {
+			continue
+		}
+		if stood && time.Since(began) > time.Second {
 			pause = least
 		}
+		e.log.Warn("not attached to the planner", "planner", p.address, "error", err, "retry", pause)
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause/2 + rand.N(pause)):
+		case <-time.After(pause/2 + rand.N(pause/2)):
 		}
 		pause = min(2*pause, most)
 	}
-	return nil
 }
 
-func (l *link) serve(ctx context.Context, planner plannerv1.DispatchServiceClient) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	l.ctx = ctx
-	stream, err := planner.Attach(ctx)
+// serve is one stream, to its end. stood says whether the planner took it.
+func (l *link) serve(ctx context.Context, p planner) (stood bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stream, welcome, err := l.greet(ctx, cancel, p.client)
 	if err != nil {
-		return err
+		return false, err
 	}
-	l.stream = stream
-	if err := stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Hello{Hello: &plannerv1.Hello{
-		ExecutorId: l.e.name, Slots: int32(l.e.slots.size), MemoryBytes: l.e.memory, Address: l.address,
-	}}}); err != nil {
-		_, err = stream.Recv() // Send says only EOF
-		return err
-	}
-	first, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	welcome := first.GetWelcome()
-	if welcome == nil {
-		return fault.Internal.New("NO_WELCOME", "the planner's first word was not welcome")
-	}
-	l.e.attached.Store(true)
-	l.e.log.Info("attached to the planner", "executor", l.e.name)
+	every := max(welcome.GetHeartbeatInterval().AsDuration(), 10*time.Millisecond)
+	l.stand()
+	l.e.log.Info("attached to the planner", "planner", p.address, "executor", l.e.name)
 
 	sent := make(chan error, 1)
 	go func() {
-		err := l.send(ctx, max(welcome.GetHeartbeatInterval().AsDuration(), 10*time.Millisecond))
+		err := l.send(ctx, stream, every)
 		sent <- err
 		if err != nil {
-			cancel() // wakes Recv; without an error all is sent, and cancelling could overtake it
+			cancel(err) // wakes Recv; without an error all is sent, and cancelling could overtake it
 		}
 	}()
-	err = l.receive()
-	cancel()
-	l.abandon()
+	err = l.receive(stream)
+	cancel(err)
+	l.breaks()
 	if e := <-sent; e != nil { // it is why receive ended
 		err = e
+	}
+	return true, err
+}
+
+// greet opens a stream and waits for the planner's welcome, but not for ever.
+func (l *link) greet(ctx context.Context, cancel context.CancelCauseFunc, planner plannerv1.DispatchServiceClient) (upstream, *plannerv1.Welcome, error) {
+	silent := time.AfterFunc(patience, func() {
+		cancel(fault.Unavailable.New("NO_WELCOME", "the planner does not answer within %s", patience))
+	})
+	defer silent.Stop()
+	stream, err := planner.Attach(ctx)
+	if err != nil {
+		return nil, nil, whyEnded(ctx, err)
+	}
+	// Send says only EOF; Recv has the reason.
+	_ = stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Hello{Hello: &plannerv1.Hello{
+		ExecutorId: l.e.name, Slots: int32(l.e.slots.size), MemoryBytes: l.e.memory, Address: l.address, Running: l.keeps(),
+	}}})
+	first, err := stream.Recv()
+	if err != nil {
+		return nil, nil, whyEnded(ctx, err)
+	}
+	welcome := first.GetWelcome()
+	if welcome == nil {
+		return nil, nil, fault.Internal.New("NO_WELCOME", "the planner's first word was not welcome")
+	}
+	return stream, welcome, nil
+}
+
+func whyEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	return err
 }
 
-// abandon forgets children that have not begun.
-func (l *link) abandon() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.spawns {
-		if s.ticket != nil {
-			l.e.slots.leave(s.ticket)
-		}
-	}
-	l.spawns = nil
-}
-
-func (l *link) receive() error {
+func (l *link) receive(stream upstream) error {
 	for {
-		m, err := l.stream.Recv()
+		m, err := stream.Recv()
 		if err != nil {
 			return err
 		}
@@ -156,22 +140,19 @@ func (l *link) receive() error {
 				if err != nil {
 					return err
 				}
-				l.mu.Lock()
-				r := l.begin(call)
-				l.mu.Unlock()
-				l.goRun(r)
+				l.goRun(l.assigned(call, a.GetKeep()))
 			}
 		case *plannerv1.AttachResponse_Cancel:
-			l.mu.Lock()
-			r := l.running[skein.CallID(padded(c.Cancel.GetCallId()))]
-			l.mu.Unlock()
-			if r != nil {
-				r.stop(machine.ErrCancelled)
-			}
+			l.cancelled(c.Cancel)
 		case *plannerv1.AttachResponse_Spawned:
 			l.spawned(c.Spawned.GetResults())
 		case *plannerv1.AttachResponse_ChildOutcomes:
 			l.childOutcomes(c.ChildOutcomes.GetOutcomes())
+		case *plannerv1.AttachResponse_Drained:
+			l.mu.Lock()
+			l.drained = true
+			l.mu.Unlock()
+			l.now()
 		}
 	}
 }
@@ -187,52 +168,63 @@ func (l *link) now() {
 // soon is now, within linger.
 func (l *link) soon() {
 	if l.late.CompareAndSwap(false, true) {
-		time.AfterFunc(linger, l.now)
+		time.AfterFunc(linger, func() {
+			l.due.Store(true)
+			l.now()
+		})
 	}
 }
 
-// send carries what gathers, and heartbeats, until the stream breaks. Once draining, it ends when the last outcome is sent.
-func (l *link) send(ctx context.Context, every time.Duration) error {
-	beat := time.NewTicker(every)
+// send carries what gathers, and heartbeats, until the stream breaks. Once draining, it ends when the planner has said that
+// no call follows and the last outcome is sent.
+func (l *link) send(ctx context.Context, stream upstream, every time.Duration) error {
+	beat, logs := time.NewTicker(every), time.NewTicker(logInterval)
 	defer beat.Stop()
-	told := map[skein.Digest]bool{}
-	if err := l.heartbeat(told); err != nil {
+	defer logs.Stop()
+	var told told
+	if err := l.heartbeat(stream, &told); err != nil {
 		return err
 	}
-	drain, draining := l.drain, false
+	l.now() // for what has gathered while there was no stream
+	drain := l.drain
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-l.wake:
-			err = l.flush()
+			runtime.Gosched() // those who are about to end do so first: a message costs more than what is in it
+			err = l.flush(stream)
+		case <-logs.C:
+			err = l.flushLogs(stream)
 		case <-beat.C:
-			err = l.heartbeat(told)
+			l.forget(6 * every) // the planner would have noticed a broken stream after five
+			err = l.heartbeat(stream, &told)
 		case <-drain:
-			drain, draining = nil, true
-			err = l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Drain{Drain: &plannerv1.Drain{}}})
+			drain = nil
+			err = stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Drain{Drain: &plannerv1.Drain{}}})
 		}
 		if err != nil {
 			return err
 		}
-		if draining && l.empty() {
-			return l.stream.CloseSend()
+		if drain == nil && l.done() {
+			return stream.CloseSend()
 		}
 	}
 }
 
-func (l *link) empty() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.running) == 0 && len(l.outcomes) == 0 && len(l.spawns) == 0 && len(l.cancels) == 0
-}
-
 // flush sends what has gathered. The planner hears of a call before it hears of its end, and of its children before that.
-func (l *link) flush() error {
-	l.late.Store(false)
+func (l *link) flush(stream upstream) error {
+	due := l.due.Swap(false)
+	if due {
+		l.late.Store(false)
+	}
 	l.mu.Lock()
-	spawns, waits := l.takeSpawns(time.Now()), l.takeWaits()
+	spawns := l.takeSpawns(time.Now())
+	var waits []*plannerv1.Wait
+	if due { // those that end sooner are not worth telling
+		waits = l.takeWaits()
+	}
 	cancels, outcomes := l.cancels, l.outcomes
 	l.cancels, l.outcomes = nil, nil
 	again := len(l.spawns) > 0
@@ -240,23 +232,53 @@ func (l *link) flush() error {
 	if again {
 		l.soon()
 	}
-	err := inBatches(spawns, func(some []*plannerv1.Spawn) error {
-		return l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Spawns{Spawns: &plannerv1.Spawns{Spawns: some}}})
+	err := inBatches(spawns, spawnSize, func(some []*plannerv1.Spawn) error {
+		return stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Spawns{Spawns: &plannerv1.Spawns{Spawns: some}}})
 	})
 	if err == nil {
-		err = inBatches(waits, func(some []*plannerv1.Wait) error {
-			return l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Waits{Waits: &plannerv1.Waits{Waits: some}}})
+		err = inBatches(waits, waitSize, func(some []*plannerv1.Wait) error {
+			return stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Waits{Waits: &plannerv1.Waits{Waits: some}}})
 		})
 	}
 	if err == nil && len(cancels) > 0 {
-		err = l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_CancelChildren{CancelChildren: &plannerv1.CancelChildren{CallIds: cancels}}})
+		err = stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_CancelChildren{CancelChildren: &plannerv1.CancelChildren{CallIds: cancels}}})
 	}
 	if err == nil {
-		err = inBatches(outcomes, func(some []*callv1.Outcome) error {
-			return l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Outcomes{Outcomes: &plannerv1.Outcomes{Outcomes: some}}})
+		err = inBatches(outcomes, outcomeSize, func(some []*callv1.Outcome) error {
+			return stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Outcomes{Outcomes: &plannerv1.Outcomes{Outcomes: some}}})
 		})
 	}
+	if err != nil && len(outcomes) > 0 {
+		l.mu.Lock()
+		l.owes = true
+		l.mu.Unlock()
+	}
 	return err
+}
+
+// logInterval is how often what guests have logged is sent while they run.
+const logInterval = 100 * time.Millisecond
+
+// flushLogs sends what calls have logged since it was sent last; a call that began since the last time has to wait for the
+// next, so that short ones cost nothing.
+func (l *link) flushLogs(stream upstream) error {
+	var logs []*plannerv1.CallLog
+	l.mu.Lock()
+	for _, r := range l.running {
+		if !r.lasting {
+			r.lasting = true
+			continue
+		}
+		if more := r.log.From(r.logged); len(more) > 0 {
+			id := r.call.ID
+			logs = append(logs, &plannerv1.CallLog{CallId: id[:], Attempt: r.call.Attempt, Chunk: &plannerv1.LogChunk{Offset: r.logged, Data: more}})
+			r.logged += int64(len(more))
+		}
+	}
+	l.mu.Unlock()
+	return inBatches(logs, logSize, func(some []*plannerv1.CallLog) error {
+		return stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Logs{Logs: &plannerv1.Logs{Logs: some}}})
+	})
 }
 
 // takeSpawns are the children to be told of; those that may yet find a slot here stay. The caller holds mu.
@@ -290,12 +312,13 @@ func (l *link) takeWaits() (out []*plannerv1.Wait) {
 	return out
 }
 
-// inBatches sends messages together as far as a message may be large.
-func inBatches[M proto.Message](all []M, send func([]M) error) error {
+// inBatches sends messages together as far as a message may be large. size is a bound, not the size: that is computed when the
+// message is made, and is as dear as making it.
+func inBatches[M any](all []M, size func(M) int, send func([]M) error) error {
 	for len(all) > 0 {
-		n, size := 0, 0
+		n, sum := 0, 0
 		for n < len(all) {
-			if size += proto.Size(all[n]); n > 0 && size > skein.MaxPayload {
+			if sum += size(all[n]); n > 0 && sum > skein.MaxPayload {
 				break
 			}
 			n++
@@ -308,22 +331,50 @@ func inBatches[M proto.Message](all []M, send func([]M) error) error {
 	return nil
 }
 
-// heartbeat tells what changed since the last one; told is what the planner knows of.
-func (l *link) heartbeat(told map[skein.Digest]bool) error {
+// fixed is more than all fields of a message have together whose length is bounded.
+const fixed = 256
+
+func spawnSize(s *plannerv1.Spawn) int {
+	n := fixed + len(s.GetFunction()) + len(s.GetInput())
+	for k, v := range s.GetTrace() {
+		n += len(k) + len(v) + 16
+	}
+	return n
+}
+
+func waitSize(w *plannerv1.Wait) int { return fixed + len(w.GetChildIds())*(2+len(skein.CallID{})) }
+
+func logSize(c *plannerv1.CallLog) int { return fixed + len(c.GetChunk().GetData()) }
+
+func outcomeSize(o *callv1.Outcome) int {
+	return fixed + len(o.GetReason()) + len(o.GetMessage()) + len(o.GetOutput()) + len(o.GetLog()) + len(o.GetExecutor())
+}
+
+// told is what a planner knows of: modules that are loaded here, and those whose state is here.
+type told struct{ loaded, homes map[skein.Digest]bool }
+
+// heartbeat tells what changed since the last one.
+func (l *link) heartbeat(stream upstream, was *told) error {
 	h := &plannerv1.Heartbeat{MemoryUsedBytes: l.e.machine.MemoryInUse()}
-	now := map[skein.Digest]bool{}
-	for _, d := range l.e.modules.digests() {
-		now[d] = true
-		if !told[d] {
-			told[d] = true
-			h.Loaded = append(h.Loaded, d[:])
+	loaded := l.e.modules.digests()
+	homes := l.e.homes.here(loaded, l.e.state.Has)
+	h.Loaded, h.Unloaded = changes(was.loaded, loaded)
+	h.StateHere, h.StateGone = changes(was.homes, homes)
+	*was = told{loaded, homes}
+	return stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Heartbeat{Heartbeat: h}})
+}
+
+// changes are what is in now and was not before, and what was and is no more.
+func changes(before, now map[skein.Digest]bool) (added, removed [][]byte) {
+	for d := range now {
+		if !before[d] {
+			added = append(added, d[:])
 		}
 	}
-	for d := range told {
+	for d := range before {
 		if !now[d] {
-			delete(told, d)
-			h.Unloaded = append(h.Unloaded, d[:])
+			removed = append(removed, d[:])
 		}
 	}
-	return l.stream.Send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Heartbeat{Heartbeat: h}})
+	return added, removed
 }

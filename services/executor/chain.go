@@ -2,10 +2,9 @@ package executor
 
 import (
 	"context"
+	"runtime"
 	"time"
 
-	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"skein.dev"
@@ -21,11 +20,18 @@ const maxKept = 64 << 20
 
 // run is a call that runs here. What isn't set when it begins is guarded by link.mu.
 type run struct {
+	link *link // nil for a call that no planner knows
 	call skein.Call
 	ctx  context.Context
 	stop context.CancelCauseFunc
 	tree *tree
-	as   *child // what it is to its parent, if that runs here too
+	as   *child   // what it is to its parent, if that runs here too
+	log  host.Log // what the guest says
+
+	keep    bool  // when a stream breaks it goes on, until it has made a call
+	lost    bool  // the planner has given it up
+	lasting bool  // it runs for long enough to send its log
+	logged  int64 // bytes of it that were sent
 
 	holds bool // a slot; the run's own goroutine alone knows
 
@@ -33,6 +39,7 @@ type run struct {
 	kept     int64
 	wake     chan struct{}     // of size 1: something happened to a child
 	trace    map[string]string // its span, for children
+	linked   bool              // its span has the links to children that it has
 	ended    bool
 
 	awaits []*child // what it waits for, if it does
@@ -59,6 +66,8 @@ type child struct {
 	lost     bool          // its output was not kept
 	accepted bool          // by the planner, or known to be good for it
 	refused  *plannerv1.SpawnResult
+	awaited  bool
+	span     trace.SpanContext // if it runs here and is traced
 }
 
 // spawn is a child of which the planner doesn't know yet.
@@ -86,21 +95,57 @@ func (s *spawn) waitsOn(now, turned time.Time) bool {
 	return s.ticket != nil && !s.hurry && (waited < linger || waited < longest && now.Sub(turned) < linger)
 }
 
-// rows are the semantics of the room chain for calls of this stream.
+// rows are the semantics of the room chain.
 func (l *link) rows() *host.Chain {
-	return &host.Chain{Start: l.start, Wait: l.wait, Result: l.result, Cancel: l.cancelChild}
+	return &host.Chain{Start: l.start, Wait: l.wait, Result: l.result, Cancel: l.cancelChild, Turn: l.turn}
+}
+
+// runOf is the run of a call here. The caller holds mu.
+func (l *link) runOf(c *host.Call) (*run, error) {
+	if r := l.running[c.ID]; r != nil && r.call.Attempt == c.Attempt {
+		return r, nil
+	}
+	if err := c.Err(); err != nil {
+		return nil, err
+	}
+	return nil, abi.ENOTSUP
+}
+
+// standingRun is runOf, once a stream stands: a kept call that would make another waits until there is a planner to tell.
+// Without an error mu is held.
+func (l *link) standingRun(c *host.Call) (*run, error) {
+	for {
+		l.mu.Lock()
+		r, err := l.runOf(c)
+		if err == nil && l.stands {
+			return r, nil
+		}
+		standing := l.standing
+		l.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case <-standing:
+		case <-c.Done():
+			return nil, c.Err()
+		}
+	}
 }
 
 // start is host.Chain's.
 func (l *link) start(c *host.Call, name string, entry *uint32, input []byte) (int32, error) {
-	l.mu.Lock()
-	r := l.running[c.ID]
+	r, err := l.standingRun(c)
+	if err != nil {
+		return 0, err
+	}
 	switch {
-	case r == nil:
-		l.mu.Unlock()
-		return 0, abi.ENOTSUP
 	case r.call.Depth >= skein.MaxDepth, len(r.children) >= skein.MaxChildren, r.kept+int64(len(input)) > maxKept:
 		l.mu.Unlock()
+		return 0, abi.EAGAIN
+	case l.parked > l.e.parked: // those that wait would have ever more company
+		l.mu.Unlock()
+		c.Say("chain " + name + ": calls that wait on this executor keep more memory than it has for them")
 		return 0, abi.EAGAIN
 	}
 	if entry != nil {
@@ -140,16 +185,6 @@ func (l *link) start(c *host.Call, name string, entry *uint32, input []byte) (in
 	return l.accepted(c, k, handle)
 }
 
-// traceOf is the trace context of a call's span, nil if there is none.
-func traceOf(ctx context.Context) map[string]string {
-	if !trace.SpanContextFromContext(ctx).IsValid() {
-		return nil
-	}
-	carrier := propagation.MapCarrier{}
-	otel.GetTextMapPropagator().Inject(ctx, carrier)
-	return carrier
-}
-
 // accepted waits until the planner has found the function of a child that this tree has not called here before.
 func (l *link) accepted(c *host.Call, k *child, handle int32) (int32, error) {
 	for {
@@ -160,9 +195,7 @@ func (l *link) accepted(c *host.Call, k *child, handle int32) (int32, error) {
 		case accepted:
 			return handle, nil
 		case refused != nil:
-			if c.Log != nil {
-				_, _ = c.Log.Write([]byte("skein: chain " + k.name + ": " + refused.GetMessage() + "\n"))
-			}
+			c.Say("chain " + k.name + ": " + refused.GetMessage())
 			return 0, refusal(refused.GetReason())
 		}
 		select {
@@ -188,9 +221,15 @@ func refusal(reason string) abi.Errno {
 // granted is called when a slot has become free for a child that stood in line.
 func (l *link) granted(s *spawn) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.turned = time.Now()
-	l.launch(s)
+	lost := s.child.parent.lost
+	if !lost {
+		l.turned = time.Now()
+		l.launch(s)
+	}
+	l.mu.Unlock()
+	if lost {
+		l.e.slots.give()
+	}
 }
 
 // launch runs a child here, in a slot that it has been given. The caller holds mu.
@@ -226,7 +265,7 @@ func (l *link) work(r *run) {
 
 // begin makes a run of a call. The caller holds mu.
 func (l *link) begin(call skein.Call) *run {
-	r := &run{call: call, as: l.children[call.ID]}
+	r := &run{link: l, call: call, as: l.children[call.ID]}
 	if r.tree = l.trees[call.Root]; r.tree == nil {
 		r.tree = &tree{versions: map[string]skein.Version{}, deadline: call.Deadline}
 		r.tree.ctx, r.tree.free = context.WithDeadline(l.ctx, call.Deadline)
@@ -248,24 +287,42 @@ func (l *link) run(r *run) {
 	defer r.stop(nil)
 	local := r.holds // it was made here, and found a slot
 	res := l.e.execute(r.ctx, r, l.chain)
-	outcome := toOutcome(r.call, res)
+	outcome := toOutcome(&r.call, &res)
 	l.mu.Lock()
-	delete(l.running, r.call.ID)
+	if l.running[r.call.ID] == r {
+		delete(l.running, r.call.ID)
+	}
 	r.ended = true
 	if r.tree.runs--; r.tree.runs == 0 {
-		delete(l.trees, r.call.Root)
+		if l.trees[r.call.Root] == r.tree {
+			delete(l.trees, r.call.Root)
+		}
 		r.tree.free()
 	}
-	for _, k := range r.children {
-		delete(l.children, k.id)
+	if r.lost {
+		l.mu.Unlock()
+		return
 	}
-	for _, s := range l.spawns {
-		if s.child.parent == r {
-			s.hurry = true // the planner must hear of it before it hears of its parent's end
+	if len(r.children) > 0 { // most calls make none, and all that were made lately are among the spawns
+		for _, k := range r.children {
+			delete(l.children, k.id)
+		}
+		for _, s := range l.spawns {
+			if s.child.parent == r {
+				s.hurry = true // the planner must hear of it before it hears of its parent's end
+			}
 		}
 	}
 	delete(l.waits, r)
-	l.outcomes = append(l.outcomes, outcome)
+	if r.keep && len(r.children) == 0 {
+		l.unheard.add(outcome)
+	}
+	if l.stands {
+		l.unheard.bound()
+		l.outcomes = append(l.outcomes, outcome)
+	} else {
+		l.owes = true
+	}
 	if r.as != nil {
 		l.childEnded(r.as, &res)
 	}
@@ -303,9 +360,9 @@ func (r *run) nudge() {
 
 // kids are the children that handles mean. The caller holds mu.
 func (l *link) kids(c *host.Call, handles ...int32) (*run, []*child, error) {
-	r := l.running[c.ID]
-	if r == nil {
-		return nil, nil, abi.ENOTSUP
+	r, err := l.runOf(c)
+	if err != nil {
+		return nil, nil, err
 	}
 	kids := make([]*child, len(handles))
 	for i, h := range handles {
@@ -327,12 +384,15 @@ func firstEnded(kids []*child) int {
 }
 
 // wait is host.Chain's. While it waits the slot is another's.
-func (l *link) wait(c *host.Call, handles []int32, timeout time.Duration) (int, error) {
+func (l *link) wait(c *host.Call, handles []int32, timeout time.Duration, memory int64) (int, error) {
 	l.mu.Lock()
 	r, kids, err := l.kids(c, handles...)
 	if err != nil {
 		l.mu.Unlock()
 		return 0, err
+	}
+	for _, k := range kids {
+		k.awaited = true
 	}
 	i := firstEnded(kids)
 	if i >= 0 || timeout == 0 {
@@ -347,6 +407,7 @@ func (l *link) wait(c *host.Call, handles []int32, timeout time.Duration) (int, 
 		r.until = time.Now().Add(timeout)
 	}
 	l.waits[r] = struct{}{}
+	l.parked += memory
 	l.mu.Unlock()
 	l.soon()
 
@@ -359,8 +420,11 @@ func (l *link) wait(c *host.Call, handles []int32, timeout time.Duration) (int, 
 		err = e // a call that is over needs no slot to end
 	}
 	l.mu.Lock()
+	l.parked -= memory
 	r.awaits = nil
-	l.waits[r] = struct{}{}
+	if !r.lost {
+		l.waits[r] = struct{}{}
+	}
 	l.mu.Unlock()
 	l.soon()
 	return i, err
@@ -389,6 +453,21 @@ func (l *link) sleep(ctx context.Context, r *run, kids []*child, timeout time.Du
 			return 0, ctx.Err()
 		}
 	}
+}
+
+// turn is host.Chain's: a call that computes lets one go on that was interrupted, if all slots are taken, and is in line then.
+func (l *link) turn(c *host.Call) {
+	runtime.Gosched()
+	if l.e.slots.resumed.Load() == 0 {
+		return
+	}
+	l.mu.Lock()
+	r, err := l.runOf(c)
+	l.mu.Unlock()
+	if err != nil || !l.e.slots.pass() {
+		return
+	}
+	r.holds = l.e.slots.take(c, r.call.Depth, true) == nil // a call that is over needs no slot to end
 }
 
 // result is host.Chain's.
@@ -448,6 +527,7 @@ func (l *link) spawned(results []*plannerv1.SpawnResult) {
 			k.accepted = true
 			k.parent.nudge()
 		case k.accepted: // its handle has been given away
+			l.stopCall(res.GetCallId(), 0) // it may run already
 			l.childEnded(k, &skein.Result{State: skein.Failed, Reason: res.GetReason(), Message: res.GetMessage()})
 		default:
 			delete(l.children, k.id)

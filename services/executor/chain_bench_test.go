@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,6 +48,7 @@ func BenchmarkFanoutLocal(b *testing.B) {
 
 // versusDesk lets calls of the guest and the bare thing take turns; a turn is ops operations.
 func versusDesk(b *testing.B, input string, calls int, bare func(), ops float64) {
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as platform/service sets it
 	d, p := newDesk(b), newPlace(b)
 	otel.SetTracerProvider(noop.NewTracerProvider())
 	d.add(b, p, "chain", "testdata/chain.c", reactor)

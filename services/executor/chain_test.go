@@ -2,11 +2,13 @@ package executor
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
@@ -40,9 +42,9 @@ func TestChain(t *testing.T) {
 			for _, n := range slots {
 				d.attach(t, p, n)
 			}
-			if name != "one slot" { // where a child that computes for ever lets nobody in
-				d.want(t, "chain", "checks", "")
-			}
+			d.want(t, "chain", "checks", "")
+			d.want(t, "chain", "checks", "") // in the same instance: handles of the call before mean nothing
+			d.want(t, "chain", "hedge", "")
 			d.want(t, "chain", "deep 32", "32")
 			d.want(t, "chain", "deep 64", "64")
 			if o := d.call(t, "chain", "deep 65"); o.GetState() != callv1.CallState_CALL_STATE_FAILED || o.GetExitCode() != 6 {
@@ -167,6 +169,43 @@ func TestChainTrace(t *testing.T) {
 	}
 }
 
+// A child that nobody waited for has a link, from its parent's span or to it; others have none. Attempts have a number.
+func TestTraceLinks(t *testing.T) {
+	before := otel.GetTextMapPropagator()
+	otel.SetTextMapPropagator(propagation.TraceContext{})
+	t.Cleanup(func() { otel.SetTextMapPropagator(before) })
+	d, p := chains(t)
+	d.attach(t, p, 2)
+	d.want(t, "chain", "deep 5", "5")
+	links := func(calls int) (n int) {
+		p.await("call ann/chain", calls)
+		for _, s := range p.spans.Ended() {
+			if s.Name() != "call ann/chain" {
+				continue
+			}
+			n += len(s.Links())
+			if !slices.Contains(s.Attributes(), attribute.Int("skein.attempt", 1)) {
+				t.Errorf("%v", s.Attributes())
+			}
+		}
+		return n
+	}
+	if n := links(6); n != 0 {
+		t.Errorf("%d links where all was awaited", n)
+	}
+	root := d.start("chain", "leave", time.Minute)
+	<-root.done
+	d.mu.Lock()
+	child := root.children[0]
+	d.mu.Unlock()
+	d.until(t, "the child runs", func() bool { return child.at != nil })
+	d.stop(child)
+	<-child.done
+	if n := links(8); n != 1 {
+		t.Errorf("%d links where a child was left", n)
+	}
+}
+
 // A cancelled root takes all below it along within a second, and so does one that passes its deadline.
 func TestChainEnds(t *testing.T) {
 	d, p := chains(t)
@@ -207,4 +246,32 @@ func TestChainEnds(t *testing.T) {
 	}
 	d.stop(child)
 	<-child.done
+}
+
+// Calls that wait keep their memory: when that is too much, no call makes another, and once they have ended all is as before.
+func TestParkedIsBounded(t *testing.T) {
+	d, p := chains(t)
+	d.parked = 1 << 20
+	d.attach(t, p, 1)
+	for range 2 {
+		o := d.call(t, "chain", "deep 60")
+		if o.GetState() != callv1.CallState_CALL_STATE_FAILED || o.GetExitCode() != int32(abi.EAGAIN) {
+			t.Errorf("%v", o)
+		}
+		d.want(t, "chain", "deep 1", "1")
+	}
+	if o := d.call(t, "chain", "tree 20"); o.GetState() != callv1.CallState_CALL_STATE_FAILED {
+		t.Errorf("%v", o)
+	}
+}
+
+// An outcome says what moved between here and the state service.
+func TestTraffic(t *testing.T) {
+	d, p := chains(t)
+	d.attach(t, p, 1)
+	o := d.call(t, "chain", "state")
+	if o.GetState() != callv1.CallState_CALL_STATE_SUCCEEDED || o.GetStateReadBytes() != 1010 || o.GetStateWrittenBytes() != 2000 {
+		t.Errorf("%v", o)
+	}
+	d.until(t, "the planner hears where the state is", func() bool { return slices.Contains(d.homes, d.functions["chain"]) })
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -37,11 +38,12 @@ type Config struct {
 	Code               int64 // MiB
 	Key                string
 	Replicas           int64 // MiB
+	Parked             int64 // MiB
 }
 
 // Flags registers the settings.
 func (c *Config) Flags(fs *flag.FlagSet) {
-	fs.StringVar(&c.Planner, "planner", "127.0.0.1:8080", "`address` of the planner to attach to")
+	fs.StringVar(&c.Planner, "planner", "127.0.0.1:8080", "`addresses` of planners, separated by commas: one is attached to, the next if it is away or stands by")
 	fs.StringVar(&c.State, "state", "127.0.0.1:8082", "`address` of the state service")
 	fs.StringVar(&c.Fs, "fs", "127.0.0.1:8083", "`address` of the fs service")
 	fs.StringVar(&c.Bucket, "bucket", "file:.skein/objects", "`URL` of the object store: s3://BUCKET?endpoint=URL or file:DIR")
@@ -50,6 +52,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.Int64Var(&c.Memory, "guest-memory", 128, "`MiB` of linear memory a guest may have")
 	fs.Int64Var(&c.Warm, "warm-memory", 512, "`MiB` that instances may keep which wait for calls")
 	fs.Int64Var(&c.Code, "code-memory", 1024, "`MiB` of native code that are kept")
+	fs.Int64Var(&c.Parked, "parked-memory", 2048, "`MiB` that calls may keep which wait for others; beyond it no call here makes another (EAGAIN)")
 	fs.StringVar(&c.Key, "artifact-key", "", compile.KeyUsage)
 	fs.Int64Var(&c.Replicas, "replicas", 256, "`MiB` of state kept here; what is not pushed stays beyond it")
 }
@@ -59,6 +62,9 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if c.Slots < 1 {
 		return fault.Invalid.New("BAD_SLOTS", "%d slots: an executor needs at least one", c.Slots)
 	}
+	if c.Parked < 0 {
+		return fault.Invalid.New("BAD_MEMORY", "--parked-memory %d: it can't be negative", c.Parked)
+	}
 	if err := compile.CheckKey(c.Key); err != nil {
 		return err
 	}
@@ -66,7 +72,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if err != nil {
 		return err
 	}
-	planner, errP := s.Dial(c.Planner)
+	planners, errP := c.planners(s)
 	state, errS := s.Dial(c.State)
 	files, errF := s.Dial(c.Fs)
 	if err := errors.Join(errP, errS, errF); err != nil {
@@ -86,7 +92,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), budget: c.Code << 20, all: map[skein.Digest]*module{},
 		},
 		state: replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
-		slots: newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20),
+		slots: newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
 	}
 	if e.meters, err = newMeters(e); err != nil {
 		return err
@@ -95,10 +101,16 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if err := s.Gateway(executorv1.RegisterExecutorServiceHandler); err != nil {
 		return err
 	}
+	c.stand(s, e, planners)
+	return nil
+}
+
+// stand keeps the executor attached while the server runs, and lets it leave in good order.
+func (c *Config) stand(s *service.Server, e *Executor, planners []planner) {
 	drain, attachDone := make(chan struct{}), make(chan struct{})
 	s.Go(func(ctx context.Context) error {
 		defer close(attachDone)
-		return e.attach(ctx, plannerv1.NewDispatchServiceClient(planner), s.Addr(), drain)
+		return e.attach(ctx, planners, s.Addr(), drain)
 	})
 	s.Ready(func(context.Context) error {
 		if !e.attached.Load() {
@@ -115,7 +127,22 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 			return fault.Timeout.New("DRAIN", "%d calls had not ended", e.slots.used())
 		}
 	})
-	return nil
+}
+
+// planners are those that the executor may attach to.
+func (c *Config) planners(s *service.Server) (out []planner, err error) {
+	for address := range strings.SplitSeq(c.Planner, ",") {
+		address = strings.TrimSpace(address)
+		if address == "" {
+			return nil, fault.Invalid.New("BAD_PLANNER", "--planner %q: an address is empty", c.Planner).WithHint("write host:port,host:port")
+		}
+		conn, err := s.Dial(address)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, planner{address, plannerv1.NewDispatchServiceClient(conn)})
+	}
+	return out, nil
 }
 
 // meters are the metrics of calls, by OpenTelemetry's names for functions.
@@ -127,29 +154,40 @@ type meters struct {
 	timeouts metric.Int64Counter
 	cpu      metric.Float64Histogram
 
-	names sync.Map // skein.Function → metric.MeasurementOption: hashing a name costs as much as all else here
+	names sync.Map // skein.Function → *series: hashing a name costs as much as all else here
 	named atomic.Int64
 }
 
 // maxNamed bounds the series that functions make; what is called beyond it counts for "other".
 const maxNamed = 10_000
 
-func (m *meters) of(f skein.Function) metric.MeasurementOption {
-	if name, ok := m.names.Load(f); ok {
-		return name.(metric.MeasurementOption)
+// series are the options of what is recorded of a function.
+type series struct {
+	name   metric.MeasurementOption
+	record []metric.RecordOption
+}
+
+func seriesOf(name string) *series {
+	o := metric.WithAttributeSet(attribute.NewSet(attribute.String("faas.name", name)))
+	return &series{name: o, record: []metric.RecordOption{o}}
+}
+
+func (m *meters) of(f skein.Function) *series {
+	if s, ok := m.names.Load(f); ok {
+		return s.(*series)
 	}
 	if m.named.Add(1) > maxNamed {
 		m.named.Add(-1)
 		return otherFunctions
 	}
-	name, had := m.names.LoadOrStore(f, metric.WithAttributeSet(attribute.NewSet(attribute.String("faas.name", f.String()))))
+	s, had := m.names.LoadOrStore(f, seriesOf(f.String()))
 	if had {
 		m.named.Add(-1)
 	}
-	return name.(metric.MeasurementOption)
+	return s.(*series)
 }
 
-var otherFunctions = metric.WithAttributeSet(attribute.NewSet(attribute.String("faas.name", "other")))
+var otherFunctions = seriesOf("other")
 
 func newMeters(e *Executor) (*meters, error) {
 	meter := otel.Meter("skein.dev/services/executor")
@@ -178,16 +216,16 @@ func newMeters(e *Executor) (*meters, error) {
 
 func (m *meters) ended(ctx context.Context, f skein.Function, r skein.Result) {
 	all := m.of(f)
-	m.cpu.Record(ctx, r.CPU.Seconds(), all)
-	m.duration.Record(ctx, r.Ended.Sub(r.Started).Seconds(), all)
-	m.memory.Record(ctx, r.Memory, all)
+	m.cpu.Record(ctx, r.CPU.Seconds(), all.record...)
+	m.duration.Record(ctx, r.Ended.Sub(r.Started).Seconds(), all.record...)
+	m.memory.Record(ctx, r.Memory, all.record...)
 	if r.Cold {
-		m.cold.Add(ctx, 1, all)
+		m.cold.Add(ctx, 1, all.name)
 	}
 	switch r.State {
 	case skein.Failed:
-		m.errors.Add(ctx, 1, all, metric.WithAttributes(attribute.String("error.type", r.Reason)))
+		m.errors.Add(ctx, 1, all.name, metric.WithAttributes(attribute.String("error.type", r.Reason)))
 	case skein.TimedOut:
-		m.timeouts.Add(ctx, 1, all)
+		m.timeouts.Add(ctx, 1, all.name)
 	}
 }

@@ -39,9 +39,11 @@ type Executor struct {
 	modules *modules
 	state   *replica.Store
 	files   fsv1.FsServiceClient
+	homes   homes
 	slots   *slots // one for each call that runs and doesn't wait
 	meters  *meters
 	memory  int64 // bytes all guests may have together
+	parked  int64 // bytes that calls may keep which wait for others, before no call makes another
 
 	attached atomic.Bool
 }
@@ -84,16 +86,23 @@ func (e *Executor) execute(ctx context.Context, r *run, chain *host.Chain) skein
 			attribute.String("faas.invocation_id", call.ID.String()),
 			attribute.String("faas.instance", e.name),
 			attribute.String("faas.trigger", "other"),
+			attribute.Int("skein.attempt", int(call.Attempt)),
 		)
+		if r.link != nil {
+			r.link.spanBegins(r, span)
+		}
 	}
 
 	began := time.Now()
-	res := e.call(ctx, call, chain)
+	res := e.call(ctx, r, chain)
 	res.Executor, res.Started, res.Ended = e.name, began, time.Now()
 
 	if span.IsRecording() {
 		span.SetAttributes(attribute.Bool("faas.coldstart", res.Cold), attribute.Int64("faas.ext.memory_peak", res.Memory),
 			attribute.Float64("faas.cpu", res.CPU.Seconds()))
+		if r.link != nil {
+			r.link.spanEnds(r, span)
+		}
 		if res.State != skein.Succeeded {
 			span.SetAttributes(attribute.String("skein.reason", res.Reason), attribute.Int("skein.exit_code", int(res.ExitCode)))
 			span.SetStatus(codes.Error, res.Message)
@@ -103,7 +112,8 @@ func (e *Executor) execute(ctx context.Context, r *run, chain *host.Chain) skein
 	return res
 }
 
-func (e *Executor) call(ctx context.Context, call skein.Call, chain *host.Chain) skein.Result {
+func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Result {
+	call, log := r.call, &r.log
 	mod, cold, err := e.modules.acquire(ctx, call.Version.Digest)
 	if err != nil {
 		res := failed(ctx, err)
@@ -112,14 +122,14 @@ func (e *Executor) call(ctx context.Context, call skein.Call, chain *host.Chain)
 	}
 	defer e.modules.release(call.Version.Digest)
 
-	log := &host.Log{}
 	c := &host.Call{
-		Context: ctx, ID: call.ID, Function: call.Function,
-		Args: append([]string{call.Function.Name}, call.Args...), Env: environ(ctx, call),
+		Context: ctx, ID: call.ID, Attempt: call.Attempt, Function: call.Function,
+		Args: append([]string{call.Function.Name}, call.Args...), Env: environ,
 		Input: call.Input, Stdin: bytes.NewReader(call.Input), Stdout: log, Stderr: log, Log: log,
 		State: e.state, Chain: chain,
 	}
-	c.Files = vfs.New(c, e.files, call.Function.User)
+	files := vfs.New(c, e.files, call.Function.User)
+	c.Files = files
 	var exit machine.Exit
 	if call.Entry == nil {
 		exit = mod.Run(c)
@@ -129,19 +139,21 @@ func (e *Executor) call(ctx context.Context, call skein.Call, chain *host.Chain)
 	if exit.Backtrace != "" {
 		fmt.Fprintf(log, "%s\n%s\n", exit.Message, exit.Backtrace)
 	}
+	e.homes.note(call.Version.Digest, c.Keys())
 	res := result(exit)
 	res.Output, res.Log, res.Cold = c.Output, log.Bytes(), cold
+	res.StateRead, res.StateWritten, res.FileRead = c.Moved().Read, c.Moved().Written, files.BytesRead()
 	return res
 }
 
 // environ is the guest's environment: who it is, and the trace it belongs to.
-func environ(ctx context.Context, call skein.Call) []string {
-	env := []string{"SKEIN_CALL_ID=" + call.ID.String(), "SKEIN_USER=" + string(call.Function.User), "SKEIN_FUNCTION=" + call.Function.Name}
-	if !trace.SpanContextFromContext(ctx).IsValid() {
+func environ(c *host.Call) []string {
+	env := []string{"SKEIN_CALL_ID=" + c.ID.String(), "SKEIN_USER=" + string(c.Function.User), "SKEIN_FUNCTION=" + c.Function.Name}
+	if !trace.SpanContextFromContext(c).IsValid() {
 		return env
 	}
 	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
+	propagation.TraceContext{}.Inject(c, carrier)
 	if tp := carrier.Get("traceparent"); tp != "" {
 		env = append(env, "TRACEPARENT="+tp)
 	}

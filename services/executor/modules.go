@@ -217,14 +217,14 @@ func (s *modules) fetch(ctx context.Context, d skein.Digest) (*prepare.Prepared,
 	return p, nil
 }
 
-// digests lists what is loaded.
-func (s *modules) digests() []skein.Digest {
+// digests are of what is loaded.
+func (s *modules) digests() map[skein.Digest]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]skein.Digest, 0, len(s.all))
+	out := make(map[skein.Digest]bool, len(s.all))
 	for d, m := range s.all {
 		if m.mod != nil {
-			out = append(out, d)
+			out[d] = true
 		}
 	}
 	return out

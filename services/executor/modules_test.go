@@ -3,6 +3,7 @@ package executor
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -257,5 +258,34 @@ func TestEviction(t *testing.T) {
 	}
 	if n := p.did("load code"); n < 5 {
 		t.Errorf("only %d loads: nothing was evicted", n)
+	}
+}
+
+// downBucket is a store that is away.
+type downBucket struct{ blob.Bucket }
+
+var errDown = fault.Unavailable.New("STORE_DOWN", "planned")
+
+func (downBucket) Get(context.Context, string, int64, int64) (io.ReadCloser, blob.Info, error) {
+	return nil, blob.Info{}, errDown
+}
+
+// A call whose module can't be had because the store is away says so, and not that it is at fault: it may be tried again.
+func TestStoreDown(t *testing.T) {
+	p := newPlace(t)
+	d, s := p.put(counter), p.executor("")
+	e := &Executor{name: "e", log: s.log, machine: s.machine, modules: s, slots: newSlots(1)}
+	var err error
+	if e.meters, err = newMeters(e); err != nil {
+		t.Fatal(err)
+	}
+	call := skein.Call{ID: skein.NewCallID(), Version: skein.Version{Digest: d}, Deadline: time.Now().Add(time.Minute)}
+	s.bucket = downBucket{p.bucket}
+	if res := e.Run(t.Context(), call); res.State != skein.Failed || res.Reason != "STORE_DOWN" {
+		t.Errorf("%+v", res)
+	}
+	s.bucket = p.bucket
+	if res := e.Run(t.Context(), call); res.ExitCode != 8 {
+		t.Errorf("%+v", res)
 	}
 }

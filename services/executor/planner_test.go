@@ -1,22 +1,26 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"skein.dev"
+	"skein.dev/platform/service"
 	callv1 "skein.dev/proto/skein/call/v1"
 	plannerv1 "skein.dev/proto/skein/planner/v1"
+	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/replica/replicatest"
 )
 
 // desk is a planner small enough to be in these tests: it queues and places calls, deeper ones first, and tells parents.
@@ -29,15 +33,26 @@ type desk struct {
 	mu        sync.Mutex
 	functions map[string]skein.Digest
 	stations  []*station
+	homes     []skein.Digest // that executors said have their state there
 	queue     [skein.MaxDepth + 2][]*task
 	tasks     map[skein.CallID]*task
 	spawned   int // that came to be placed
 	started   int // that ran where they were made
 	waited    int // messages of waits
+
+	orphans map[skein.CallID]*task // kept calls whose stream broke
+	strange bool                   // nothing is adopted
+	logs    map[skein.CallID][]byte
+	refuse  error // whoever attaches
+	refused int
+	parked  int64    // of executors; 0 for plenty
+	others  []string // addresses of planners that executors try before
 }
 
 type station struct {
 	stream  grpc.BidiStreamingServer[plannerv1.AttachRequest, plannerv1.AttachResponse]
+	cut     context.CancelFunc
+	leaves  bool
 	slots   int
 	busy    int // running and not waiting
 	running map[skein.CallID]*task
@@ -55,7 +70,7 @@ type task struct {
 
 func newDesk(t testing.TB) *desk {
 	t.Helper()
-	d := &desk{functions: map[string]skein.Digest{}, tasks: map[skein.CallID]*task{}}
+	d := &desk{functions: map[string]skein.Digest{}, tasks: map[skein.CallID]*task{}, orphans: map[skein.CallID]*task{}, logs: map[skein.CallID][]byte{}}
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -73,21 +88,100 @@ func (d *desk) Attach(stream grpc.BidiStreamingServer[plannerv1.AttachRequest, p
 	if err != nil {
 		return err
 	}
-	s := &station{stream: stream, slots: int(hello.GetHello().GetSlots()), running: map[skein.CallID]*task{}}
+	d.mu.Lock()
+	refuse := d.refuse
+	d.refused++
+	d.mu.Unlock()
+	if refuse != nil {
+		return refuse
+	}
+	ctx, cut := context.WithCancel(stream.Context())
+	defer cut()
+	s := &station{stream: stream, cut: cut, slots: int(hello.GetHello().GetSlots()), running: map[skein.CallID]*task{}}
 	if err := stream.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Welcome{Welcome: &plannerv1.Welcome{HeartbeatInterval: durationpb.New(time.Second)}}}); err != nil {
 		return err
 	}
 	d.mu.Lock()
 	d.stations = append(d.stations, s)
+	d.adopt(s, hello.GetHello().GetRunning())
 	d.place()
 	d.mu.Unlock()
+	broken := make(chan error, 1)
+	go func() { broken <- d.hear(s) }()
+	select {
+	case err = <-broken:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	d.mu.Lock()
+	d.detach(s)
+	d.mu.Unlock()
+	return err
+}
+
+// adopt takes the calls that an executor kept; the rest of what it names is cancelled.
+func (d *desk) adopt(s *station, running []*plannerv1.Running) {
+	for _, r := range running {
+		id := skein.CallID(r.GetCallId())
+		t := d.orphans[id]
+		if t == nil || d.strange || t.a.GetAttempt() != r.GetAttempt() {
+			_ = s.stream.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Cancel{Cancel: &plannerv1.Cancel{CallId: r.GetCallId(), Attempt: r.GetAttempt()}}})
+			continue
+		}
+		delete(d.orphans, id)
+		t.at, s.running[id] = s, t
+		s.busy++
+	}
+	for id, t := range d.orphans { // what never arrived, or was not kept
+		delete(d.orphans, id)
+		t.a.Attempt++
+		delete(d.logs, id)
+		d.queue[0] = append(d.queue[0], t)
+	}
+}
+
+// detach gives up what an executor had, but for kept calls that made no others.
+func (d *desk) detach(s *station) {
+	if i := slices.Index(d.stations, s); i >= 0 {
+		d.stations = slices.Delete(d.stations, i, i+1)
+	}
+	for id, t := range s.running {
+		t.at = nil
+		if t.a.GetKeep() && len(t.children) == 0 {
+			d.orphans[id] = t
+		} else {
+			d.end(t, &callv1.Outcome{CallId: t.a.GetCallId(), State: callv1.CallState_CALL_STATE_FAILED, Reason: "EXECUTOR_LOST"})
+		}
+	}
+	clear(s.running)
+}
+
+// cut breaks all streams, as if the planner or what is between had died.
+func (d *desk) cut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.stations {
+		s.cut()
+	}
+}
+
+// hear takes what an executor says until its stream ends.
+func (d *desk) hear(s *station) error {
 	for {
-		m, err := stream.Recv()
+		m, err := s.stream.Recv()
 		if err != nil {
 			return err
 		}
 		d.mu.Lock()
+		if !slices.Contains(d.stations, s) {
+			d.mu.Unlock()
+			return nil
+		}
 		switch e := m.GetEvent().(type) {
+		case *plannerv1.AttachRequest_Heartbeat:
+			for _, b := range e.Heartbeat.GetStateHere() {
+				d.homes = append(d.homes, skein.Digest(b))
+			}
 		case *plannerv1.AttachRequest_Spawns:
 			d.spawn(s, e.Spawns.GetSpawns())
 		case *plannerv1.AttachRequest_Waits:
@@ -98,8 +192,22 @@ func (d *desk) Attach(stream grpc.BidiStreamingServer[plannerv1.AttachRequest, p
 			}
 		case *plannerv1.AttachRequest_Outcomes:
 			for _, o := range e.Outcomes.GetOutcomes() {
-				d.end(s.running[skein.CallID(o.GetCallId())], o)
+				if t := s.running[skein.CallID(o.GetCallId())]; t != nil && t.a.GetAttempt() == o.GetAttempt() {
+					d.end(t, o)
+				}
 			}
+		case *plannerv1.AttachRequest_Logs:
+			for _, c := range e.Logs.GetLogs() {
+				id := skein.CallID(c.GetCallId())
+				had, data := int64(len(d.logs[id]))-c.GetChunk().GetOffset(), c.GetChunk().GetData()
+				if had < 0 {
+					panic("a part of a log is missing")
+				}
+				d.logs[id] = append(d.logs[id], data[min(had, int64(len(data))):]...)
+			}
+		case *plannerv1.AttachRequest_Drain:
+			s.leaves = true
+			_ = s.stream.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Drained{Drained: &plannerv1.Drained{}}})
 		}
 		d.place()
 		d.mu.Unlock()
@@ -207,7 +315,7 @@ func (d *desk) place() {
 			var to *station
 			for _, s := range d.stations {
 				better := to == nil || t.parent != nil && (s == t.parent.at) != d.apart
-				if t.outcome == nil && s.busy < s.slots && better {
+				if t.outcome == nil && s.busy < s.slots && !s.leaves && better {
 					to = s
 				}
 			}
@@ -218,7 +326,7 @@ func (d *desk) place() {
 			if t.outcome != nil {
 				continue
 			}
-			t.at = to
+			t.at, t.waits = to, false
 			to.busy++
 			to.running[skein.CallID(t.a.GetCallId())] = t
 			batch[to] = append(batch[to], t.a)
@@ -231,11 +339,15 @@ func (d *desk) place() {
 
 // start accepts a call from outside.
 func (d *desk) start(name, input string, timeout time.Duration) *task {
+	return d.accept(name, input, timeout, false)
+}
+
+func (d *desk) accept(name, input string, timeout time.Duration, keep bool) *task {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	id, digest := skein.NewCallID(), d.functions[name]
 	t := &task{done: make(chan struct{}), a: &callv1.Assignment{
-		CallId: id[:], User: "ann", Function: name, Version: 1, Digest: digest[:], Input: []byte(input), Timeout: durationpb.New(timeout), Attempt: 1, RootId: id[:],
+		CallId: id[:], User: "ann", Function: name, Version: 1, Digest: digest[:], Input: []byte(input), Timeout: durationpb.New(timeout), Attempt: 1, RootId: id[:], Keep: keep,
 	}}
 	d.tasks[id] = t
 	d.queue[0] = append(d.queue[0], t)
@@ -266,19 +378,24 @@ func (d *desk) call(t testing.TB, name, input string) *callv1.Outcome {
 func (d *desk) attach(t testing.TB, p *place, slots int) *Executor {
 	t.Helper()
 	s := p.executor("")
-	e := &Executor{name: defaultName(), log: s.log, machine: s.machine, modules: s, slots: newSlots(slots)}
+	e := &Executor{name: defaultName(), log: s.log, machine: s.machine, modules: s, state: replica.New(replicatest.Client(t), 1<<20), slots: newSlots(slots), parked: cmp.Or(d.parked, 1<<30)}
 	var err error
 	if e.meters, err = newMeters(e); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := grpc.NewClient(d.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
+	var planners []planner
+	for _, address := range append(d.others, d.address) {
+		conn, err := service.Connect(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		planners = append(planners, planner{address, plannerv1.NewDispatchServiceClient(conn)})
 	}
 	drain, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = e.attach(context.Background(), plannerv1.NewDispatchServiceClient(conn), "", drain)
+		_ = e.attach(context.Background(), planners, "", drain)
 	}()
 	t.Cleanup(func() {
 		close(drain)
@@ -290,7 +407,6 @@ func (d *desk) attach(t testing.TB, p *place, slots int) *Executor {
 		if n := e.slots.used(); n != 0 {
 			t.Errorf("%d slots are taken at the end", n)
 		}
-		_ = conn.Close()
 	})
 	for end := time.Now().Add(10 * time.Second); !e.attached.Load(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {

@@ -28,7 +28,7 @@ func (s *server) Run(ctx context.Context, r *executorv1.RunRequest) (*executorv1
 	if err != nil {
 		return nil, err
 	}
-	return &executorv1.RunResponse{Outcome: toOutcome(call, res)}, nil
+	return &executorv1.RunResponse{Outcome: toOutcome(&call, &res)}, nil
 }
 
 func (s *server) GetStatus(context.Context, *executorv1.GetStatusRequest) (*executorv1.GetStatusResponse, error) {
@@ -36,7 +36,7 @@ func (s *server) GetStatus(context.Context, *executorv1.GetStatusRequest) (*exec
 		ExecutorId: s.e.name, Slots: int32(s.e.slots.size), SlotsUsed: int32(s.e.slots.used()), MemoryBytes: s.e.memory,
 		MemoryUsedBytes: s.e.machine.MemoryInUse(), Attached: s.e.attached.Load(),
 	}
-	for _, d := range s.e.modules.digests() {
+	for d := range s.e.modules.digests() {
 		resp.Modules = append(resp.Modules, d.String())
 	}
 	return resp, nil
@@ -88,11 +88,12 @@ var toState = map[skein.CallState]callv1.CallState{
 	skein.TimedOut:  callv1.CallState_CALL_STATE_TIMED_OUT,
 }
 
-func toOutcome(call skein.Call, r skein.Result) *callv1.Outcome {
+func toOutcome(call *skein.Call, r *skein.Result) *callv1.Outcome {
 	return &callv1.Outcome{
 		CallId: call.ID[:], Attempt: call.Attempt, State: toState[r.State], ExitCode: r.ExitCode, Reason: r.Reason,
 		Message: r.Message, Output: r.Output, Log: r.Log, ColdStart: r.Cold, RunTime: durationpb.New(r.Ended.Sub(r.Started)),
 		MemoryPeakBytes: r.Memory, CpuTime: durationpb.New(r.CPU), Executor: r.Executor,
+		StateReadBytes: r.StateRead, StateWrittenBytes: r.StateWritten, FileReadBytes: r.FileRead, FileWrittenBytes: r.FileWritten,
 	}
 }
 

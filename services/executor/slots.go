@@ -4,10 +4,11 @@ import (
 	"container/heap"
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // slots are the rights to run a call. Who finds none free stands in line: first the deeper call, so that what others wait
-// for ends; of equals first one that goes on after a wait, then the one that came first. Spares, which the planner has not
+// for ends; of equals first one that goes on after a wait or a turn of others, then the one that came first. Spares, which the planner has not
 // placed here, come after all others.
 type slots struct {
 	size int
@@ -16,6 +17,8 @@ type slots struct {
 	taken int
 	line  line // empty while a slot is free
 	drawn uint64
+
+	resumed atomic.Int32 // how many of the line were interrupted
 }
 
 // ticket is a place in the line.
@@ -60,6 +63,9 @@ func (s *slots) stand(t *ticket) bool {
 	s.drawn++
 	t.number = s.drawn
 	heap.Push(&s.line, t)
+	if t.resumed {
+		s.resumed.Add(1)
+	}
 	return false
 }
 
@@ -70,7 +76,7 @@ func (s *slots) leave(t *ticket) bool {
 	if t.at < 0 {
 		return false
 	}
-	heap.Remove(&s.line, t.at)
+	s.remove(t)
 	return true
 }
 
@@ -104,9 +110,42 @@ func (s *slots) give() {
 		s.mu.Unlock()
 		return
 	}
-	t := heap.Pop(&s.line).(*ticket)
+	t := s.line[0]
+	s.remove(t)
 	s.mu.Unlock()
 	t.grant()
+}
+
+// remove takes a ticket out of the line. The caller holds mu.
+func (s *slots) remove(t *ticket) {
+	heap.Remove(&s.line, t.at)
+	if t.resumed {
+		s.resumed.Add(-1)
+	}
+}
+
+// pass gives a slot to the one that has waited longest of those that were interrupted, however deep they are; false if there
+// is none. Without it a call that computes for ever would keep the slot from the parent that means to cancel it.
+func (s *slots) pass() bool {
+	if s.resumed.Load() == 0 {
+		return false
+	}
+	s.mu.Lock()
+	var first *ticket
+	for _, t := range s.line {
+		if t.resumed && (first == nil || t.number < first.number) {
+			first = t
+		}
+	}
+	if first != nil {
+		s.remove(first)
+	}
+	s.mu.Unlock()
+	if first == nil {
+		return false
+	}
+	first.grant()
+	return true
 }
 
 // line is a heap of tickets.

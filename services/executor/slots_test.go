@@ -88,3 +88,28 @@ func TestSlotsAreKept(t *testing.T) {
 		t.Errorf("%d used and %d in line at the end, %d held at once", s.used(), len(s.line), most)
 	}
 }
+
+// Those that were interrupted get their turn in the order in which they came, however deep; others wait for a slot to be given.
+func TestSlotsPass(t *testing.T) {
+	s := newSlots(1)
+	if s.pass() || !s.try() || s.pass() {
+		t.Fatal("a slot was passed to nobody")
+	}
+	var got []string
+	add := func(name string, of ticket) *ticket {
+		of.grant = func() { got = append(got, name) }
+		s.stand(&of)
+		return &of
+	}
+	add("child", ticket{depth: 5})
+	add("root", ticket{resumed: true})
+	left := add("left", ticket{depth: 1, resumed: true})
+	add("deeper", ticket{depth: 3, resumed: true})
+	s.leave(left)
+	for s.pass() {
+	}
+	s.give()
+	if want := []string{"root", "deeper", "child"}; !slices.Equal(got, want) || s.resumed.Load() != 0 {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

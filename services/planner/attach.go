@@ -55,11 +55,11 @@ func (s *stream) put(c *Command) {
 	case Dispatch:
 		s.calls = append(s.calls, toAssignment(c.Call))
 	case CancelOn:
-		if n := len(s.cancels); n > 0 && s.cancels[n-1].Reason == c.Reason && len(s.cancels[n-1].MoreIds) < cancelBatch {
+		if n := len(s.cancels); n > 0 && s.cancels[n-1].Reason == c.Reason && s.cancels[n-1].Attempt == c.Call.Attempt && len(s.cancels[n-1].MoreIds) < cancelBatch {
 			s.cancels[n-1].MoreIds = append(s.cancels[n-1].MoreIds, c.Call.ID[:])
 			return
 		}
-		s.cancels = append(s.cancels, &plannerv1.Cancel{CallId: c.Call.ID[:], Reason: c.Reason})
+		s.cancels = append(s.cancels, &plannerv1.Cancel{CallId: c.Call.ID[:], Reason: c.Reason, Attempt: c.Call.Attempt})
 	case Drained:
 		s.drained = true
 	case Accepted:
@@ -163,7 +163,7 @@ func batches[M proto.Message](all []M) iter.Seq[[]M] {
 }
 
 // heartbeatInterval is a fifth of the silence after which an executor counts as lost.
-func (p *Planner) heartbeatInterval() time.Duration { return p.core.limits.Silence / 5 }
+func (p *Planner) heartbeatInterval() time.Duration { return p.limits.Silence / 5 }
 
 // attach serves an executor's standing stream until it ends; the executor's calls end with it.
 func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, plannerv1.AttachResponse]) error {
@@ -179,12 +179,6 @@ func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, pl
 		return fault.Invalid.New("BAD_HELLO", "an executor needs a name and at least one slot, not %q and %d", hello.GetExecutorId(), hello.GetSlots())
 	}
 	id := hello.GetExecutorId()
-	// Welcome goes before any call can.
-	if err := in.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Welcome{
-		Welcome: &plannerv1.Welcome{HeartbeatInterval: durationpb.New(p.heartbeatInterval())},
-	}}); err != nil {
-		return err
-	}
 	s := newStream()
 	kept, err := fromRunning(hello.GetRunning())
 	if err != nil {
@@ -192,7 +186,13 @@ func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, pl
 	}
 	ex := Executor{ID: id, Slots: int(hello.GetSlots()), Memory: hello.GetMemoryBytes(), Address: hello.GetAddress()}
 	if err := p.enter(s, ex, kept); err != nil {
-		return err
+		return err // and no welcome, so that it goes on looking for another planner
+	}
+	// Welcome goes before what is in the outbox by now.
+	if err := in.Send(&plannerv1.AttachResponse{Command: &plannerv1.AttachResponse_Welcome{
+		Welcome: &plannerv1.Welcome{HeartbeatInterval: durationpb.New(p.heartbeatInterval())},
+	}}); err != nil {
+		s.drop("welcoming it failed: "+reason(err), err)
 	}
 	p.log.Info("executor attached", "executor", id, "slots", hello.GetSlots())
 
@@ -206,7 +206,7 @@ func (p *Planner) attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, pl
 		s.drop("sending to it failed: "+reason(err), err)
 	}()
 	<-s.dropped
-	p.leave(id, s.why)
+	p.leave(s, id)
 	p.log.Info("executor detached", "executor", id, "why", s.why)
 	if errors.Is(s.err, io.EOF) {
 		return nil
@@ -220,6 +220,9 @@ func (p *Planner) enter(s *stream, ex Executor, kept []Kept) error {
 	if p.draining {
 		return fault.Unavailable.New("DRAINING", "this planner is shutting down")
 	}
+	if err := p.standing(); err != nil {
+		return err
+	}
 	commands, err := p.core.Attach(p.now(), ex, kept)
 	if err != nil {
 		return err
@@ -229,11 +232,14 @@ func (p *Planner) enter(s *stream, ex Executor, kept []Kept) error {
 	return nil
 }
 
-func (p *Planner) leave(id, why string) {
+func (p *Planner) leave(s *stream, id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.streams[id] != s { // this planner has stepped down, and the executor is another's
+		return
+	}
 	delete(p.streams, id)
-	p.carryOut(p.core.Detach(p.now(), id, why))
+	p.carryOut(p.core.Detach(p.now(), id, s.why))
 }
 
 func (p *Planner) dropAll(why string) {
@@ -303,15 +309,24 @@ func (p *Planner) heard(s *stream, id string, m *plannerv1.AttachRequest) error 
 	case *plannerv1.AttachRequest_Heartbeat:
 		h := e.Heartbeat
 		p.core.Heartbeat(now, id, h.GetMemoryUsedBytes(), toDigests(h.GetLoaded()), toDigests(h.GetUnloaded()))
+		p.core.Homes(id, toDigests(h.GetStateHere()), toDigests(h.GetStateGone()))
 	case *plannerv1.AttachRequest_Drain:
 		p.deliver(p.core.Drain(now, id))
 	case *plannerv1.AttachRequest_Logs:
-		for _, l := range e.Logs.GetLogs() {
-			callID, err := toID(l.GetCallId())
-			if err != nil {
-				return err
-			}
-			p.core.Log(now, id, callID, l.GetAttempt(), l.GetChunk().GetOffset(), l.GetChunk().GetData())
+		return p.heardLogs(now, id, e.Logs)
+	}
+	return nil
+}
+
+// heardLogs takes what guests have written. The caller holds mu.
+func (p *Planner) heardLogs(now time.Time, id string, logs *plannerv1.Logs) error {
+	for _, l := range logs.GetLogs() {
+		callID, err := toID(l.GetCallId())
+		if err != nil {
+			return err
+		}
+		if p.core.Log(now, id, callID, l.GetAttempt(), l.GetChunk().GetOffset(), l.GetChunk().GetData()) {
+			p.notify(callID)
 		}
 	}
 	return nil

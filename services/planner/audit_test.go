@@ -1,26 +1,32 @@
 package planner
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 
 	"skein.dev"
 )
 
 // audit says what is wrong within a core's books, whatever happened to it before.
 func audit(c *Core) error {
-	alive := 0
+	alive, logs := 0, int64(0)
 	for id, r := range c.calls {
 		queued, running := r.queuedAt != nil, false
+		if err := auditDurable(c, r); err != nil {
+			return err
+		}
 		if ex := c.executors[r.Executor]; ex != nil {
 			running = ex.running[id] == r
 		}
 		heaped := r.heapAt >= 0 && r.heapAt < len(c.deadlines) && c.deadlines[r.heapAt] == r
 		switch {
-		case r.State == skein.Queued && queued && !running && heaped && r.Executor == "":
+		case r.State == skein.Queued && one(queued, r.held, r.orphan) && !running && heaped && r.Executor == "" && r.Log == nil:
 			alive++
-		case r.State == skein.Running && !queued && running && heaped:
+		case r.State == skein.Running && !queued && !r.held && running != r.orphan && heaped:
 			alive++
-		case r.State.Terminal() && !queued && r.heapAt == -1 && !r.Ended.IsZero() && r.Input == nil && r.Args == nil:
+			logs += int64(len(r.Log))
+		case r.State.Terminal() && !queued && !r.held && !r.orphan && !heaped && !r.Ended.IsZero() && r.Input == nil && (r.Durable || r.Args == nil):
 		default:
 			return fmt.Errorf("call %s is %s, queued %v, running %v, in deadlines %v (%d)", id, r.State, queued, running, heaped, r.heapAt)
 		}
@@ -28,12 +34,14 @@ func audit(c *Core) error {
 			return fmt.Errorf("request %q of call %s is not known", r.RequestID, id)
 		}
 	}
-	if alive != len(c.deadlines) {
-		return fmt.Errorf("%d calls are alive, %d have deadlines", alive, len(c.deadlines))
+	if alive != len(c.deadlines) || logs != c.liveLogs {
+		return fmt.Errorf("%d calls are alive, %d have deadlines; their logs have %d bytes, it says %d", alive, len(c.deadlines), logs, c.liveLogs)
 	}
-	for i := 1; i < len(c.deadlines); i++ {
-		if c.deadlines[i].due.Before(c.deadlines[(i-1)/2].due) {
-			return fmt.Errorf("deadlines are no heap at %d", i)
+	for _, h := range []deadlineHeap{c.deadlines, c.aging} {
+		for i, r := range h {
+			if r.due.Before(h[max(0, i-1)/2].due) || r.heapAt != i {
+				return fmt.Errorf("deadlines are no heap at %d", i)
+			}
 		}
 	}
 	for k, id := range c.requests {
@@ -52,13 +60,99 @@ func audit(c *Core) error {
 				return fmt.Errorf("call %s waits on %s and does not run there", callID, id)
 			}
 		}
-		if c.queue.len() > 0 && !ex.Draining() && ex.used() < ex.Slots {
+		if c.policy != Compact && c.queue.len() > 0 && takes(c, ex) {
 			return fmt.Errorf("%d calls wait although %s has a free slot", c.queue.len(), id)
 		}
 	}
-	for _, check := range []func(*Core) error{auditPlaces, auditTrees, auditQueue, auditHistory} {
+	for _, check := range []func(*Core) error{auditOrphans, auditCompact, auditPlaces, auditTrees, auditQueue, auditHistory} {
 		if err := check(c); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func one(conditions ...bool) bool {
+	n := 0
+	for _, c := range conditions {
+		if c {
+			n++
+		}
+	}
+	return n == 1
+}
+
+// takes tells whether an executor has a free slot that calls may be given.
+func takes(c *Core, ex *executor) bool {
+	return ex.used() < ex.Slots && !ex.Leaving && !ex.Cordoned && (c.policy != Spot || !ex.Marked)
+}
+
+// auditDurable checks what must hold of one call and the journal.
+func auditDurable(c *Core, r *record) error {
+	switch {
+	case !r.Durable && (r.held || r.storing || r.saved || r.orphan || r.Unsaved || r.Dead || r.Attempt != 1):
+	case r.stale && !r.storing, r.delayed && (!r.held || r.storing):
+	case r.State == skein.Running && r.Durable && (!r.saved || r.storing):
+	case r.queuedAt != nil && r.Durable && (!r.saved || r.storing):
+	case r.held && !r.storing && !r.delayed: // nothing would ever release it
+	case r.Unsaved != (r.Durable && r.State.Terminal() && r.storing):
+	case r.Durable && (r.parent != nil || len(r.Attempts) > int(max(1, r.MaxAttempts)) || r.Losses > MaxLosses):
+	case r.Durable && r.Sync && r.Attempt != 1:
+	default:
+		return nil
+	}
+	return fmt.Errorf("call %s: held %v, delayed %v, storing %v, saved %v, stale %v, orphan %v: %+v", r.ID, r.held, r.delayed, r.storing, r.saved, r.stale, r.orphan, r.Record)
+}
+
+func auditOrphans(c *Core) error {
+	n := 0
+	for id, r := range c.calls {
+		if r.orphan != (c.orphans[r.Executor][id] == r) {
+			return fmt.Errorf("call %s is an orphan of %q: %v", id, r.Executor, r.orphan)
+		}
+		if r.orphan {
+			n++
+		}
+	}
+	for _, all := range c.orphans {
+		if n -= len(all); len(all) == 0 {
+			return fmt.Errorf("an executor has no orphans, and a place among those that have")
+		}
+	}
+	if n != 0 {
+		return fmt.Errorf("%d orphans are missing or too many", n)
+	}
+	return nil
+}
+
+// auditCompact checks that under Compact nobody waits who need not.
+func auditCompact(c *Core) error {
+	if c.policy != Compact {
+		return nil
+	}
+	tried := map[skein.User]bool{}
+	for r := range c.queue.fronts {
+		if !tried[r.Function.User] && c.place(r) != nil {
+			return fmt.Errorf("call %s waits although there is a place for it", r.ID)
+		}
+		tried[r.Function.User] = true
+	}
+	for id, ex := range c.executors {
+		users, owner := map[skein.User]int{}, skein.User("")
+		for _, r := range ex.running {
+			users[r.Function.User]++
+			owner = r.Function.User
+		}
+		if len(users) != 1 {
+			owner = ""
+		}
+		if !maps.Equal(users, ex.users) || ex.owner != owner || c.places.empty.has(ex.seat) != (len(users) == 0) {
+			return fmt.Errorf("executor %s of %q runs calls of %v, it says %v", id, ex.owner, users, ex.users)
+		}
+		for u, s := range c.places.owned {
+			if s.has(ex.seat) != (u == owner) || s.empty() {
+				return fmt.Errorf("executor %s of %q is among those of %q", id, owner, u)
+			}
 		}
 	}
 	return nil
@@ -70,10 +164,10 @@ func auditPlaces(c *Core) error {
 	if len(p.seats) != len(c.executors)+len(p.vacant) {
 		return fmt.Errorf("%d executors on %d seats, %d of them vacant", len(c.executors), len(p.seats), len(p.vacant))
 	}
-	held := map[skein.Digest]int{}
+	held, home := map[skein.Digest]int{}, map[skein.Digest]int{}
 	for id, ex := range c.executors {
 		level := -1
-		if ex.used() < ex.Slots && !ex.Draining() {
+		if takes(c, ex) {
 			level = ex.used()
 		}
 		if p.seats[ex.seat] != ex || ex.level != level || p.free.has(ex.seat) != (level >= 0) {
@@ -89,13 +183,23 @@ func auditPlaces(c *Core) error {
 				return fmt.Errorf("executor %s is no holder of %s", id, d)
 			}
 		}
+		for d := range ex.homes {
+			if home[d]++; p.homes[d] == nil || !p.homes[d].has(ex.seat) {
+				return fmt.Errorf("executor %s is no home of %s", id, d)
+			}
+		}
 	}
 	for l := range p.levels {
 		if p.filled.has(l) == p.levels[l].empty() {
 			return fmt.Errorf("level %d is filled: %v", l, p.filled.has(l))
 		}
 	}
-	for d, s := range p.holders {
+	return errors.Join(auditIndex(p.holders, held), auditIndex(p.homes, home))
+}
+
+// auditIndex compares the sizes of an index's sets with what they are to be.
+func auditIndex(x index, held map[skein.Digest]int) error {
+	for d, s := range x {
 		n := 0
 		for i := s.first(); i >= 0; i = s.first() { // a set is taken apart and put together again
 			s.remove(i)
@@ -122,7 +226,8 @@ func auditTrees(c *Core) error {
 	}
 	for id, r := range c.calls {
 		if p := r.parent; p != nil {
-			if r.Parent != p.ID || r.Root != p.Root || r.Depth != p.Depth+1 || r.tree != p.tree || r.Deadline.After(p.Deadline) || r.Function.User != p.Function.User {
+			if r.Parent != p.ID || r.Root != p.Root || r.Depth != p.Depth+1 || r.Function.User != p.Function.User ||
+				!r.State.Terminal() && (r.tree != p.tree || r.Deadline.After(p.Deadline)) { // a parent that is tried again has another tree
 				return fmt.Errorf("call %s below %s: %+v", id, p.ID, r.Record)
 			}
 		} else if !r.Parent.IsZero() || r.Root != id || r.Depth != 0 {
@@ -166,27 +271,40 @@ func auditTrees(c *Core) error {
 
 func auditQueue(c *Core) error {
 	q := &c.queue
-	all := 0
+	all, held, heldFor := 0, tally{}, map[skein.User]tally{}
+	for _, r := range c.calls {
+		if r.held {
+			size, mine := weight(&r.Call), heldFor[r.Function.User]
+			held = tally{held.calls + 1, held.bytes + size}
+			heldFor[r.Function.User] = tally{mine.calls + 1, mine.bytes + size}
+		}
+	}
+	if held != q.held || !maps.Equal(heldFor, q.heldFor) {
+		return fmt.Errorf("%v calls are held, it says %v: by user %v, it says %v", held, q.held, heldFor, q.heldFor)
+	}
+	lasting := tally{} // what was let in, and not by an earlier attempt
 	for depth := range q.levels {
 		t := &q.levels[depth]
 		calls, bytes := 0, int64(0)
 		for e := t.order.Front(); e != nil; e = e.Next() {
 			ln := e.Value.(*line)
-			if ln.turn != e || t.lines[ln.user] != ln || ln.calls.Len() == 0 {
+			if ln.turn != e || t.lines[ln.user] != ln || ln.calls.len == 0 {
 				return fmt.Errorf("the line of %s is wrong", ln.user)
 			}
 			mine := int64(0)
-			for f := ln.calls.Front(); f != nil; f = f.Next() {
-				r := f.Value.(*record)
-				if r.queuedAt != f || r.Function.User != ln.user || c.calls[r.ID] != r || int(r.Depth) != depth {
+			for r := range ln.calls.all {
+				if r.queuedAt != ln || r.Function.User != ln.user || c.calls[r.ID] != r || int(r.Depth) != depth {
 					return fmt.Errorf("the line of %s holds %+v", ln.user, r.Record)
 				}
 				mine += weight(&r.Call)
+				if depth == 0 && r.Attempt == 1 {
+					lasting = tally{lasting.calls + 1, lasting.bytes + weight(&r.Call)}
+				}
 			}
 			if mine != ln.bytes {
 				return fmt.Errorf("the line of %s has %d bytes, it says %d", ln.user, mine, ln.bytes)
 			}
-			calls, bytes = calls+ln.calls.Len(), bytes+mine
+			calls, bytes = calls+ln.calls.len, bytes+mine
 		}
 		if calls != t.calls || bytes != t.bytes || len(t.lines) != t.order.Len() || calls > 0 && depth > q.deepest {
 			return fmt.Errorf("depth %d has %d calls of %d bytes, it says %d of %d", depth, calls, bytes, t.calls, t.bytes)
@@ -196,30 +314,43 @@ func auditQueue(c *Core) error {
 	if all != q.calls {
 		return fmt.Errorf("the queue has %d calls, it says %d", all, q.calls)
 	}
-	if q.levels[0].calls > c.limits.QueueCalls || q.levels[0].bytes > c.limits.QueueBytes {
+	if lasting.calls > c.limits.QueueCalls || lasting.bytes > c.limits.QueueBytes {
 		return fmt.Errorf("the queue has %d calls of %d bytes, which is over its limits", q.levels[0].calls, q.levels[0].bytes)
 	}
 	return nil
 }
 
 func auditHistory(c *Core) error {
-	size, seq := int64(0), uint64(0)
-	for e := c.ended.Front(); e != nil; e = e.Next() {
-		r := e.Value.(*record)
-		if !r.State.Terminal() || c.calls[r.ID] != r {
+	size, seq, unsaved, waits := int64(0), uint64(0), 0, int64(0)
+	for _, r := range c.aging {
+		if !r.State.Terminal() || c.calls[r.ID] != r || r.due != r.Expires {
 			return fmt.Errorf("the history holds %+v", r.Record)
 		}
 		size += r.size()
 	}
-	if size != c.endedSize || size > c.limits.HistoryBytes || c.ended.Len() > c.limits.HistoryCalls {
-		return fmt.Errorf("the history has %d calls of %d bytes, it says %d", c.ended.Len(), size, c.endedSize)
+	for _, r := range c.calls {
+		if r.Unsaved {
+			unsaved++
+			waits += r.size()
+		}
 	}
-	if c.ended.Len()+len(c.deadlines) != len(c.calls) || c.listed.Len() != len(c.calls) {
-		return fmt.Errorf("%d ended and %d alive are %d calls, %d listed", c.ended.Len(), len(c.deadlines), len(c.calls), c.listed.Len())
+	for r := range c.ended.all {
+		if !r.State.Terminal() || c.calls[r.ID] != r || r.Unsaved || r.heapAt != -1 {
+			return fmt.Errorf("the history holds %+v", r.Record)
+		}
+		size += r.size()
 	}
-	for e := c.listed.Front(); e != nil; e = e.Next() {
-		r := e.Value.(*record)
-		if r.Seq <= seq || r.listedAt != e || c.calls[r.ID] != r {
+	if waits != c.unsaved {
+		return fmt.Errorf("%d bytes are not in the journal, it says %d", waits, c.unsaved)
+	}
+	if n := c.ended.len + len(c.aging); size != c.endedSize || size > c.limits.HistoryBytes || n > c.limits.HistoryCalls {
+		return fmt.Errorf("the history has %d calls of %d bytes, it says %d", n, size, c.endedSize)
+	}
+	if c.ended.len+len(c.aging)+unsaved+len(c.deadlines) != len(c.calls) || c.listed.len != len(c.calls) {
+		return fmt.Errorf("%d ended and %d alive are %d calls, %d listed", c.ended.len, len(c.deadlines), len(c.calls), c.listed.len)
+	}
+	for r := range c.listed.all {
+		if r.Seq <= seq || c.calls[r.ID] != r {
 			return fmt.Errorf("the list holds %d after %d", r.Seq, seq)
 		}
 		seq = r.Seq

@@ -129,8 +129,8 @@ func TestListPages(t *testing.T) {
 
 // lone is a planner without a network, for what can't be asked for over it.
 func lone(limits Limits) *Planner {
-	return New(limits, slog.New(slog.DiscardHandler), func(_ context.Context, f skein.Function) (skein.Version, error) {
-		return skein.Version{Function: f, Number: 1}, nil
+	return New(limits, slog.New(slog.DiscardHandler), func(_ context.Context, f skein.Function) (Target, error) {
+		return Target{Version: skein.Version{Function: f, Number: 1}}, nil
 	})
 }
 
@@ -157,7 +157,7 @@ func TestGraph(t *testing.T) {
 	for range 3 {
 		spawn(child, skein.NewCallID(), false)
 	}
-	n, err := p.Graph(root.ID)
+	n, err := p.Graph(t.Context(), root.ID)
 	if err != nil || len(n.Children) != 1 || n.Children[0].Call.ID != child || n.Children[0].Call.Parent != root.ID || len(n.Children[0].Children) != 3 {
 		t.Fatalf("%+v %v", n, err)
 	}
@@ -173,7 +173,7 @@ func TestGraph(t *testing.T) {
 		}
 		calls += 1 + skein.MaxChildren
 	}
-	_, _ = p.Cancel(root.ID)
+	_, _ = p.Cancel(t.Context(), root.ID)
 	resp, err := (&server{p: p}).GetCallGraph(t.Context(), &plannerv1.GetCallGraphRequest{CallId: root.ID.String()})
 	drawn, totals := 0, resp.GetRoot().GetTotals()
 	var count func(n *plannerv1.CallNode)
@@ -188,7 +188,7 @@ func TestGraph(t *testing.T) {
 		t.Errorf("%d bytes with %d calls of %d, %v, %v", size, drawn, calls, totals, err)
 	}
 	t.Logf("%d calls in %d bytes", drawn, proto.Size(resp))
-	if _, err := p.Graph(skein.CallID{}); fault.From(err).Reason != "NO_CALL" {
+	if _, err := p.Graph(t.Context(), skein.CallID{}); fault.From(err).Reason != "NO_CALL" {
 		t.Errorf("unknown: %v", err)
 	}
 }
@@ -324,7 +324,7 @@ func TestNoHistory(t *testing.T) {
 	if w.ended.State != skein.Succeeded {
 		t.Errorf("%+v", w.ended)
 	}
-	if _, err := p.Get(rec.ID); fault.From(err).Reason != "NO_CALL" {
+	if _, err := p.Find(t.Context(), rec.ID); fault.From(err).Reason != "NO_CALL" {
 		t.Errorf("it is remembered: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"skein.dev/platform/fault"
 	callv1 "skein.dev/proto/skein/call/v1"
 	plannerv1 "skein.dev/proto/skein/planner/v1"
+	uploadv1 "skein.dev/proto/skein/upload/v1"
 )
 
 var toState = map[skein.CallState]callv1.CallState{
@@ -155,6 +156,38 @@ func toCall(r *Record) *callv1.Call {
 		}
 	}
 	return c
+}
+
+// fromConfig reads how a function's calls are treated; upload has checked it.
+func fromConfig(c *uploadv1.FunctionConfig) Settings {
+	return Settings{
+		Timeout: c.GetTimeout().AsDuration(), MaxAttempts: c.GetMaxAttempts(), RetryFailures: c.GetRetryFailures(),
+		ResultAge: c.GetResultAge().AsDuration(), Webhook: c.GetWebhookUrl(),
+	}
+}
+
+// toEvent is what a watcher is told; nil for one that only says that the watch stands.
+func toEvent(e Event) *plannerv1.WatchCallResponse {
+	switch {
+	case e.Call != nil:
+		return &plannerv1.WatchCallResponse{Attempt: e.Attempt, Event: &plannerv1.WatchCallResponse_Call{Call: toCall(e.Call)}}
+	case e.Log != nil:
+		return &plannerv1.WatchCallResponse{Attempt: e.Attempt, Event: &plannerv1.WatchCallResponse_Log{
+			Log: &plannerv1.LogChunk{Offset: e.Offset, Data: e.Log},
+		}}
+	}
+	return nil
+}
+
+func toDeadLetter(r *Record) *plannerv1.DeadLetter {
+	return &plannerv1.DeadLetter{Call: toCall(r), Input: r.Input, Args: r.Args, Attempts: toAttempts(r.Attempts)}
+}
+
+func toExecutor(e Executor) *plannerv1.Executor {
+	return &plannerv1.Executor{
+		ExecutorId: e.ID, Slots: int32(e.Slots), SlotsUsed: int32(e.Used), MemoryBytes: e.Memory, MemoryUsedBytes: e.MemoryUsed,
+		AttachTime: toTime(e.Attached), LastHeartbeatTime: toTime(e.LastHeard), Draining: e.Draining(), Marked: e.Marked, Modules: int32(e.Modules), Address: e.Address,
+	}
 }
 
 func toTime(t time.Time) *timestamppb.Timestamp {

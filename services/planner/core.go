@@ -2,8 +2,6 @@ package planner
 
 import (
 	"cmp"
-	"container/heap"
-	"container/list"
 	"maps"
 	"slices"
 	"time"
@@ -24,14 +22,19 @@ type Core struct {
 	executors map[string]*executor
 	places    places
 	queue     queue
-	lookups   map[lookup][]pending     // spawns by what they wait for; none is in calls yet
-	orphans   map[skein.CallID]*record // that their executors may still have
+	lookups   map[lookup][]pending                // spawns by what they wait for; none is in calls yet
+	orphans   map[string]map[skein.CallID]*record // that their executors may still have, by those; "" is from before a restart
+	labels    map[string]label                    // of executors that went away a moment ago
+	liveLogs  int64                               // bytes of logs of calls that run
 	policy    Policy
 	clearing  clearing
+	rescan    bool // under Compact, anybody who waits may have a place now
 	deadlines deadlineHeap
-	listed    *list.List // of *record, all of them in the order of acceptance
-	ended     *list.List // of *record in the order of their ends: the history
-	endedSize int64      // bytes of it
+	listed    records      // all calls
+	ended     records      // in the order of their ends: the history, but for those in aging
+	aging     deadlineHeap // ended calls that are kept for a time of their own, by when it is over
+	unsaved   int64        // bytes of ended calls that the journal does not have yet
+	endedSize int64        // bytes of both
 	requests  map[requestKey]skein.CallID
 	seq       uint64
 	ticked    time.Time // the last Tick
@@ -46,6 +49,7 @@ type Limits struct {
 	HistoryCalls int           // ended calls that are remembered
 	HistoryBytes int64         // with their outputs and logs
 	HistoryAge   time.Duration // and for how long
+	LogBytes     int64         // of calls that run, together
 	TreeCalls    int           // that may descend from one call from outside, itself included
 	TreeBytes    int64         // inputs of a tree's calls that wait for a slot
 	Silence      time.Duration // an executor that says nothing for so long is lost
@@ -56,77 +60,9 @@ type Limits struct {
 // DefaultLimits suit a planner of 512 MiB.
 func DefaultLimits() Limits {
 	return Limits{
-		QueueCalls: 10_000, QueueBytes: 256 << 20, HistoryCalls: 100_000, HistoryBytes: 64 << 20, HistoryAge: 24 * time.Hour,
+		QueueCalls: 10_000, QueueBytes: 256 << 20, HistoryCalls: 100_000, HistoryBytes: 64 << 20, HistoryAge: 24 * time.Hour, LogBytes: 64 << 20,
 		TreeCalls: skein.MaxTree, TreeBytes: 64 << 20, Silence: 5 * time.Second, Grace: 3 * time.Second, Overdue: 2 * time.Second,
 	}
-}
-
-// Record is all that is known of a call.
-type Record struct {
-	skein.Call
-	skein.Result
-	Options
-	State      skein.CallState
-	Executor   string
-	Created    time.Time
-	Started    time.Time // handed to an executor
-	Ended      time.Time
-	Expires    time.Time // may be forgotten then; zero while the call has not ended
-	Seq        uint64    // order of acceptance
-	InputSize  int64
-	OutputSize int64 // of one that has ended, as is LogSize; output and log themselves may be in the journal only
-	LogSize    int64
-	Losses     int32     // executors that were lost with it
-	Attempts   []Attempt // those that failed and were followed by another, or by none
-	RetryAt    time.Time // when the next may begin, while it waits for that
-	Dead       bool      // it was given up after its attempts: its input is kept
-	Unsaved    bool      // its end is not in the journal yet: nobody may be told
-}
-
-// Options are how a call is kept and tried: what its caller and its function's configuration say together.
-type Options struct {
-	RequestID     string
-	TraceID       string
-	BodyHash      [32]byte
-	Durable       bool          // it is in the journal
-	Sync          bool          // its caller waits for it: it is never tried again
-	Timeout       time.Duration // of each attempt; 0 if the call's deadline counts from its acceptance
-	MaxAttempts   int32
-	RetryFailures bool          // also after the guest's own
-	GiveUp        time.Time     // no attempt begins later; zero if the deadline says so
-	ResultAge     time.Duration // how long its record is kept after its end; 0 for the planner's default
-	Webhook       string
-	RedriveOf     skein.CallID // the dead letter it was
-}
-
-// Attempt is how one attempt ended.
-type Attempt struct {
-	Number   int32
-	Executor string
-	Reason   string
-	Message  string
-	Started  time.Time
-	Ended    time.Time
-}
-
-// record is a Record with its places in the core's structures.
-type record struct {
-	Record
-	kin
-	tree     *tree          // nil for a call from outside that made no call
-	children []skein.CallID // all it made, in their order
-	due      time.Time      // when Tick ends it
-	stores   int            // Store commands that were not answered
-	held     bool           // its next attempt may not begin yet: until the journal has it, and, if delayed, until RetryAt
-	delayed  bool
-	heapAt   int           // in deadlines; -1 if not there
-	queuedAt *list.Element // in the queue; nil if not there
-	listedAt *list.Element // in listed
-}
-
-type requestKey struct {
-	fn skein.Function
-	id string
 }
 
 // executor is an attached process.
@@ -134,11 +70,13 @@ type executor struct {
 	Executor
 	running map[skein.CallID]*record
 	waiting map[skein.CallID]waiting // those of them that gave their slots back
-	users   map[skein.User]int       // of those that run
+	users   map[skein.User]int       // of those that run, under Compact
 	loaded  map[skein.Digest]struct{}
-	owner   skein.User // in places, under Compact; "" for none, or for several
-	seat    int        // in places
-	level   int        // there; -1 if it has no free slot or takes no calls
+	homes   map[skein.Digest]struct{} // modules whose calls' state is there
+	owner   skein.User                // in places, under Compact; "" for none, or for several
+	seat    int                       // in places
+	freed   bool                      // it is in places.freed
+	level   int                       // there; -1 if it has no free slot or takes no calls
 }
 
 // Draining tells whether nothing is placed there any more.
@@ -196,7 +134,8 @@ const (
 func NewCore(limits Limits) *Core {
 	return &Core{
 		limits: limits, calls: map[skein.CallID]*record{}, executors: map[string]*executor{},
-		places: newPlaces(), queue: newQueue(), lookups: map[lookup][]pending{}, orphans: map[skein.CallID]*record{}, listed: list.New(), ended: list.New(), requests: map[requestKey]skein.CallID{},
+		places: newPlaces(), queue: newQueue(), lookups: map[lookup][]pending{}, orphans: map[string]map[skein.CallID]*record{},
+		labels: map[string]label{}, listed: records{slot: acceptance}, ended: records{slot: turn}, requests: map[requestKey]skein.CallID{},
 	}
 }
 
@@ -225,11 +164,18 @@ func (c *Core) Submit(now time.Time, call skein.Call, opts Options) (skein.CallI
 			return id, nil, nil
 		}
 	}
-	if err := c.queue.admits(call, c.limits, !c.places.free.empty()); err != nil {
-		return call.ID, nil, err
-	}
 	r := &record{Record: Record{Call: call, Options: opts}}
 	r.Root = r.ID
+	switch { // an attempt's time begins with the attempt; until then only that to give up counts
+	case !opts.Durable || opts.Sync:
+	case opts.GiveUp.IsZero():
+		r.GiveUp = r.Deadline
+	default:
+		r.Deadline = r.GiveUp
+	}
+	if err := c.queue.admits(call, c.limits, !opts.Durable && c.opens(r)); err != nil {
+		return call.ID, nil, err
+	}
 	if opts.RequestID != "" {
 		c.requests[key] = call.ID
 	}
@@ -246,19 +192,27 @@ func (c *Core) Submit(now time.Time, call skein.Call, opts Options) (skein.CallI
 	return call.ID, c.take(), nil
 }
 
+// opens tells whether a new call would begin at once.
+func (c *Core) opens(r *record) bool {
+	if c.policy == Compact { // others may wait for what this one need not
+		return !c.queue.waits(r.Function.User) && c.place(r) != nil
+	}
+	return c.queue.len() == 0 && !c.places.free.empty()
+}
+
 // enter gives a call that is accepted its places in the books.
 func (c *Core) enter(now time.Time, r *record) {
 	c.seq++
 	r.Attempt, r.State, r.Created, r.Seq, r.InputSize = 1, skein.Queued, now, c.seq, int64(len(r.Input))
 	r.due = r.Deadline
-	r.listedAt = c.listed.PushBack(r)
+	c.listed.push(r)
 	c.calls[r.ID] = r
-	heap.Push(&c.deadlines, r)
+	c.deadlines.push(r)
 }
 
 // begin gives a call a slot, or a place in the queue if there is none: while calls wait no slot is free.
 func (c *Core) begin(now time.Time, r *record) {
-	if c.queue.len() == 0 && now.Before(r.Deadline) {
+	if c.policy != Compact && c.queue.len() == 0 && now.Before(r.Deadline) && !c.chokes(r) {
 		if ex := c.place(r); ex != nil {
 			c.run(now, ex, r)
 			c.emit(Dispatch, ex.ID, r, "")
@@ -268,6 +222,12 @@ func (c *Core) begin(now time.Time, r *record) {
 	c.queue.push(r)
 	if r.tree != nil {
 		r.tree.waiting += weight(&r.Call)
+	}
+	if c.policy == Compact { // its user may have a place although others wait
+		c.serve(now, r.Function.User)
+		if r.queuedAt != nil {
+			c.seek(now)
+		}
 	}
 }
 
@@ -287,6 +247,10 @@ func (c *Core) schedule(now time.Time) {
 	for c.queue.len() > 0 {
 		r := c.queue.next()
 		ex := c.place(r)
+		if ex == nil && !c.places.free.empty() || c.chokes(r) {
+			c.postpone(now, r)
+			continue
+		}
 		if ex == nil {
 			return
 		}
@@ -308,9 +272,9 @@ func (c *Core) run(now time.Time, ex *executor, r *record) {
 		r.Deadline = now.Add(r.Timeout)
 	}
 	r.due = r.Deadline.Add(c.limits.Overdue) // the executor keeps the deadline; ours is for one that does not
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
 	ex.running[r.ID] = r
-	ex.users[r.Function.User]++
+	c.places.count(ex, r, 1)
 	c.places.update(ex)
 }
 
@@ -318,14 +282,25 @@ func (c *Core) run(now time.Time, ex *executor, r *record) {
 func (c *Core) vacate(ex *executor, r *record) {
 	delete(ex.running, r.ID)
 	delete(ex.waiting, r.ID)
-	if ex.users[r.Function.User]--; ex.users[r.Function.User] == 0 {
-		delete(ex.users, r.Function.User)
-	}
+	c.places.count(ex, r, -1)
 	c.places.update(ex)
 }
 
-// place picks the executor for a call; nil if no slot is free.
+// place picks the executor for a call; nil if no slot is free for it. An executor that has an earlier attempt still, which it
+// was told to stop, gets no other: it would take what it is told of one for the other.
 func (c *Core) place(r *record) *executor {
+	ex := c.choose(r)
+	if ex == nil || !r.Durable || ex.running[r.ID] == nil {
+		return ex
+	}
+	level := ex.level
+	c.places.move(ex, -1)
+	other := c.place(r)
+	c.places.move(ex, level)
+	return other
+}
+
+func (c *Core) choose(r *record) *executor {
 	var near *executor
 	if r.parent != nil {
 		near = c.executors[r.parent.Executor]
@@ -336,8 +311,7 @@ func (c *Core) place(r *record) *executor {
 	return c.places.pick(r.Version.Digest, near)
 }
 
-// Attach adds an executor.
-// kept is what it still has of an earlier stream.
+// Attach adds an executor; kept is what it still has of an earlier stream.
 func (c *Core) Attach(now time.Time, ex Executor, kept []Kept) ([]Command, error) {
 	if c.executors[ex.ID] != nil {
 		return nil, fault.Exists.New("EXECUTOR_NAME_TAKEN", "an executor named %q is attached already", ex.ID).
@@ -345,11 +319,16 @@ func (c *Core) Attach(now time.Time, ex Executor, kept []Kept) ([]Command, error
 	}
 	ex.Attached, ex.LastHeard = now, now
 	e := &executor{
-		Executor: ex, running: map[skein.CallID]*record{}, waiting: map[skein.CallID]waiting{}, users: map[skein.User]int{}, loaded: map[skein.Digest]struct{}{},
+		Executor: ex, running: map[skein.CallID]*record{}, waiting: map[skein.CallID]waiting{}, users: map[skein.User]int{}, loaded: map[skein.Digest]struct{}{}, homes: map[skein.Digest]struct{}{},
+	}
+	if l, ok := c.labels[ex.ID]; ok {
+		e.Cordoned, e.Marked = l.cordoned, l.marked
+		delete(c.labels, ex.ID)
 	}
 	c.executors[ex.ID] = e
 	c.places.seat(e)
 	c.adopt(now, e, kept)
+	c.rescan = true
 	c.schedule(now)
 	return c.take(), nil
 }
@@ -363,12 +342,19 @@ func (c *Core) Detach(now time.Time, id, why string) []Command {
 	}
 	delete(c.executors, id)
 	c.places.leave(ex)
+	c.rescan = true
 	had := slices.SortedFunc(maps.Values(ex.running), func(a, b *record) int { return cmp.Compare(a.Seq, b.Seq) })
+	if ex.Cordoned || ex.Marked {
+		c.labels[id] = label{ex.Cordoned, ex.Marked, now.Add(labelAge)}
+	}
+	for _, r := range had {
+		if !r.State.Terminal() && !r.Durable { // first, so that nobody is told to stop them
+			c.end(now, r, lost(id, why))
+		}
+	}
 	for _, r := range had {
 		switch {
 		case r.State.Terminal():
-		case !r.Durable:
-			c.end(now, r, lost(id, why))
 		case r.tree == nil:
 			c.orphan(now, r)
 		default:
@@ -393,10 +379,22 @@ func (c *Core) Heartbeat(now time.Time, id string, memoryUsed int64, loaded, unl
 	}
 	ex.LastHeard, ex.MemoryUsed = now, memoryUsed
 	for _, d := range loaded {
-		c.places.load(ex, d)
+		c.places.holders.put(ex.loaded, d, ex.seat)
 	}
 	for _, d := range unloaded {
-		c.places.unload(ex, d)
+		c.places.holders.drop(ex.loaded, d, ex.seat)
+	}
+}
+
+// Homes notes for which modules' calls an executor has state that they used last.
+func (c *Core) Homes(id string, here, gone []skein.Digest) {
+	if ex := c.executors[id]; ex != nil {
+		for _, d := range here {
+			c.places.homes.put(ex.homes, d, ex.seat)
+		}
+		for _, d := range gone {
+			c.places.homes.drop(ex.homes, d, ex.seat)
+		}
 	}
 }
 
@@ -419,11 +417,12 @@ func (c *Core) Log(now time.Time, executorID string, id skein.CallID, attempt in
 	}
 	ex.LastHeard = now
 	r := ex.running[id]
-	if r == nil || r.Attempt != attempt || offset < 0 || offset > int64(len(r.Log)) {
+	if r == nil || r.State.Terminal() || r.Attempt != attempt || offset < 0 || offset > int64(len(r.Log)) {
 		return false
 	}
 	data = data[min(int64(len(data)), int64(len(r.Log))-offset):]
-	data = data[:min(len(data), max(0, skein.MaxLog-len(r.Log)))]
+	data = data[:min(int64(len(data)), max(0, skein.MaxLog-int64(len(r.Log))), c.limits.LogBytes-c.liveLogs)]
+	c.liveLogs += int64(len(data))
 	r.Log = append(r.Log, data...)
 	return len(data) > 0
 }
@@ -441,8 +440,8 @@ func (c *Core) Outcome(now time.Time, executorID string, id skein.CallID, attemp
 		return nil
 	}
 	c.vacate(ex, r)
-	if res.Cold {
-		c.places.load(ex, r.Version.Digest)
+	if res.Cold && r.Function.Name != "" { // of a call that was forgotten it is not known what it ran
+		c.places.holders.put(ex.loaded, r.Version.Digest, ex.seat)
 	}
 	res.Executor = executorID
 	c.finish(now, r, res)
@@ -482,6 +481,12 @@ func (c *Core) Tick(now time.Time) []Command {
 			c.commands = append(c.commands, Command{Kind: Drop, Executor: id, Reason: "it was silent for " + quiet.Round(time.Millisecond).String()})
 		}
 	}
+	for id, l := range c.labels {
+		if !now.Before(l.until) {
+			delete(c.labels, id)
+		}
+	}
+	c.rescan = true
 	c.forget(now)
 	c.schedule(now)
 	return c.take()
@@ -492,7 +497,7 @@ func (c *Core) expire(now time.Time, r *record) {
 	switch {
 	case r.delayed:
 		c.release(now, r)
-	case c.orphans[r.ID] != nil && now.Before(r.Deadline.Add(c.limits.Overdue)):
+	case r.orphan && (r.State == skein.Running && !r.Sync || now.Before(r.Deadline.Add(c.limits.Overdue))): // an attempt's deadline is for its executor
 		c.lose(now, r, "it did not come back")
 	default:
 		c.stop(now, r, overdue)
@@ -504,7 +509,7 @@ var overdue = skein.Result{State: skein.TimedOut, Reason: "DEADLINE", Message: "
 
 // stop ends a call before its executor does.
 func (c *Core) stop(now time.Time, r *record, res skein.Result) {
-	if r.State == skein.Running {
+	if r.State == skein.Running && !r.orphan {
 		c.emit(CancelOn, r.Executor, r, res.Reason)
 	}
 	if r.State == skein.Queued && res.State == skein.TimedOut && r.Durable && !r.Sync { // it is too old, and not by its own fault
@@ -521,12 +526,14 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 	}
 	if r.queuedAt != nil {
 		c.dequeue(r)
+		c.rescan = true
 	}
 	if r.heapAt >= 0 {
-		heap.Remove(&c.deadlines, r.heapAt)
+		c.deadlines.remove(r)
 	}
 	c.unhold(r)
-	delete(c.orphans, r.ID)
+	c.unorphan(r)
+	c.liveLogs -= int64(len(r.Log))
 	if res.Log == nil {
 		res.Log = r.Log // what had come of it
 	}
@@ -539,6 +546,7 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 	}
 	if r.Durable { // it is known when the journal has it
 		r.Unsaved = true
+		c.unsaved += r.size()
 		c.store(r)
 	} else {
 		c.emit(Ended, "", r, "")
@@ -559,63 +567,6 @@ func (c *Core) end(now time.Time, r *record, res skein.Result) {
 	}
 }
 
-// remember makes an ended call a part of the history.
-func (c *Core) remember(now time.Time, r *record) {
-	c.ended.PushBack(r)
-	c.endedSize += r.size()
-	c.forget(now)
-}
-
-// size is what a record costs in memory, roughly.
-func (r *record) size() int64 { return int64(len(r.Output)+len(r.Log)+len(r.Message)) + 1024 }
-
-// forget drops the oldest ended calls that are over a limit.
-func (c *Core) forget(now time.Time) {
-	for e := c.ended.Front(); e != nil; e = c.ended.Front() {
-		r := e.Value.(*record)
-		if c.ended.Len() <= c.limits.HistoryCalls && c.endedSize <= c.limits.HistoryBytes && now.Before(r.Expires) {
-			return
-		}
-		c.ended.Remove(e)
-		c.endedSize -= r.size()
-		c.erase(r)
-	}
-}
-
-// erase takes a call out of the books.
-func (c *Core) erase(r *record) {
-	c.listed.Remove(r.listedAt)
-	delete(c.calls, r.ID)
-	if key := (requestKey{r.Function, r.RequestID}); r.RequestID != "" && c.requests[key] == r.ID {
-		delete(c.requests, key)
-	}
-}
-
 func (c *Core) emit(kind CommandKind, executor string, r *record, reason string) {
 	c.commands = append(c.commands, Command{Kind: kind, Executor: executor, Call: &r.Record, Reason: reason})
-}
-
-// deadlineHeap orders the calls that have not ended by when Tick is to end them.
-type deadlineHeap []*record
-
-func (h deadlineHeap) Len() int           { return len(h) }
-func (h deadlineHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
-func (h deadlineHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].heapAt, h[j].heapAt = i, j
-}
-
-func (h *deadlineHeap) Push(x any) {
-	r := x.(*record)
-	r.heapAt = len(*h)
-	*h = append(*h, r)
-}
-
-func (h *deadlineHeap) Pop() any {
-	old := *h
-	r := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	r.heapAt = -1
-	return r
 }

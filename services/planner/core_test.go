@@ -18,7 +18,7 @@ var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func testLimits() Limits {
 	return Limits{
 		QueueCalls: 8, QueueBytes: 800, HistoryCalls: 6, HistoryBytes: 1 << 20, HistoryAge: time.Hour,
-		TreeCalls: 20, TreeBytes: 300, Silence: 5 * time.Second, Overdue: 2 * time.Second,
+		LogBytes: 3000, TreeCalls: 20, TreeBytes: 300, Silence: 5 * time.Second, Grace: 3 * time.Second, Overdue: 2 * time.Second,
 	}
 }
 
@@ -61,6 +61,10 @@ func (s *story) did(commands []Command) {
 			s.got = append(s.got, fmt.Sprintf("%s: child %s %s", c.Executor, name, c.Call.State))
 		case Resolve:
 			s.got = append(s.got, fmt.Sprintf("resolve %s for %s", c.Function, name))
+		case Store:
+			s.got = append(s.got, fmt.Sprintf("store %s %s", name, c.Call.State))
+		case Drained:
+			s.got = append(s.got, "drained "+c.Executor)
 		}
 	}
 }
@@ -265,6 +269,30 @@ func TestEvents(t *testing.T) {
 			s.submit("e", "ann")
 			s.want("dispatch d to x", "dispatch e to z")
 		}},
+		{"among those that hold the module the one that has the state of its calls, before the one where the parent runs", func(s *story) {
+			for _, x := range []string{"x", "y", "z"} {
+				s.attach(x, 3)
+				s.c.Heartbeat(s.now, x, 0, []skein.Digest{{}}, nil)
+			}
+			s.submit("a", "ann")
+			s.want("dispatch a to x")
+			s.c.Homes("z", []skein.Digest{{}}, nil)
+			s.c.Homes("nobody", []skein.Digest{{}}, nil)
+			s.submit("b", "ann")
+			s.submit("c", "ann")
+			s.submit("d", "ann")
+			s.want("dispatch b to z", "dispatch c to z", "dispatch d to z")
+			s.submit("e", "ann") // no slot is free there
+			s.want("dispatch e to x")
+			s.outcome("z", "b", 1)
+			s.want("ended b SUCCEEDED")
+			s.spawn("x", "a", "f", "f", false)
+			s.want("x: accepted f version 0", "dispatch f to z")
+			s.c.Homes("z", nil, []skein.Digest{{}, {9}})
+			s.outcome("z", "c", 1)
+			s.submit("g", "ann")
+			s.want("ended c SUCCEEDED", "dispatch g to x")
+		}},
 		{"history: the oldest of the ended go first, those alive stay", func(s *story) {
 			s.attach("x", 100)
 			s.submit("alive", "ann")
@@ -282,8 +310,8 @@ func TestEvents(t *testing.T) {
 			s.after(time.Hour)
 			s.c.Heartbeat(s.now, "x", 0, nil, nil)
 			s.tick()
-			if s.c.ended.Len() != 1 || s.c.endedSize != s.c.ended.Front().Value.(*record).size() { // alive has timed out
-				s.Errorf("%d ended are left after their age", s.c.ended.Len())
+			if s.c.ended.len != 1 || s.c.endedSize != s.c.ended.first.size() { // alive has timed out
+				s.Errorf("%d ended are left after their age", s.c.ended.len)
 			}
 		}},
 	} {

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"context"
 	"time"
 
 	"skein.dev"
@@ -78,12 +79,18 @@ const graphBytes = 3 << 20
 const nodeBytes = 750
 
 // Graph gives a call and all below it. The sums are over all, the nodes as many as a message can hold.
-func (p *Planner) Graph(id skein.CallID) (Node, error) {
+func (p *Planner) Graph(ctx context.Context, id skein.CallID) (Node, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.core.calls[id]
-	if r == nil {
-		return Node{}, noCall(id)
+	if r == nil { // the journal may have it; what it called is forgotten
+		p.mu.Unlock()
+		rec, err := p.Find(ctx, id)
+		p.mu.Lock()
+		if err != nil {
+			return Node{}, err
+		}
+		return Node{Call: rec, Totals: rec.totals()}, nil
 	}
 	room := graphBytes
 	return p.walk(r, &room), nil
@@ -91,10 +98,9 @@ func (p *Planner) Graph(id skein.CallID) (Node, error) {
 
 func (p *Planner) walk(r *record, room *int) Node {
 	*room -= nodeBytes + len(r.Message)
-	n := Node{Totals: r.totals()}
+	n := Node{Totals: r.visible().totals()}
 	if *room >= 0 {
-		copied := r.Record
-		n.Call = &copied
+		n.Call = r.visible()
 	}
 	for _, child := range r.children {
 		c := p.core.calls[child]
@@ -110,9 +116,23 @@ func (p *Planner) walk(r *record, room *int) Node {
 	return n
 }
 
-// Waits is what a call waits for: a slot, if Position is not 0; calls that it made; or nothing.
+// WaitsFor is what a call waits for, in the order of the contract's enumeration.
+type WaitsFor uint8
+
+// What a call can wait for.
+const (
+	WaitsForNothing  WaitsFor = iota + 1 // it runs, or has ended
+	WaitsForSlot                         // Position says how many are before it
+	WaitsForChildren                     // any of Children
+	WaitsForRetry                        // its next attempt begins at Until
+	WaitsForExecutor                     // that was cut off with it, and may come back
+	WaitsForJournal                      // what became of it is not there yet
+)
+
+// Waits is what a call waits for.
 type Waits struct {
 	Call     *Record
+	For      WaitsFor
 	Position int // in the queue, from 1
 	Children []*Record
 	Since    time.Time // zero for a call that has ended
@@ -120,33 +140,62 @@ type Waits struct {
 }
 
 // Waits says what a call waits for now.
-func (p *Planner) Waits(id skein.CallID) (Waits, error) {
+func (p *Planner) Waits(ctx context.Context, id skein.CallID) (Waits, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	r := p.core.calls[id]
 	if r == nil {
-		return Waits{}, noCall(id)
+		p.mu.Unlock()
+		rec, err := p.Find(ctx, id)
+		return Waits{Call: rec, For: WaitsForNothing}, err
 	}
-	copied := r.Record
-	w := Waits{Call: &copied}
-	switch r.State {
-	case skein.Queued:
-		w.Position, w.Since, w.Until = p.core.queue.position(r), r.Created, r.Deadline
-	case skein.Running:
-		w.Since, w.Until = r.Started, r.Deadline
-		waits, ok := p.core.executors[r.Executor].waiting[id]
-		if !ok {
-			break
+	defer p.mu.Unlock()
+	return p.waits(r), nil
+}
+
+func (p *Planner) waits(r *record) Waits {
+	w := Waits{Call: r.visible(), For: WaitsForNothing, Since: r.Created, Until: r.Deadline}
+	if n := len(r.Attempts); n > 0 && r.State == skein.Queued {
+		w.Since = r.Attempts[n-1].Ended
+	}
+	switch {
+	case r.Unsaved:
+		w.For, w.Since, w.Until = WaitsForJournal, r.Ended, time.Time{}
+	case r.State.Terminal():
+		w.Since, w.Until = time.Time{}, time.Time{}
+	case r.orphan:
+		w.For, w.Until = WaitsForExecutor, r.due
+		if !r.Started.IsZero() {
+			w.Since = r.Started
 		}
-		w.Since, w.Until = waits.since, waits.until
-		room := graphBytes
-		for _, child := range waits.children[:min(len(waits.children), skein.MaxChildren)] {
-			if c := p.core.calls[child]; c != nil && room > 0 {
-				room -= nodeBytes + len(c.Message)
-				copied := c.Record
-				w.Children = append(w.Children, &copied)
-			}
+	case r.held && !r.RetryAt.IsZero() && r.delayed:
+		w.For, w.Until = WaitsForRetry, r.RetryAt
+	case r.held:
+		w.For = WaitsForJournal
+	case r.State == skein.Queued:
+		w.For, w.Position = WaitsForSlot, p.core.queue.position(r)
+	default:
+		w.Since = r.Started
+		p.waitsBelow(r, &w)
+	}
+	return w
+}
+
+// waitsBelow says which calls that it made a call waits for.
+func (p *Planner) waitsBelow(r *record, w *Waits) {
+	ex := p.core.executors[r.Executor]
+	if ex == nil {
+		return
+	}
+	waits, ok := ex.waiting[r.ID]
+	if !ok {
+		return
+	}
+	w.For, w.Since, w.Until = WaitsForChildren, waits.since, waits.until
+	room := graphBytes
+	for _, child := range waits.children[:min(len(waits.children), skein.MaxChildren)] {
+		if c := p.core.calls[child]; c != nil && room > 0 {
+			room -= nodeBytes + len(c.Message)
+			w.Children = append(w.Children, c.visible())
 		}
 	}
-	return w, nil
 }

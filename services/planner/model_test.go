@@ -22,6 +22,8 @@ type model struct {
 	execs   map[string]*modelExecutor
 	dropped []string // told to be dropped, not yet detached
 	names   int
+	policy  Policy           // not Compact: what is placed then is another question
+	labels  map[string]label // of executors that went
 	modelTrees
 }
 
@@ -44,9 +46,16 @@ type modelCall struct {
 type modelExecutor struct {
 	slots    int
 	draining bool
+	cordoned bool
+	marked   bool
 	holds    map[skein.CallID]bool // given to it, no right outcome yet
 	waits    map[skein.CallID]bool // of those, calls that gave their slots back
 	heard    time.Time
+}
+
+// takes tells whether calls may be placed there, if a slot is free.
+func (m *model) takes(e *modelExecutor) bool {
+	return !e.draining && !e.cordoned && !(m.policy == Spot && e.marked)
 }
 
 func (e *modelExecutor) used() int { return len(e.holds) - len(e.waits) }
@@ -98,7 +107,7 @@ func (m *model) obey(commands []Command) error {
 		}
 		switch ex := m.execs[cmd.Executor]; cmd.Kind {
 		case Dispatch:
-			if k.ran != "" || ex == nil || ex.draining || ex.used() >= ex.slots || !m.now.Before(k.call.Deadline) {
+			if k.ran != "" || ex == nil || !m.takes(ex) || ex.used() >= ex.slots || !m.now.Before(k.call.Deadline) {
 				return fmt.Errorf("dispatch of %s (it was on %q) to %q: %+v", cmd.Call.ID, k.ran, cmd.Executor, ex)
 			}
 			if len(cmd.Call.Input) != len(k.call.Input) || cmd.Call.Attempt != 1 {
@@ -221,7 +230,7 @@ func (m *model) submit() error {
 	}
 	l, free := m.c.limits, false
 	for _, ex := range m.execs {
-		free = free || !ex.draining && ex.used() < ex.slots
+		free = free || m.takes(ex) && ex.used() < ex.slots
 	}
 	for _, k := range m.calls {
 		free = free && (k.final != nil || k.ran != "")
@@ -237,7 +246,9 @@ func (m *model) submit() error {
 		m.calls[call.ID] = k
 		m.order = append(m.order, call.ID)
 	}
-	id, commands, err := m.c.Submit(m.now, call, Options{RequestID: requestID, BodyHash: [32]byte{hash}})
+	id, commands, err := m.c.Submit(m.now, call, Options{
+		RequestID: requestID, BodyHash: [32]byte{hash}, ResultAge: some(m, []time.Duration{0, 0, time.Second, time.Minute}),
+	})
 	reason := ""
 	if err != nil {
 		reason = fault.From(err).Reason
@@ -314,6 +325,9 @@ func (m *model) detach(name string) error {
 				k.cut = true
 			}
 		}
+		if ex.cordoned || ex.marked {
+			m.labels[name] = label{ex.cordoned, ex.marked, m.now.Add(labelAge)}
+		}
 	}
 	commands := m.c.Detach(m.now, name, "test")
 	if err := m.obey(commands); err != nil || ex == nil {
@@ -335,7 +349,11 @@ func (m *model) attach() error {
 	}
 	taken := m.execs[name] != nil
 	if !taken {
-		m.execs[name] = &modelExecutor{slots: slots, holds: map[skein.CallID]bool{}, waits: map[skein.CallID]bool{}, heard: m.now}
+		l := m.labels[name]
+		delete(m.labels, name)
+		m.execs[name] = &modelExecutor{
+			slots: slots, holds: map[skein.CallID]bool{}, waits: map[skein.CallID]bool{}, heard: m.now, cordoned: l.cordoned, marked: l.marked,
+		}
 	}
 	commands, err := m.c.Attach(m.now, Executor{ID: name, Slots: slots}, nil)
 	if taken != (err != nil) {
@@ -356,15 +374,48 @@ func (m *model) tick() error {
 	if err := m.obey(m.c.Tick(m.now)); err != nil {
 		return err
 	}
+	maps.DeleteFunc(m.labels, func(_ string, l label) bool { return !m.now.Before(l.until) })
 	for _, r := range m.c.deadlines {
 		if !m.now.Before(r.due) {
 			return fmt.Errorf("call %s is alive after %s", r.ID, r.due)
 		}
 	}
-	if e := m.c.ended.Front(); e != nil && !m.now.Before(e.Value.(*record).Expires) {
-		return fmt.Errorf("call %s is remembered after its time", e.Value.(*record).ID)
+	if r := m.c.ended.first; r != nil && !m.now.Before(r.Expires) {
+		return fmt.Errorf("call %s is remembered after its time", r.ID)
+	}
+	for _, r := range m.c.aging {
+		if !m.now.Before(r.Expires) {
+			return fmt.Errorf("call %s is remembered after its time", r.ID)
+		}
 	}
 	return nil
+}
+
+// operate lets an operator do something.
+func (m *model) operate() error {
+	name, on := m.executor(), m.rng.IntN(3) == 0
+	ex := m.execs[name]
+	var commands []Command
+	var err error
+	switch m.rng.IntN(3) {
+	case 0:
+		m.policy = some(m, []Policy{BinPack, Spot})
+		return m.obey(m.c.SetPolicy(m.now, m.policy))
+	case 1:
+		if ex != nil {
+			ex.cordoned = on
+		}
+		commands, err = m.c.Cordon(m.now, name, on)
+	default:
+		if ex != nil {
+			ex.marked = on
+		}
+		commands, err = m.c.Mark(m.now, name, on)
+	}
+	if (err != nil) != (ex == nil) {
+		return fmt.Errorf("operate on %q: %v", name, err)
+	}
+	return m.obey(commands)
 }
 
 // step lets one event happen.
@@ -397,6 +448,8 @@ func (m *model) step() error {
 		return m.detach(some(m, []string{m.executor(), "nobody"}))
 	case p < 84 && len(m.dropped) > 0: // a stream takes its time to go
 		return m.detach(m.dropped[0])
+	case p < 84:
+		return m.operate()
 	case p < 85:
 		name := m.executor()
 		if ex := m.execs[name]; ex != nil {
@@ -410,6 +463,7 @@ func (m *model) step() error {
 			ex.heard = m.now
 		}
 		m.c.Heartbeat(m.now, name, 1, []skein.Digest{{byte(m.rng.IntN(3))}}, []skein.Digest{{byte(m.rng.IntN(3))}})
+		m.c.Homes(name, []skein.Digest{{byte(m.rng.IntN(3))}}, []skein.Digest{{byte(m.rng.IntN(3))}})
 		return nil
 	}
 	return m.tick()
@@ -426,7 +480,7 @@ func TestModel(t *testing.T) {
 	for seed := range seeds {
 		m := &model{
 			rng: rand.New(rand.NewPCG(seed, 1)), now: t0, calls: map[skein.CallID]*modelCall{}, execs: map[string]*modelExecutor{},
-			modelTrees: newModelTrees(), c: NewCore(Limits{
+			modelTrees: newModelTrees(), labels: map[string]label{}, c: NewCore(Limits{
 				QueueCalls: 12, QueueBytes: 300, HistoryCalls: 20, HistoryBytes: 40_000, HistoryAge: 10 * time.Second,
 				TreeCalls: 20, TreeBytes: 200, Silence: 2 * time.Second, Overdue: time.Second,
 			}),

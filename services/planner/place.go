@@ -14,14 +14,16 @@ type places struct {
 	free    set         // seats of executors that have a free slot and take calls
 	levels  []set       // of those, by how many slots are in use
 	filled  set         // the levels that are not empty
-	holders map[skein.Digest]*set
+	holders index       // of modules
+	homes   index       // of state that a module's calls used last; each is a holder too
 	policy  Policy
 	owned   map[skein.User]*set // under Compact: seats whose executors run calls of this user only
 	empty   set                 // and those that run none
+	freed   []*executor         // and those that have a free slot, maybe since the queue was last looked at
 }
 
 func newPlaces() places {
-	return places{holders: map[skein.Digest]*set{}, owned: map[skein.User]*set{}}
+	return places{holders: index{}, homes: index{}, owned: map[skein.User]*set{}}
 }
 
 func (p *places) seat(ex *executor) {
@@ -40,7 +42,10 @@ func (p *places) leave(ex *executor) {
 	p.move(ex, -1)
 	p.disown(ex)
 	for d := range ex.loaded {
-		p.unload(ex, d)
+		p.holders.drop(ex.loaded, d, ex.seat)
+	}
+	for d := range ex.homes {
+		p.homes.drop(ex.homes, d, ex.seat)
 	}
 	p.seats[ex.seat] = nil
 	p.vacant = append(p.vacant, ex.seat)
@@ -55,6 +60,10 @@ func (p *places) update(ex *executor) {
 	p.move(ex, level)
 	if p.policy == Compact {
 		p.own(ex)
+		if level >= 0 && !ex.freed {
+			ex.freed = true
+			p.freed = append(p.freed, ex)
+		}
 	}
 }
 
@@ -81,35 +90,48 @@ func (p *places) move(ex *executor, level int) {
 	p.free.add(ex.seat)
 }
 
-func (p *places) load(ex *executor, d skein.Digest) {
-	ex.loaded[d] = struct{}{}
-	s := p.holders[d]
+// index has the seats of executors by modules.
+type index map[skein.Digest]*set
+
+// put adds a seat; of is what its executor has.
+func (x index) put(of map[skein.Digest]struct{}, d skein.Digest, seat int) {
+	of[d] = struct{}{}
+	s := x[d]
 	if s == nil {
 		s = &set{}
-		p.holders[d] = s
+		x[d] = s
 	}
-	s.add(ex.seat)
+	s.add(seat)
 }
 
-func (p *places) unload(ex *executor, d skein.Digest) {
-	if _, ok := ex.loaded[d]; !ok {
+func (x index) drop(of map[skein.Digest]struct{}, d skein.Digest, seat int) {
+	if _, ok := of[d]; !ok {
 		return
 	}
-	delete(ex.loaded, d)
-	s := p.holders[d]
-	s.remove(ex.seat)
+	delete(of, d)
+	s := x[d]
+	s.remove(seat)
 	if s.empty() {
-		delete(p.holders, d)
+		delete(x, d)
 	}
 }
 
-// pick finds the executor for a call of a module: one that holds it before one that does not, then the one where the
-// call's parent runs, then the fullest, so that others stay empty; nil if no slot is free.
-func (p *places) pick(d skein.Digest, near *executor) *executor {
-	warm := p.holders[d]
-	if warm != nil && p.free.firstWith(warm) < 0 {
-		warm = nil
+// choice is the set of executors among which a call of a module is placed, nil for all: those where its state is, or those that
+// hold it, if a slot is free there. among, if not nil, bounds both.
+func (p *places) choice(d skein.Digest, among *set) *set {
+	if s := p.homes[d]; s != nil && p.free.meets(s, among) {
+		return s
 	}
+	if s := p.holders[d]; s != nil && p.free.meets(s, among) {
+		return s
+	}
+	return nil
+}
+
+// pick finds the executor for a call of a module: one that has the state that its calls used last, or else holds it, before one
+// that does not, then the one where the call's parent runs, then the fullest, so that others stay empty; nil if no slot is free.
+func (p *places) pick(d skein.Digest, near *executor) *executor {
+	warm := p.choice(d, nil)
 	if near != nil && near.level >= 0 && (warm == nil || warm.has(near.seat)) {
 		return near
 	}
@@ -159,6 +181,17 @@ func (s *set) empty() bool { return s.first() < 0 }
 // first is the least member, or -1.
 func (s *set) first() int { return s.firstWith(s) }
 
+// all gives the members in their order. The set must not change meanwhile.
+func (s *set) all(yield func(int) bool) {
+	for w, word := range s.words {
+		for ; word != 0; word &= word - 1 {
+			if !yield(w<<6 + bits.TrailingZeros64(word)) {
+				return
+			}
+		}
+	}
+}
+
 // firstOf is the least member that is in both sets, where nil has all; or -1.
 func (s *set) firstOf(a, b *set) int {
 	switch {
@@ -175,6 +208,14 @@ func (s *set) firstOf(a, b *set) int {
 		}
 	}
 	return -1
+}
+
+// meets tells whether a member is in both sets, where a nil b has all.
+func (s *set) meets(a, b *set) bool {
+	if b == nil {
+		return s.firstWith(a) >= 0
+	}
+	return s.firstOf(a, b) >= 0
 }
 
 // firstWith is the least member that o has too, or -1.

@@ -1,17 +1,16 @@
 // Package planner decides where a call runs and who gets its result. Executors attach by a standing stream; Invoke gives a
 // call an id, places it on a free slot or in the queue, and waits for its end. core.go keeps the books as a pure machine,
-// queue.go is the fair queue, attach.go the streams, resolve.go knows what a function's name stands for.
+// queue.go is the fair queue, attach.go the streams, resolve.go knows what a function's name stands for, journal.go keeps what must
+// outlive the process, and standby.go sees to it that one of several planners leads.
 package planner
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
+	"errors"
 	"log/slog"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -29,94 +28,64 @@ import (
 // bounded by its executor's slots and what its calls made, a waiter is a closed channel.
 type Planner struct {
 	log      *slog.Logger
-	resolve  func(context.Context, skein.Function) (skein.Version, error)
+	limits   Limits
+	resolve  func(context.Context, skein.Function) (Target, error)
 	now      func() time.Time
 	mu       sync.Mutex
 	core     *Core
 	waiters  map[skein.CallID]*waiter
 	streams  map[string]*stream
-	filled   []*stream // those with something new in their outboxes, whose senders sleep still
+	filled   []*stream      // those with something new in their outboxes, whose senders sleep still
+	unsaved  []skein.CallID // what the core wants in a journal that there is not
 	draining bool
+	watches  watches
+
+	candidate *candidate                  // nil if this planner keeps its calls in memory only
+	journal   *journal                    // while it leads
+	idle      atomic.Pointer[fault.Error] // why it answers nothing
+	drained   chan struct{}               // closed when nobody waits for its calls any more
 }
 
 // waiter is woken when a call ends.
 type waiter struct {
-	done  chan struct{}
-	ended *Record // set before done is closed
+	done     chan struct{}
+	ended    *Record       // set before done is closed, or err is, or other
+	err      error         // why its end will not be known here
+	other    skein.CallID  // the call that had its request id before
+	accepted chan struct{} // closed when the journal has it; nil if it need not
+}
+
+// accept tells those who wait for the acceptance. The caller holds mu.
+func (w *waiter) accept() {
+	if w.accepted != nil && !w.isAccepted() {
+		close(w.accepted)
+	}
+}
+
+// fail tells all who wait that there will be no end. First done: who waits for the acceptance looks at it then.
+func (w *waiter) fail() {
+	close(w.done)
+	w.accept()
+}
+
+func (w *waiter) isAccepted() bool {
+	if w.accepted == nil {
+		return true
+	}
+	select {
+	case <-w.accepted:
+		return true
+	default:
+		return false
+	}
 }
 
 // New makes a planner; resolve gives a function's current version.
-func New(limits Limits, log *slog.Logger, resolve func(context.Context, skein.Function) (skein.Version, error)) *Planner {
+func New(limits Limits, log *slog.Logger, resolve func(context.Context, skein.Function) (Target, error)) *Planner {
 	return &Planner{
-		log: log, resolve: resolve, now: time.Now, core: NewCore(limits),
-		waiters: map[skein.CallID]*waiter{}, streams: map[string]*stream{},
+		log: log, limits: limits, resolve: resolve, now: time.Now, core: NewCore(limits),
+		waiters: map[skein.CallID]*waiter{}, streams: map[string]*stream{}, drained: make(chan struct{}),
 	}
-}
-
-// Request is a call as a caller asks for it.
-type Request struct {
-	Function  skein.Function
-	Input     []byte
-	Args      []string
-	Timeout   time.Duration // 0 for DefaultTimeout
-	RequestID string
-}
-
-// Limits of a request.
-const (
-	DefaultTimeout = 60 * time.Second
-	MaxTimeout     = 24 * time.Hour
-	maxArgs        = 256
-	maxArgBytes    = 64 << 10
-	maxRequestID   = 128
-)
-
-func (q *Request) check() error {
-	size := 0
-	for _, a := range q.Args {
-		size += len(a)
-		if strings.IndexByte(a, 0) >= 0 {
-			return fault.Invalid.New("BAD_ARGS", "an argument holds a NUL byte")
-		}
-		if !utf8.ValidString(a) { // the message to the executor could not be encoded, and its stream would end
-			return fault.Invalid.New("BAD_ARGS", "an argument is not UTF-8").WithHint("pass bytes as input")
-		}
-	}
-	switch {
-	case len(q.Input) > skein.MaxPayload:
-		return inputTooLarge(int64(len(q.Input)))
-	case len(q.Args) > maxArgs || size > maxArgBytes:
-		return fault.TooLarge.New("TOO_LARGE", "%d arguments of %d bytes in all: at most %d and %d are allowed", len(q.Args), size, maxArgs, maxArgBytes).
-			WithHint("pass the data as input")
-	case len(q.Input)+size > skein.MaxPayload: // both travel in one message, and an executor's stream ends by one too large
-		return fault.TooLarge.New("TOO_LARGE", "the input and the arguments have %d bytes together, at most %d are allowed", len(q.Input)+size, skein.MaxPayload).
-			WithHint("put large data into a file or a state value and pass its name")
-	case len(q.RequestID) > maxRequestID:
-		return fault.Invalid.New("BAD_REQUEST_ID", "the request id has %d bytes, at most %d are allowed", len(q.RequestID), maxRequestID)
-	case q.Timeout < 0 || q.Timeout > MaxTimeout:
-		return fault.Invalid.New("BAD_TIMEOUT", "a timeout of %s is not between 0 and %s", q.Timeout, MaxTimeout)
-	}
-	return nil
-}
-
-func inputTooLarge(size int64) error {
-	return fault.TooLarge.New("TOO_LARGE", "the input has %d bytes or more, at most %d are allowed", size, skein.MaxPayload).
-		WithHint("put large data into a file or a state value and pass its name")
-}
-
-// bodyHash tells whether two requests with one id ask for the same.
-func (q *Request) bodyHash() (sum [32]byte) {
-	if q.RequestID == "" {
-		return sum
-	}
-	h := sha256.New()
-	var n [8]byte
-	for _, a := range append([]string{string(q.Input)}, q.Args...) {
-		binary.LittleEndian.PutUint64(n[:], uint64(len(a)))
-		h.Write(n[:])
-		h.Write([]byte(a))
-	}
-	return [32]byte(h.Sum(nil))
 }
 
 // Invoke runs a call and waits for its end. If ctx ends first the call is cancelled, unless a request id lets another
@@ -132,7 +101,7 @@ func (p *Planner) Invoke(ctx context.Context, q Request) (rec *Record, err error
 	}
 	select {
 	case <-w.done:
-		return w.ended, nil
+		return w.ended, w.err
 	case <-ctx.Done():
 		if q.RequestID == "" {
 			p.apply(func(now time.Time) []Command { return p.core.Cancel(now, accepted.ID) })
@@ -151,34 +120,54 @@ func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, erro
 	if err := q.check(); err != nil {
 		return nil, nil, err
 	}
-	version, err := p.resolve(ctx, q.Function)
+	target, err := p.resolve(ctx, q.Function)
 	if err != nil {
 		return nil, nil, err
 	}
-	if q.Timeout == 0 {
-		q.Timeout = DefaultTimeout
-	}
 	now := p.now()
-	call := skein.Call{
-		ID: skein.NewCallID(), Function: q.Function, Version: version, Input: q.Input, Args: q.Args,
-		Deadline: now.Add(q.Timeout), Trace: map[string]string{},
+	call, opts, err := q.call(now, target)
+	if err != nil {
+		return nil, nil, err
 	}
 	otel.GetTextMapPropagator().Inject(ctx, propagation.MapCarrier(call.Trace))
-	traceID := ""
 	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
-		traceID = sc.TraceID().String()
+		opts.TraceID = sc.TraceID().String()
 	}
-	hash := q.bodyHash()
 
+	rec, w, err := p.enroll(now, call, opts)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case !rec.whole(): // it ended long ago
+		return p.join(ctx, rec.ID, opts)
+	case w.accepted == nil:
+		return rec, w, nil
+	}
+	return p.awaitAccept(ctx, rec, w, opts)
+}
+
+// enroll gives a call to the core.
+func (p *Planner) enroll(now time.Time, call skein.Call, opts Options) (*Record, *waiter, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.draining {
 		return nil, nil, fault.Unavailable.New("DRAINING", "this planner is shutting down").WithRetry(time.Second)
 	}
+	if err := p.standing(); err != nil {
+		return nil, nil, err
+	}
+	if opts.Durable && p.journal != nil {
+		if err := p.journal.usable(); err != nil && (opts.RequestID == "" || p.core.requests[requestKey{call.Function, opts.RequestID}].IsZero()) {
+			return nil, nil, err
+		}
+	}
 	// The waiter is there before the call is: its end may come within the same event.
 	w := &waiter{done: make(chan struct{})}
+	if opts.Durable && p.journal != nil {
+		w.accepted = make(chan struct{})
+	}
 	p.waiters[call.ID] = w
-	id, commands, err := p.core.Submit(now, call, Options{RequestID: q.RequestID, TraceID: traceID, BodyHash: hash})
+	id, commands, err := p.core.Submit(now, call, opts)
 	if err != nil {
 		delete(p.waiters, call.ID)
 		return nil, nil, err
@@ -189,10 +178,57 @@ func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, erro
 	}
 	p.carryOut(commands)
 	if r := p.core.calls[id]; r != nil {
-		copied := r.Record
-		return &copied, w, nil
+		return r.visible(), w, nil
 	}
 	return w.ended, w, nil // it has ended and is forgotten already: the history is that short
+}
+
+// awaitAccept waits until a call is in the journal, or is not.
+func (p *Planner) awaitAccept(ctx context.Context, rec *Record, w *waiter, opts Options) (*Record, *waiter, error) {
+	patience := time.NewTimer(acceptTime)
+	defer patience.Stop()
+	select {
+	case <-w.accepted:
+	case <-patience.C:
+		p.abandon(rec.ID)
+		<-w.accepted
+	case <-ctx.Done():
+		return nil, nil, fault.From(ctx.Err())
+	}
+	select {
+	case <-w.done:
+	default:
+		return rec, w, nil
+	}
+	switch {
+	case w.err != nil:
+		return nil, nil, w.err
+	case w.other.IsZero():
+		return w.ended, w, nil
+	}
+	return p.join(ctx, w.other, opts)
+}
+
+// join gives the call that the journal knows of a request id.
+func (p *Planner) join(ctx context.Context, id skein.CallID, opts Options) (*Record, *waiter, error) {
+	rec, err := p.Find(ctx, id)
+	if err != nil {
+		if errors.Is(err, fault.NotFound) { // it expired meanwhile, or is being taken back
+			err = fault.Unavailable.New("REQUEST_ID_BUSY", "the call that had request id %q is being removed", opts.RequestID).WithRetry(time.Second)
+		}
+		return nil, nil, err
+	}
+	if rec.BodyHash != opts.BodyHash {
+		return nil, nil, requestReused(opts.RequestID, rec.Function)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := p.waiter(id)
+	if p.core.calls[id] == nil || rec.State.Terminal() {
+		w = &waiter{done: make(chan struct{}), ended: rec}
+		close(w.done)
+	}
+	return rec, w, nil
 }
 
 // waiter gives the waiter of a known call. The caller holds mu.
@@ -201,10 +237,12 @@ func (p *Planner) waiter(id skein.CallID) *waiter {
 		return w
 	}
 	w := &waiter{done: make(chan struct{})}
-	if r := p.core.calls[id]; r != nil && r.State.Terminal() {
-		copied := r.Record
-		w.ended = &copied
+	switch r := p.core.calls[id]; {
+	case r != nil && r.State.Terminal() && !r.Unsaved:
+		w.ended = r.visible()
 		close(w.done)
+	case r != nil:
+		p.waiters[id] = w
 	}
 	return w
 }
@@ -231,7 +269,20 @@ func (p *Planner) wake() {
 }
 
 func (p *Planner) deliver(commands []Command) {
+	p.handOut(commands)
+	for len(p.unsaved) > 0 {
+		id := p.unsaved[0]
+		p.unsaved = p.unsaved[1:]
+		p.handOut(p.core.Stored(p.now(), id))
+	}
+}
+
+// handOut is deliver but for a journal's part.
+func (p *Planner) handOut(commands []Command) {
 	for i := range commands {
+		if p.watches.count > 0 && commands[i].Call != nil {
+			p.notify(commands[i].Call.ID)
+		}
 		switch c := &commands[i]; c.Kind {
 		case Dispatch, CancelOn, Accepted, Refused, ChildEnded, Drained:
 			if s := p.streams[c.Executor]; s != nil {
@@ -247,6 +298,12 @@ func (p *Planner) deliver(commands []Command) {
 			}
 		case Resolve:
 			go p.lookUp(c.Call.ID, c.Function)
+		case Store:
+			if p.journal != nil {
+				p.journal.put(c.Call)
+			} else {
+				p.unsaved = append(p.unsaved, c.Call.ID)
+			}
 		case Ended:
 			if w := p.waiters[c.Call.ID]; w != nil {
 				delete(p.waiters, c.Call.ID)
@@ -259,32 +316,21 @@ func (p *Planner) deliver(commands []Command) {
 
 // lookUp finds the version of a function that a call named. It ends by itself: the resolver's patience is short.
 func (p *Planner) lookUp(root skein.CallID, f skein.Function) {
-	version, err := p.resolve(context.Background(), f)
-	p.apply(func(now time.Time) []Command { return p.core.Resolved(now, root, f, version, err) })
+	target, err := p.resolve(context.Background(), f)
+	p.apply(func(now time.Time) []Command { return p.core.Resolved(now, root, f, target.Version, err) })
 }
 
 func noCall(id skein.CallID) error {
-	return fault.NotFound.New("NO_CALL", "there is no call %s", id).WithHint("records are kept for a day at most, and not over a restart of the planner")
-}
-
-// Get gives a call's record as it is now.
-func (p *Planner) Get(id skein.CallID) (*Record, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	r := p.core.calls[id]
-	if r == nil {
-		return nil, noCall(id)
-	}
-	copied := r.Record
-	return &copied, nil
+	return fault.NotFound.New("NO_CALL", "there is no call %s", id).
+		WithHint("it may have expired; one without a request_id that was waited for is forgotten when the planner ends")
 }
 
 // Wait waits at most d for a call's end and gives its record either way.
 func (p *Planner) Wait(ctx context.Context, id skein.CallID, d time.Duration) (*Record, error) {
 	p.mu.Lock()
-	if p.core.calls[id] == nil {
+	if r := p.core.calls[id]; r == nil || !r.Unsaved && !r.whole() {
 		p.mu.Unlock()
-		return nil, noCall(id)
+		return p.Find(ctx, id)
 	}
 	w := p.waiter(id)
 	p.mu.Unlock()
@@ -292,34 +338,42 @@ func (p *Planner) Wait(ctx context.Context, id skein.CallID, d time.Duration) (*
 	defer timer.Stop()
 	select {
 	case <-w.done:
-		return w.ended, nil
+		if w.ended == nil && w.err == nil { // another has its request id
+			return nil, noCall(id)
+		}
+		return w.ended, w.err
 	case <-timer.C:
-		return p.Get(id)
+		return p.Find(ctx, id)
 	case <-ctx.Done():
 		return nil, fault.From(ctx.Err())
 	}
 }
 
-// Cancel asks for a call's end and gives its record.
-func (p *Planner) Cancel(id skein.CallID) (*Record, error) {
-	p.apply(func(now time.Time) []Command { return p.core.Cancel(now, id) })
-	return p.Get(id)
+// Cancel asks for a call's end and gives its record, which shows the end once the journal has it.
+func (p *Planner) Cancel(ctx context.Context, id skein.CallID) (*Record, error) {
+	p.mu.Lock()
+	p.carryOut(p.core.Cancel(p.now(), id))
+	r := p.core.calls[id]
+	wait := r != nil && r.Unsaved
+	p.mu.Unlock()
+	if wait {
+		return p.Wait(ctx, id, acceptTime)
+	}
+	return p.Find(ctx, id)
 }
 
 // List gives the newest calls accepted before the one numbered `before` (0 for the newest of all), of one user or of all.
 func (p *Planner) List(user skein.User, before uint64, most int) (calls []*Record, more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for e := p.core.listed.Back(); e != nil; e = e.Prev() {
-		r := e.Value.(*record)
+	for r := range p.core.listed.backward {
 		if before != 0 && r.Seq >= before || user != "" && r.Function.User != user {
 			continue
 		}
 		if len(calls) == most {
 			return calls, true
 		}
-		copied := r.Record
-		calls = append(calls, &copied)
+		calls = append(calls, r.visible())
 	}
 	return calls, false
 }
@@ -330,11 +384,42 @@ func (p *Planner) Executors() []Executor {
 	defer p.mu.Unlock()
 	out := make([]Executor, 0, len(p.core.executors))
 	for _, ex := range p.core.executors {
-		e := ex.Executor
-		e.Used, e.Modules = ex.used(), len(ex.loaded)
-		out = append(out, e)
+		out = append(out, ex.shown())
 	}
 	return out
+}
+
+// Cordon stops the placing of calls on an executor, or allows it again.
+func (p *Planner) Cordon(id string, on bool) (Executor, error) {
+	return p.label(id, func(now time.Time) ([]Command, error) {
+		if ex := p.core.executors[id]; ex != nil && ex.Leaving && !on {
+			return nil, fault.Precondition.New("EXECUTOR_LEAVING", "executor %.64q is shutting down", id).WithHint("start it again")
+		}
+		return p.core.Cordon(now, id, on)
+	})
+}
+
+// Mark says of an executor that its machine will be taken away, or takes that back.
+func (p *Planner) Mark(id string, on bool) (Executor, error) {
+	return p.label(id, func(now time.Time) ([]Command, error) { return p.core.Mark(now, id, on) })
+}
+
+func (p *Planner) label(id string, change func(now time.Time) ([]Command, error)) (Executor, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	commands, err := change(p.now())
+	if err != nil {
+		return Executor{}, err
+	}
+	p.carryOut(commands)
+	return p.core.executors[id].shown(), nil
+}
+
+// shown is an executor with what is counted of it.
+func (ex *executor) shown() Executor {
+	e := ex.Executor
+	e.Used, e.Modules = ex.used(), len(ex.loaded)
+	return e
 }
 
 // QueueLen is how many calls wait for a slot.
@@ -353,23 +438,22 @@ func (p *Planner) Tick(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			p.apply(p.core.Tick)
+			p.apply(func(now time.Time) []Command { return p.core.Tick(now) })
 		}
 	}
 }
 
-// Drain refuses new calls and waits until those accepted have ended or ctx does.
+// Drain refuses new calls and waits until those that somebody waits for have ended, and all that ended is in the journal, or
+// until ctx ends. Other calls of the journal go on with whoever leads next.
 func (p *Planner) Drain(ctx context.Context) error {
 	p.mu.Lock()
 	p.draining = true
 	p.mu.Unlock()
-	defer p.dropAll("the planner is shutting down")
+	defer p.retire(ctx)
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
 	for {
-		p.mu.Lock()
-		left := len(p.core.deadlines) + len(p.core.lookups)
-		p.mu.Unlock()
+		left := p.left()
 		if left == 0 {
 			return nil
 		}
@@ -379,6 +463,38 @@ func (p *Planner) Drain(ctx context.Context) error {
 			return fault.Timeout.New("DRAIN", "%d calls had not ended", left)
 		}
 	}
+}
+
+// left is how many calls a drain must wait for.
+func (p *Planner) left() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.journal == nil {
+		return len(p.core.deadlines) + len(p.core.lookups)
+	}
+	n := p.journal.pending()
+	for _, r := range p.core.deadlines {
+		root := r
+		for root.parent != nil {
+			root = root.parent
+		}
+		if !root.Durable || root.Sync {
+			n++
+		}
+	}
+	return n
+}
+
+// retire gives the lease back and ends the streams.
+func (p *Planner) retire(ctx context.Context) {
+	close(p.drained)
+	if p.candidate != nil {
+		select {
+		case <-p.candidate.ended:
+		case <-ctx.Done():
+		}
+	}
+	p.dropAll("the planner is shutting down")
 }
 
 func endSpan(span trace.Span, rec *Record, err error) {

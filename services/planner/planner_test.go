@@ -28,6 +28,7 @@ type uploads struct {
 	uploadv1.UnimplementedUploadServiceServer
 	mu       sync.Mutex
 	current  map[skein.Function]*uploadv1.Version
+	config   *uploadv1.FunctionConfig           // of all functions
 	watchers map[chan skein.Function]chan int64 // changes down, sequences up
 	asked    int
 	watching chan struct{} // a token for each watcher that came
@@ -92,7 +93,7 @@ func (u *uploads) GetFunction(_ context.Context, r *uploadv1.GetFunctionRequest)
 	if v == nil {
 		return nil, fault.NotFound.New("NO_FUNCTION", "there is no function %s", f)
 	}
-	return &uploadv1.GetFunctionResponse{Function: &uploadv1.Function{User: r.GetUser(), Name: r.GetFunction(), Current: v}}, nil
+	return &uploadv1.GetFunctionResponse{Function: &uploadv1.Function{User: r.GetUser(), Name: r.GetFunction(), Current: v, Config: u.config}}, nil
 }
 
 func (u *uploads) WatchFunctions(s grpc.BidiStreamingServer[uploadv1.WatchFunctionsRequest, uploadv1.WatchFunctionsResponse]) error {
@@ -141,6 +142,7 @@ var functions = []string{"ann/echo", "ann/exit3", "ann/trap", "ann/hang", "ann/d
 
 func start(t *testing.T, change ...func(*Limits)) *rig {
 	t.Helper()
+	url := sharedRedis(t)
 	settle(t)
 	limits := DefaultLimits()
 	for _, c := range change {
@@ -151,8 +153,8 @@ func start(t *testing.T, change ...func(*Limits)) *rig {
 		u.put(f, 1)
 	}
 	u.start(t, "127.0.0.1:0")
-	cfg, base := Config{Upload: u.addr, Limits: limits}, service.DefaultConfig()
-	return serve(t, u, base, cfg)
+	cfg, base := Config{Upload: u.addr, RedisURL: url, RedisTimeout: time.Second, Volatile: true, Limits: limits}, service.DefaultConfig()
+	return serve(t, u, base, cfg).leads()
 }
 
 func serve(t *testing.T, u *uploads, base service.Config, cfg Config) *rig {
@@ -181,6 +183,16 @@ func serve(t *testing.T, u *uploads, base service.Config, cfg Config) *rig {
 		case <-time.After(patience):
 			t.Error("the planner does not stop")
 		}
+	})
+	return r
+}
+
+// leads waits until the planner does.
+func (r *rig) leads() *rig {
+	r.Helper()
+	r.eventually("the planner leads", func() bool {
+		_, err := r.calls.GetPolicy(r.ctx(), &plannerv1.GetPolicyRequest{})
+		return err == nil
 	})
 	return r
 }
@@ -368,7 +380,7 @@ func (e *fakeExecutor) receive() {
 			a := e.held[string(c.Cancel.GetCallId())]
 			e.mu.Unlock()
 			if a != nil && a.GetFunction() != "deaf" {
-				e.end(&callv1.Outcome{CallId: a.GetCallId(), Attempt: 1, State: callv1.CallState_CALL_STATE_CANCELLED, Reason: "CANCELLED"})
+				e.end(&callv1.Outcome{CallId: a.GetCallId(), Attempt: a.GetAttempt(), State: callv1.CallState_CALL_STATE_CANCELLED, Reason: "CANCELLED"})
 			}
 		}
 	}

@@ -27,34 +27,34 @@ type resolver struct {
 }
 
 type known struct {
-	version skein.Version
-	asked   time.Time
+	target Target
+	asked  time.Time
 }
 
 func newResolver(upload uploadv1.UploadServiceClient) *resolver {
 	return &resolver{upload: upload, lease: time.Second, patience: 5 * time.Second, known: map[skein.Function]known{}}
 }
 
-// resolve gives the current version of a function.
-func (r *resolver) resolve(ctx context.Context, f skein.Function) (skein.Version, error) {
+// resolve gives the current version of a function and how its calls are treated.
+func (r *resolver) resolve(ctx context.Context, f skein.Function) (Target, error) {
 	r.mu.Lock()
 	k, ok := r.known[f]
 	r.mu.Unlock()
 	if ok {
 		age := time.Since(k.asked)
 		if age < r.lease/2 {
-			return k.version, nil
+			return k.target, nil
 		}
 		if age < r.lease { // renew behind the caller's back, so that a function in use never waits for a look-up
 			go func() { _, _ = r.ask(context.WithoutCancel(ctx), f) }()
-			return k.version, nil
+			return k.target, nil
 		}
 	}
 	return r.ask(ctx, f)
 }
 
 // ask looks the function up, once for all who ask at the same time.
-func (r *resolver) ask(ctx context.Context, f skein.Function) (skein.Version, error) {
+func (r *resolver) ask(ctx context.Context, f skein.Function) (Target, error) {
 	ch := r.flight.DoChan(f.String(), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.patience)
 		defer cancel()
@@ -65,31 +65,31 @@ func (r *resolver) ask(ctx context.Context, f skein.Function) (skein.Version, er
 		resp, err := r.upload.GetFunction(ctx, &uploadv1.GetFunctionRequest{User: string(f.User), Function: f.Name})
 		switch {
 		case errors.Is(err, fault.Unavailable) || errors.Is(err, fault.Timeout): // its text has addresses, and no deadline of the caller's passed
-			return skein.Version{}, fault.Unavailable.New("UPLOAD_DOWN", "the upload service, which knows the functions, does not answer").WithRetry(time.Second)
+			return Target{}, fault.Unavailable.New("UPLOAD_DOWN", "the upload service, which knows the functions, does not answer").WithRetry(time.Second)
 		case err != nil:
-			return skein.Version{}, err
+			return Target{}, err
 		}
 		current := resp.GetFunction().GetCurrent()
 		digest, err := skein.ParseDigest(current.GetDigest())
 		if err != nil {
-			return skein.Version{}, fault.Internal.New("BAD_ANSWER", "upload gave %v", err)
+			return Target{}, fault.Internal.New("BAD_ANSWER", "upload gave %v", err)
 		}
-		v := skein.Version{Function: f, Number: current.GetNumber(), Digest: digest}
+		to := Target{skein.Version{Function: f, Number: current.GetNumber(), Digest: digest}, fromConfig(resp.GetFunction().GetConfig())}
 		r.mu.Lock()
 		if r.epoch == epoch {
-			r.known[f] = known{v, asked}
+			r.known[f] = known{to, asked}
 		}
 		r.mu.Unlock()
-		return v, nil
+		return to, nil
 	})
 	select {
 	case res := <-ch:
 		if res.Err != nil {
-			return skein.Version{}, res.Err
+			return Target{}, res.Err
 		}
-		return res.Val.(skein.Version), nil
+		return res.Val.(Target), nil
 	case <-ctx.Done():
-		return skein.Version{}, fault.From(ctx.Err())
+		return Target{}, fault.From(ctx.Err())
 	}
 }
 

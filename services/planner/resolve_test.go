@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"skein.dev"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/service"
@@ -46,10 +48,10 @@ func number(t *testing.T, r *resolver) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Digest != skein.DigestOf([]byte{byte(v.Number)}) || v.Function.Name != "f" {
+	if v.Version.Digest != skein.DigestOf([]byte{byte(v.Version.Number)}) || v.Version.Function.Name != "f" {
 		t.Errorf("%+v", v)
 	}
-	return v.Number
+	return v.Version.Number
 }
 
 // Whoever has the answer to an upload gets that version in the next call: no lease is waited for.
@@ -109,7 +111,7 @@ func TestRefusalsAreNotKept(t *testing.T) {
 		wantFault(t, err, fault.NotFound, "NO_FUNCTION")
 	}
 	u.put("ann/g", 7)
-	if v, err := r.resolve(t.Context(), f); err != nil || v.Number != 7 {
+	if v, err := r.resolve(t.Context(), f); err != nil || v.Version.Number != 7 {
 		t.Errorf("%+v %v", v, err)
 	}
 	u.mu.Lock()
@@ -188,4 +190,25 @@ func TestUploadHangs(t *testing.T) {
 	_, err := r.resolve(t.Context(), skein.Function{User: "ann", Name: "f"})
 	u.mu.Unlock()
 	wantFault(t, err, fault.Unavailable, "UPLOAD_DOWN")
+}
+
+// How a function's calls are treated comes with its version, and its call sees a change as soon as it was answered.
+func TestSettingsAreResolved(t *testing.T) {
+	r, u := resolving(t, true)
+	r.lease = time.Hour
+	for n, config := range []*uploadv1.FunctionConfig{
+		nil,
+		{Timeout: durationpb.New(time.Second), MaxAttempts: 7, RetryFailures: true, ResultAge: durationpb.New(time.Hour), WebhookUrl: "http://h/"},
+		{MaxAttempts: 1},
+	} {
+		u.mu.Lock()
+		u.config = config
+		u.mu.Unlock()
+		u.put("ann/f", int64(n+1))
+		got, err := r.resolve(t.Context(), skein.Function{User: "ann", Name: "f"})
+		want := Settings{config.GetTimeout().AsDuration(), config.GetMaxAttempts(), config.GetRetryFailures(), config.GetResultAge().AsDuration(), config.GetWebhookUrl()}
+		if err != nil || got.Settings != want || got.Version.Number != int64(n+1) {
+			t.Errorf("%+v, %v, want %+v", got, err, want)
+		}
+	}
 }

@@ -2,7 +2,9 @@ package planner
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -11,6 +13,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"skein.dev"
 	"skein.dev/platform/fault"
@@ -128,27 +132,27 @@ func failure(rec *Record) error {
 	case skein.Cancelled:
 		return fault.Cancelled.New(rec.Reason, "%s", rec.Message)
 	}
-	switch rec.Reason {
-	case "EXECUTOR_LOST", "STORE_DOWN", "UNAVAILABLE", "DRAINING":
+	switch {
+	case infrastructure(rec.Reason):
 		return fault.Unavailable.New(rec.Reason, "%s", rec.Message).WithHint("the call may have run in part; retry if that does no harm")
-	case "DIGEST_MISMATCH":
+	case rec.Reason == "DIGEST_MISMATCH":
 		return fault.DataLoss.New(rec.Reason, "%s", rec.Message).WithHint("upload the module again")
 	}
 	return guestFault.New(rec.Reason, "%s", rec.Message).WithHint("%s", hint)
 }
 
 // logsREST is GET /v1/calls/{id}/logs: raw bytes for those who accept text, JSON by the gateway for others.
-func (p *Planner) logsREST(json http.HandlerFunc) func(http.ResponseWriter, *http.Request) error {
+func (p *Planner) logsREST(gateway http.HandlerFunc) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if !strings.Contains(r.Header.Get("Accept"), "text/plain") {
-			json(w, r)
+			gateway(w, r)
 			return nil
 		}
 		id, err := skein.ParseCallID(r.PathValue("id"))
 		if err != nil {
 			return err
 		}
-		rec, err := p.Get(id)
+		rec, err := p.Find(r.Context(), id)
 		if err != nil {
 			return err
 		}
@@ -157,4 +161,162 @@ func (p *Planner) logsREST(json http.HandlerFunc) func(http.ResponseWriter, *htt
 		_, _ = w.Write(rec.Log)
 		return nil
 	}
+}
+
+// eventTime bounds how long a reader of events may take for one.
+const eventTime = 30 * time.Second
+
+// eventsREST is GET /v1/calls/{id}/events: server-sent events for those who accept them, a JSON document a line, as the gateway
+// would write them, for others: its errors are no problem documents. Query: logs, log_offset, log_attempt, as WatchCallRequest
+// has them. A server-sent event's id says how much of the log was sent, so that a reader goes on behind it; one that has seen the
+// end is answered 204, which stops its tries.
+func (p *Planner) eventsREST(w http.ResponseWriter, r *http.Request) error {
+	id, err := skein.ParseCallID(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	logs, from, err := parseEvents(r)
+	if err != nil {
+		return err
+	}
+	lines := !strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+	if last := r.Header.Get("Last-Event-ID"); last != "" && !lines {
+		if last == endEvent {
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		}
+		if from, err = parseEventID(last); err != nil {
+			return err
+		}
+	}
+	out := &events{w: w, conn: http.NewResponseController(w), lines: lines, at: from}
+	defer func() { _ = out.conn.SetWriteDeadline(time.Time{}) }() // other requests follow on the connection
+	err = p.Watch(r.Context(), id, logs, from, out.send)
+	if err == nil || !out.begun {
+		return err
+	}
+	out.fail(err)
+	return nil
+}
+
+// endEvent is the id of a call's last event.
+const endEvent = "end"
+
+func parseEvents(r *http.Request) (logs bool, from LogPosition, err error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return false, from, fault.Invalid.New("BAD_QUERY", "the query string: %v", err)
+	}
+	if s := query.Get("logs"); s != "" {
+		if logs, err = strconv.ParseBool(s); err != nil {
+			return false, from, fault.Invalid.New("BAD_QUERY", "logs=%.40q: want true or false", s)
+		}
+	}
+	if s := query.Get("log_offset"); s != "" {
+		if from.Offset, err = strconv.ParseInt(s, 10, 64); err != nil {
+			return false, from, fault.Invalid.New("BAD_OFFSET", "log_offset=%.40q: want a number of bytes", s)
+		}
+	}
+	if s := query.Get("log_attempt"); s != "" {
+		n, err := strconv.ParseInt(s, 10, 32)
+		if err != nil {
+			return false, from, fault.Invalid.New("BAD_OFFSET", "log_attempt=%.40q: want an attempt's number", s)
+		}
+		from.Attempt = int32(n)
+	}
+	return logs, from, nil
+}
+
+func parseEventID(s string) (LogPosition, error) {
+	first, second, _ := strings.Cut(s, "-")
+	attempt, err1 := strconv.ParseUint(first, 10, 31)
+	offset, err2 := strconv.ParseUint(second, 10, 62)
+	if err1 != nil || err2 != nil {
+		return LogPosition{}, fault.Invalid.New("BAD_EVENT_ID", "Last-Event-ID %.40q is none that was given out", s)
+	}
+	return LogPosition{int32(attempt), int64(offset)}, nil
+}
+
+// events writes events as they come.
+type events struct {
+	w     http.ResponseWriter
+	conn  *http.ResponseController
+	lines bool // of JSON, not server-sent events
+	begun bool
+	at    LogPosition
+}
+
+func (s *events) send(e Event) error {
+	if s.at.Attempt != e.Attempt {
+		if s.at.Attempt != 0 {
+			s.at.Offset = 0
+		}
+		s.at.Attempt = e.Attempt
+	}
+	switch m := toEvent(e); {
+	case s.lines && m == nil:
+		return nil
+	case s.lines:
+		return s.line("result", m)
+	case e.Call != nil:
+		id := fmt.Sprintf("%d-%d", s.at.Attempt, s.at.Offset)
+		if e.Call.State.Terminal() {
+			id = endEvent
+		}
+		return s.event("call", id, m.GetCall())
+	case e.Log != nil:
+		s.at.Offset = e.Offset + int64(len(e.Log))
+		return s.event("log", fmt.Sprintf("%d-%d", s.at.Attempt, s.at.Offset), m.GetLog())
+	}
+	return s.write(": still here\n\n")
+}
+
+func (s *events) line(member string, m proto.Message) error {
+	data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return s.write(fmt.Sprintf("{%q: %s}\n", member, data))
+}
+
+func (s *events) event(name, id string, m proto.Message) error {
+	data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return s.write(fmt.Sprintf("event: %s\nid: %s\ndata: %s\n\n", name, id, data))
+}
+
+// fail tells of an error behind events.
+func (s *events) fail(err error) {
+	e := fault.From(err)
+	data, err := json.Marshal(map[string]string{"reason": e.Reason, "detail": e.Message, "hint": e.Hint})
+	switch {
+	case err != nil:
+	case s.lines:
+		_ = s.write(fmt.Sprintf("{%q: %s}\n", "error", data))
+	default:
+		_ = s.write(fmt.Sprintf("event: error\ndata: %s\n\n", data))
+	}
+}
+
+// write sends a text at once. Who does not read it in time is cut off: it can go on where it was.
+func (s *events) write(text string) error {
+	if !s.begun {
+		s.begun = true
+		h := s.w.Header()
+		h.Set("Content-Type", "application/x-ndjson")
+		if !s.lines {
+			h.Set("Content-Type", "text/event-stream")
+			text = "retry: 2000\n\n" + text
+		}
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Accel-Buffering", "no")
+		h.Set("X-Content-Type-Options", "nosniff")
+	}
+	_ = s.conn.SetWriteDeadline(time.Now().Add(eventTime))
+	if _, err := io.WriteString(s.w, text); err != nil {
+		return err
+	}
+	return s.conn.Flush()
 }

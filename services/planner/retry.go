@@ -2,8 +2,8 @@ package planner
 
 import (
 	"cmp"
-	"container/heap"
 	"encoding/binary"
+	"maps"
 	"slices"
 	"time"
 
@@ -31,54 +31,61 @@ func infrastructure(reason string) bool {
 	return false
 }
 
-// store has a call written to the journal as it is now.
+// store has a call written to the journal as it is now: once what is being written of it is there.
 func (c *Core) store(r *record) {
-	r.stores++
+	if r.storing {
+		r.stale = true
+		return
+	}
+	r.storing = true
 	c.emit(Store, "", r, "")
 }
 
-// Stored says that the journal has what the oldest Store of a call that was not answered yet asked for.
+// Stored says that the journal has what a call's Store asked for.
 func (c *Core) Stored(now time.Time, id skein.CallID) []Command {
 	r := c.calls[id]
-	if r == nil || r.stores == 0 {
+	if r == nil || !r.storing {
 		return nil
 	}
-	if r.stores--; r.stores > 0 {
-		return nil
-	}
+	r.storing, r.saved = false, true
 	switch {
+	case r.stale:
+		r.stale = false
+		c.store(r)
 	case r.State.Terminal():
 		r.Unsaved = false
+		c.unsaved -= r.size()
 		c.emit(Ended, "", r, "")
 		c.remember(now, r)
 	case now.Before(r.RetryAt):
 		r.delayed, r.due = true, r.RetryAt
-		heap.Fix(&c.deadlines, r.heapAt)
+		c.deadlines.fix(r)
 	case r.held:
 		c.release(now, r)
 	}
 	return c.take()
 }
 
-// Withdraw takes back a call that the journal did not accept: it was never one.
-func (c *Core) Withdraw(now time.Time, id skein.CallID) {
+// Withdraw takes back a call whose first Store failed: it was never one, also if it was cancelled meanwhile.
+func (c *Core) Withdraw(_ time.Time, id skein.CallID) {
 	r := c.calls[id]
-	if r == nil || !r.held {
+	if r == nil || !r.storing || r.saved {
 		return
+	}
+	if r.Unsaved {
+		c.unsaved -= r.size()
 	}
 	c.unhold(r)
 	if r.heapAt >= 0 {
-		heap.Remove(&c.deadlines, r.heapAt)
+		c.deadlines.remove(r)
 	}
 	c.erase(r)
-	c.schedule(now)
 }
 
 // hold keeps a call out of the queue until its next attempt may begin; its input counts as if it were there.
 func (c *Core) hold(r *record) {
 	r.held = true
-	c.queue.held++
-	c.queue.heldBytes += weight(&r.Call)
+	c.queue.hold(r, 1)
 }
 
 func (c *Core) unhold(r *record) {
@@ -86,8 +93,19 @@ func (c *Core) unhold(r *record) {
 		return
 	}
 	r.held, r.delayed = false, false
-	c.queue.held--
-	c.queue.heldBytes -= weight(&r.Call)
+	c.queue.hold(r, -1)
+}
+
+// chokes tells whether a call must not begin because of what the journal has not taken: a result would be one more to keep.
+func (c *Core) chokes(r *record) bool { return r.Durable && c.unsaved > c.limits.HistoryBytes }
+
+// postpone keeps a call out of the queue for a moment: the journal is behind, or each free slot is on an executor that has an earlier
+// attempt of it.
+func (c *Core) postpone(now time.Time, r *record) {
+	c.dequeue(r)
+	c.hold(r)
+	r.delayed, r.due = true, now.Add(leastBackoff)
+	c.deadlines.fix(r)
 }
 
 // release lets the next attempt of a held call begin.
@@ -95,7 +113,7 @@ func (c *Core) release(now time.Time, r *record) {
 	c.unhold(r)
 	r.RetryAt = time.Time{}
 	r.due = r.Deadline
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
 	c.begin(now, r)
 	c.schedule(now)
 }
@@ -126,16 +144,17 @@ func (c *Core) finish(now time.Time, r *record, res skein.Result) {
 
 // again makes the next attempt, to begin at a time. All that the last one called ends.
 func (c *Core) again(now time.Time, r *record, at time.Time) {
+	c.liveLogs -= int64(len(r.Log))
+	r.Attempt++
+	r.State, r.Executor, r.Started, r.RetryAt, r.Deadline = skein.Queued, "", time.Time{}, at, r.GiveUp
 	c.sever(now, r, "is tried again")
 	r.severed = false
 	if r.tree != nil { // it keeps its versions
 		r.tree = &tree{root: r, calls: 1, versions: r.tree.versions}
 	}
 	r.children, r.Log = nil, nil
-	r.Attempt++
-	r.State, r.Executor, r.Started, r.RetryAt, r.Deadline = skein.Queued, "", time.Time{}, at, r.GiveUp
 	r.due = r.Deadline
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
 	c.hold(r)
 	c.store(r)
 }
@@ -155,44 +174,69 @@ func backoff(id skein.CallID, n int) time.Duration {
 
 // orphan keeps a call whose executor may come back with it.
 func (c *Core) orphan(now time.Time, r *record) {
-	c.orphans[r.ID] = r
+	all := c.orphans[r.Executor]
+	if all == nil {
+		all = map[skein.CallID]*record{}
+		c.orphans[r.Executor] = all
+	}
+	all[r.ID], r.orphan = r, true
 	r.due = now.Add(c.limits.Grace)
-	heap.Fix(&c.deadlines, r.heapAt)
+	c.deadlines.fix(r)
+}
+
+// unorphan must come before the call's executor changes.
+func (c *Core) unorphan(r *record) {
+	if !r.orphan {
+		return
+	}
+	r.orphan = false
+	if delete(c.orphans[r.Executor], r.ID); len(c.orphans[r.Executor]) == 0 {
+		delete(c.orphans, r.Executor)
+	}
 }
 
 // adopt gives an executor that attaches the calls it still has. Others that were its own are lost, and what it names without
 // having it is stopped.
 func (c *Core) adopt(now time.Time, ex *executor, kept []Kept) {
 	for _, k := range kept {
-		r := c.orphans[k.ID]
-		if r == nil || r.Attempt != k.Attempt || r.Executor != "" && r.Executor != ex.ID {
-			c.emit(CancelOn, ex.ID, &record{Record: Record{Call: skein.Call{ID: k.ID}}}, "CANCELLED")
+		r := c.calls[k.ID]
+		switch {
+		case ex.running[k.ID] != nil: // said twice
+			continue
+		case r == nil || !r.orphan || r.Attempt != k.Attempt || r.Executor != "" && r.Executor != ex.ID:
+			c.haunt(ex, r, k)
 			continue
 		}
-		delete(c.orphans, k.ID)
-		started := r.Started
-		deadline := r.Deadline
+		c.unorphan(r)
+		started, deadline := r.Started, r.Deadline
 		c.run(now, ex, r)
 		if !started.IsZero() { // it kept its own deadline
 			r.Started, r.Deadline = started, deadline
 		}
 	}
-	var lost []*record
-	for _, r := range c.orphans {
-		if r.Executor == ex.ID {
-			lost = append(lost, r)
-		}
-	}
-	slices.SortFunc(lost, func(a, b *record) int { return cmp.Compare(a.Seq, b.Seq) })
-	for _, r := range lost {
+	for _, r := range slices.SortedFunc(maps.Values(c.orphans[ex.ID]), func(a, b *record) int { return cmp.Compare(a.Seq, b.Seq) }) {
 		c.lose(now, r, "it came back without the call")
 	}
+}
+
+// haunt has an executor stop an attempt that is none any more (r is its call, if that is known). It takes a slot there until
+// the executor says that it has ended, as every call does.
+func (c *Core) haunt(ex *executor, r *record, k Kept) {
+	ghost := &record{Record: Record{Call: skein.Call{ID: k.ID, Attempt: k.Attempt}, State: skein.Cancelled, Executor: ex.ID}, heapAt: -1}
+	ghost.severed = true
+	if r != nil {
+		ghost.Function, ghost.Version = r.Function, r.Version
+	}
+	ex.running[k.ID] = ghost
+	c.places.count(ex, ghost, 1)
+	c.places.update(ex)
+	c.emit(CancelOn, ex.ID, ghost, "CANCELLED")
 }
 
 // lose ends an attempt whose executor did not come back. Which executor had a call from before a restart is not known,
 // and that it did not end is not the call's fault.
 func (c *Core) lose(now time.Time, r *record, why string) {
-	delete(c.orphans, r.ID)
+	c.unorphan(r)
 	if r.Executor != "" {
 		r.Losses++
 		c.finish(now, r, lost(r.Executor, why))
@@ -219,25 +263,32 @@ type Kept struct {
 // somewhere gets time to be named by its executor.
 func (c *Core) Recover(now time.Time, calls []Record) []Command {
 	for i := range calls {
-		r := &record{Record: calls[i], heapAt: -1}
+		r := &record{Record: calls[i], heapAt: -1, saved: true}
 		c.seq++
-		r.Seq = c.seq
+		r.Seq, r.Root, r.Unsaved = c.seq, r.ID, false
 		if r.RequestID != "" {
 			c.requests[requestKey{r.Function, r.RequestID}] = r.ID
 		}
-		r.listedAt = c.listed.PushBack(r)
+		c.listed.push(r)
 		c.calls[r.ID] = r
 		if r.State.Terminal() {
-			c.ended.PushBack(r)
+			if r.Expires.IsZero() {
+				r.Expires = r.Ended.Add(cmp.Or(r.ResultAge, c.limits.HistoryAge))
+			}
+			r.due = r.Expires
+			c.aging.push(r) // they did not come in the order of their ends
 			c.endedSize += r.size()
 			continue
 		}
 		r.State, r.Executor, r.Started, r.due = skein.Queued, "", time.Time{}, r.Deadline
-		heap.Push(&c.deadlines, r)
+		c.deadlines.push(r)
 		if now.Before(r.RetryAt) {
 			c.hold(r)
-			r.delayed, r.due = true, r.RetryAt
-			heap.Fix(&c.deadlines, r.heapAt)
+			if most := now.Add(mostBackoff); r.RetryAt.After(most) { // a clock was far ahead
+				r.RetryAt = most
+			}
+			r.Attempt++ // it may have begun all the same, by a clock that was ahead of this one
+			c.store(r)
 			continue
 		}
 		c.orphan(now, r)

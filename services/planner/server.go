@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,7 +21,8 @@ import (
 type server struct {
 	plannerv1.UnimplementedPlannerServiceServer
 	plannerv1.UnimplementedDispatchServiceServer
-	p *Planner
+	p        *Planner
+	patience time.Duration // with who reads events
 }
 
 func (s *server) Attach(in grpc.BidiStreamingServer[plannerv1.AttachRequest, plannerv1.AttachResponse]) error {
@@ -65,6 +67,17 @@ func (s *server) CreateCall(ctx context.Context, r *plannerv1.CreateCallRequest)
 	if err != nil {
 		return nil, err
 	}
+	q.Async, q.MaxAttempts, q.RetryFailures, q.Webhook = true, r.GetMaxAttempts(), r.GetRetryFailures(), r.GetWebhookUrl()
+	for _, d := range []struct {
+		from   *durationpb.Duration
+		to     *time.Duration
+		reason string
+	}{{r.GetMaxAge(), &q.MaxAge, "BAD_MAX_AGE"}, {r.GetResultAge(), &q.ResultAge, "BAD_RESULT_AGE"}} {
+		if d.from != nil && d.from.CheckValid() != nil {
+			return nil, fault.Invalid.New(d.reason, "this is no valid duration")
+		}
+		*d.to = d.from.AsDuration()
+	}
 	rec, err := s.p.Submit(ctx, q)
 	if err != nil {
 		return nil, err
@@ -72,20 +85,20 @@ func (s *server) CreateCall(ctx context.Context, r *plannerv1.CreateCallRequest)
 	return &plannerv1.CreateCallResponse{Call: toCall(rec)}, nil
 }
 
-func (s *server) GetCall(_ context.Context, r *plannerv1.GetCallRequest) (*plannerv1.GetCallResponse, error) {
-	rec, err := s.get(r.GetCallId())
+func (s *server) GetCall(ctx context.Context, r *plannerv1.GetCallRequest) (*plannerv1.GetCallResponse, error) {
+	rec, err := s.find(ctx, r.GetCallId())
 	if err != nil {
 		return nil, err
 	}
 	return &plannerv1.GetCallResponse{Call: toCall(rec)}, nil
 }
 
-func (s *server) get(text string) (*Record, error) {
+func (s *server) find(ctx context.Context, text string) (*Record, error) {
 	id, err := skein.ParseCallID(text)
 	if err != nil {
 		return nil, err
 	}
-	return s.p.Get(id)
+	return s.p.Find(ctx, id)
 }
 
 func (s *server) ListCalls(_ context.Context, r *plannerv1.ListCallsRequest) (*plannerv1.ListCallsResponse, error) {
@@ -143,24 +156,24 @@ func (s *server) WaitCall(ctx context.Context, r *plannerv1.WaitCallRequest) (*p
 	return &plannerv1.WaitCallResponse{Call: toCall(rec), Output: rec.Output}, nil
 }
 
-func (s *server) CancelCall(_ context.Context, r *plannerv1.CancelCallRequest) (*plannerv1.CancelCallResponse, error) {
+func (s *server) CancelCall(ctx context.Context, r *plannerv1.CancelCallRequest) (*plannerv1.CancelCallResponse, error) {
 	id, err := skein.ParseCallID(r.GetCallId())
 	if err != nil {
 		return nil, err
 	}
-	rec, err := s.p.Cancel(id)
+	rec, err := s.p.Cancel(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	return &plannerv1.CancelCallResponse{Call: toCall(rec)}, nil
 }
 
-func (s *server) GetCallGraph(_ context.Context, r *plannerv1.GetCallGraphRequest) (*plannerv1.GetCallGraphResponse, error) {
+func (s *server) GetCallGraph(ctx context.Context, r *plannerv1.GetCallGraphRequest) (*plannerv1.GetCallGraphResponse, error) {
 	id, err := skein.ParseCallID(r.GetCallId())
 	if err != nil {
 		return nil, err
 	}
-	root, err := s.p.Graph(id)
+	root, err := s.p.Graph(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -180,17 +193,18 @@ func toNode(n Node) *plannerv1.CallNode {
 	return out
 }
 
-func (s *server) GetCallWaits(_ context.Context, r *plannerv1.GetCallWaitsRequest) (*plannerv1.GetCallWaitsResponse, error) {
+func (s *server) GetCallWaits(ctx context.Context, r *plannerv1.GetCallWaitsRequest) (*plannerv1.GetCallWaitsResponse, error) {
 	id, err := skein.ParseCallID(r.GetCallId())
 	if err != nil {
 		return nil, err
 	}
-	w, err := s.p.Waits(id)
+	w, err := s.p.Waits(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	resp := &plannerv1.GetCallWaitsResponse{
 		Call: toCall(w.Call), QueuePosition: int32(w.Position), Since: toTime(w.Since), Until: toTime(w.Until),
+		WaitsFor: plannerv1.WaitsFor(w.For), Attempts: toAttempts(w.Call.Attempts),
 	}
 	for _, child := range w.Children {
 		resp.Children = append(resp.Children, toCall(child))
@@ -198,8 +212,8 @@ func (s *server) GetCallWaits(_ context.Context, r *plannerv1.GetCallWaitsReques
 	return resp, nil
 }
 
-func (s *server) GetCallLogs(_ context.Context, r *plannerv1.GetCallLogsRequest) (*plannerv1.GetCallLogsResponse, error) {
-	rec, err := s.get(r.GetCallId())
+func (s *server) GetCallLogs(ctx context.Context, r *plannerv1.GetCallLogsRequest) (*plannerv1.GetCallLogsResponse, error) {
+	rec, err := s.find(ctx, r.GetCallId())
 	if err != nil {
 		return nil, err
 	}
@@ -225,16 +239,126 @@ func (s *server) ListExecutors(_ context.Context, r *plannerv1.ListExecutorsRequ
 			resp.NextPageToken = sealToken(resp.Executors[size-1].GetExecutorId())
 			break
 		}
-		resp.Executors = append(resp.Executors, &plannerv1.Executor{
-			ExecutorId: e.ID, Slots: int32(e.Slots), SlotsUsed: int32(e.Used), MemoryBytes: e.Memory, MemoryUsedBytes: e.MemoryUsed,
-			AttachTime: toTime(e.Attached), LastHeartbeatTime: toTime(e.LastHeard), Draining: e.Draining(), Marked: e.Marked, Modules: int32(e.Modules), Address: e.Address,
-		})
+		resp.Executors = append(resp.Executors, toExecutor(e))
 	}
 	return resp, nil
 }
 
 func (s *server) GetPolicy(context.Context, *plannerv1.GetPolicyRequest) (*plannerv1.GetPolicyResponse, error) {
-	return &plannerv1.GetPolicyResponse{Policy: "bin-pack", QueueLimit: int32(s.p.core.limits.QueueCalls), QueueUsed: int32(s.p.QueueLen())}, nil
+	return &plannerv1.GetPolicyResponse{Policy: s.p.Policy().String(), QueueLimit: int32(s.p.limits.QueueCalls), QueueUsed: int32(s.p.QueueLen())}, nil
+}
+
+func (s *server) SetPolicy(ctx context.Context, r *plannerv1.SetPolicyRequest) (*plannerv1.SetPolicyResponse, error) {
+	policy, err := ParsePolicy(r.GetPolicy())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.p.SetPolicy(ctx, policy); err != nil {
+		return nil, err
+	}
+	return &plannerv1.SetPolicyResponse{Policy: policy.String()}, nil
+}
+
+func (s *server) DrainExecutor(_ context.Context, r *plannerv1.DrainExecutorRequest) (*plannerv1.DrainExecutorResponse, error) {
+	e, err := s.p.Cordon(r.GetExecutorId(), !r.GetUndo())
+	if err != nil {
+		return nil, err
+	}
+	return &plannerv1.DrainExecutorResponse{Executor: toExecutor(e)}, nil
+}
+
+func (s *server) MarkExecutor(_ context.Context, r *plannerv1.MarkExecutorRequest) (*plannerv1.MarkExecutorResponse, error) {
+	e, err := s.p.Mark(r.GetExecutorId(), !r.GetUndo())
+	if err != nil {
+		return nil, err
+	}
+	return &plannerv1.MarkExecutorResponse{Executor: toExecutor(e)}, nil
+}
+
+func (s *server) WatchCall(r *plannerv1.WatchCallRequest, out grpc.ServerStreamingServer[plannerv1.WatchCallResponse]) error {
+	id, err := skein.ParseCallID(r.GetCallId())
+	if err != nil {
+		return err
+	}
+	// Send waits for a reader as long as that likes. Only the end of this method ends it, so it is called from elsewhere.
+	slow, done := make(chan struct{}), make(chan error, 1)
+	giveUp := sync.OnceFunc(func() { close(slow) })
+	go func() {
+		done <- s.p.Watch(out.Context(), id, r.GetLogs(), LogPosition{r.GetLogAttempt(), r.GetLogOffset()}, func(e Event) error {
+			m := toEvent(e)
+			if m == nil {
+				return nil
+			}
+			defer time.AfterFunc(s.patience, giveUp).Stop()
+			return out.Send(m)
+		})
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-slow:
+		return fault.Exhausted.New("SLOW_READER", "an event was not read in %s", s.patience).WithHint("watch again from the byte of the log that came last")
+	}
+}
+
+func (s *server) ListDeadLetters(ctx context.Context, r *plannerv1.ListDeadLettersRequest) (*plannerv1.ListDeadLettersResponse, error) {
+	if r.GetUser() != "" {
+		if _, err := skein.ParseUser(r.GetUser()); err != nil {
+			return nil, err
+		}
+	}
+	size, err := pageSize(r.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	after, err := openToken(r.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	letters, next, err := s.p.deadLetters(ctx, skein.User(r.GetUser()), after, size)
+	if err != nil {
+		return nil, err
+	}
+	resp := &plannerv1.ListDeadLettersResponse{NextPageToken: sealToken(next)}
+	for _, rec := range letters {
+		resp.DeadLetters = append(resp.DeadLetters, toDeadLetter(rec))
+	}
+	return resp, nil
+}
+
+func (s *server) GetDeadLetter(ctx context.Context, r *plannerv1.GetDeadLetterRequest) (*plannerv1.GetDeadLetterResponse, error) {
+	id, err := skein.ParseCallID(r.GetCallId())
+	if err != nil {
+		return nil, err
+	}
+	rec, err := s.p.deadLetter(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &plannerv1.GetDeadLetterResponse{DeadLetter: toDeadLetter(rec)}, nil
+}
+
+func (s *server) RedriveDeadLetter(ctx context.Context, r *plannerv1.RedriveDeadLetterRequest) (*plannerv1.RedriveDeadLetterResponse, error) {
+	id, err := skein.ParseCallID(r.GetCallId())
+	if err != nil {
+		return nil, err
+	}
+	rec, err := s.p.Redrive(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &plannerv1.RedriveDeadLetterResponse{Call: toCall(rec)}, nil
+}
+
+func (s *server) DeleteDeadLetter(ctx context.Context, r *plannerv1.DeleteDeadLetterRequest) (*plannerv1.DeleteDeadLetterResponse, error) {
+	id, err := skein.ParseCallID(r.GetCallId())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.p.removeDead(ctx, id); err != nil {
+		return nil, err
+	}
+	return &plannerv1.DeleteDeadLetterResponse{}, nil
 }
 
 func pageSize(n int32) (int, error) {

@@ -18,14 +18,17 @@ type sim struct {
 	rng    *rand.Rand
 	c      *Core
 	now    time.Time
+	skew   time.Duration // of the planner's clock
 	events simEvents
 	seq    int
 	execs  map[string]*simExecutor
 	fan    func(c *skein.Call) int // how many calls a call makes
 	local  bool                    // executors start children themselves where they can
 	ends   map[skein.CallID]skein.CallState
-	born   int // calls that were accepted
-	begun  int // and began to run, wherever
+	born   int    // calls that were accepted
+	begun  int    // and began to run, wherever
+	each   func() // after every event
+	faults *faults
 	wrong  error
 }
 
@@ -56,19 +59,27 @@ type simExecutor struct {
 	s        *sim
 	name     string
 	dead     bool
+	stream   int // its number: what was said on an earlier one does not arrive
+	attached bool
+	slots    int
 	tokens   int
 	calls    map[skein.CallID]*simCall
 	children map[skein.CallID]*simCall // of calls here, wherever they run: the parent
 	wanting  []*simCall
-	up, down time.Time // when the last thing said arrives
+	unsaid   []*simCall // kept calls that ended while no stream was there
+	up, down time.Time  // when the last thing said arrives
 }
 
 type simCall struct {
 	skein.Call
-	left  int // children that have not ended
-	then  func()
-	token bool
-	over  bool
+	keep    bool // it outlasts a break of the stream unless it calls others
+	chained bool
+	worked  bool
+	left    int // children that have not ended
+	then    func()
+	token   bool
+	over    bool
+	result  skein.Result
 }
 
 func newSim(seed uint64, limits Limits, fan func(c *skein.Call) int) *sim {
@@ -93,6 +104,9 @@ func (s *sim) run() error {
 		e := heap.Pop(&s.events).(simEvent)
 		s.now = e.at
 		e.do()
+		if s.each != nil {
+			s.each()
+		}
 	}
 	return s.wrong
 }
@@ -104,10 +118,13 @@ func (s *sim) id() (id skein.CallID) {
 	return id
 }
 
+// clock is what the planner believes.
+func (s *sim) clock() time.Time { return s.now.Add(s.skew) }
+
 func (s *sim) attach(name string, slots int) {
-	x := &simExecutor{s: s, name: name, tokens: slots, calls: map[skein.CallID]*simCall{}, children: map[skein.CallID]*simCall{}, up: s.now, down: s.now}
+	x := &simExecutor{s: s, name: name, attached: true, slots: slots, tokens: slots, calls: map[skein.CallID]*simCall{}, children: map[skein.CallID]*simCall{}, up: s.now, down: s.now}
 	s.execs[name] = x
-	commands, err := s.c.Attach(s.now, Executor{ID: name, Slots: slots}, nil)
+	commands, err := s.c.Attach(s.clock(), Executor{ID: name, Slots: slots}, nil)
 	if err != nil {
 		s.wrong = err
 	}
@@ -116,7 +133,7 @@ func (s *sim) attach(name string, slots int) {
 
 func (s *sim) submit(user skein.User, timeout time.Duration) skein.CallID {
 	call := skein.Call{ID: s.id(), Function: skein.Function{User: user, Name: "f"}, Deadline: s.now.Add(timeout)}
-	_, commands, err := s.c.Submit(s.now, call, Options{})
+	_, commands, err := s.c.Submit(s.clock(), call, Options{})
 	if err != nil {
 		s.wrong = err
 		return call.ID
@@ -129,6 +146,9 @@ func (s *sim) submit(user skein.User, timeout time.Duration) skein.CallID {
 func (s *sim) obey(commands []Command) {
 	for _, cmd := range commands {
 		x := s.execs[cmd.Executor]
+		if s.faults != nil && s.faults.hears(&cmd) {
+			continue
+		}
 		switch cmd.Kind {
 		case Ended:
 			if state, twice := s.ends[cmd.Call.ID]; twice {
@@ -140,8 +160,8 @@ func (s *sim) obey(commands []Command) {
 				s.born++
 			}
 		case Dispatch:
-			call := cmd.Call.Call
-			x.tell(func() { x.take(&call) })
+			call, keep := cmd.Call.Call, cmd.Call.Durable
+			x.tell(func() { x.take(&call, keep) })
 		case CancelOn:
 			id := cmd.Call.ID
 			x.tell(func() { x.stop(id) })
@@ -160,31 +180,42 @@ func (s *sim) obey(commands []Command) {
 
 // tell brings something to the executor, and say something to the planner.
 func (x *simExecutor) tell(do func()) {
+	if !x.attached {
+		return
+	}
 	if at := x.s.now.Add(x.s.delay()); at.After(x.down) {
 		x.down = at
 	}
+	stream := x.stream
 	x.s.at(x.down, func() {
-		if !x.dead {
+		if !x.dead && x.stream == stream {
 			do()
 		}
 	})
 }
 
 func (x *simExecutor) say(do func() []Command) {
+	if !x.attached {
+		return
+	}
 	if at := x.s.now.Add(x.s.delay()); at.After(x.up) {
 		x.up = at
 	}
+	stream := x.stream
 	x.s.at(x.up, func() {
-		if !x.dead {
+		if !x.dead && x.stream == stream {
 			x.s.obey(do())
 		}
 	})
 }
 
 // take begins a call.
-func (x *simExecutor) take(call *skein.Call) {
+func (x *simExecutor) take(call *skein.Call, keep bool) {
 	x.s.begun++
-	c := &simCall{Call: *call}
+	c := &simCall{Call: *call, keep: keep}
+	if old := x.calls[c.ID]; old != nil && x.s.wrong == nil {
+		x.s.wrong = fmt.Errorf("executor %s is given attempt %d of call %s, it has attempt %d still", x.name, c.Attempt, c.ID, old.Attempt)
+	}
 	x.calls[c.ID] = c
 	x.want(c, func() { x.begin(c) })
 }
@@ -221,11 +252,19 @@ func (x *simExecutor) release(c *simCall) {
 
 // begin is the program of every call: make calls, wait for them, end.
 func (x *simExecutor) begin(c *simCall) {
+	if x.s.faults != nil && x.s.faults.begins(x, c) {
+		return
+	}
 	n := x.s.fan(&c.Call)
 	if n == 0 {
 		x.end(c, skein.Succeeded)
 		return
 	}
+	if !x.attached { // it can call nobody
+		x.end(c, skein.Failed)
+		return
+	}
+	c.chained = true
 	var spawns []Spawn
 	waits := Wait{ID: c.ID}
 	for range n {
@@ -233,13 +272,13 @@ func (x *simExecutor) begin(c *simCall) {
 		spawns, waits.Children = append(spawns, sp), append(waits.Children, sp.ID)
 		x.children[sp.ID] = c
 		if sp.Started {
-			x.take(&skein.Call{ID: sp.ID, Parent: c.ID, Function: c.Function, Depth: c.Depth + 1, Root: c.Root})
+			x.take(&skein.Call{ID: sp.ID, Parent: c.ID, Function: c.Function, Depth: c.Depth + 1, Root: c.Root, Attempt: 1}, false)
 		}
 	}
 	c.left = n
-	x.say(func() []Command { return x.s.c.Spawn(x.s.now, x.name, spawns) })
+	x.say(func() []Command { return x.s.c.Spawn(x.s.clock(), x.name, spawns) })
 	x.release(c)
-	x.say(func() []Command { return x.s.c.Waits(x.s.now, x.name, []Wait{waits}) })
+	x.say(func() []Command { return x.s.c.Waits(x.s.clock(), x.name, []Wait{waits}) })
 }
 
 // childEnded wakes a call when the last of its children has ended; what is said twice counts once.
@@ -253,26 +292,42 @@ func (x *simExecutor) childEnded(id skein.CallID) {
 		return
 	}
 	x.want(p, func() {
-		x.say(func() []Command { return x.s.c.Waits(x.s.now, x.name, []Wait{{ID: p.ID}}) })
+		x.say(func() []Command { return x.s.c.Waits(x.s.clock(), x.name, []Wait{{ID: p.ID}}) })
 		x.end(p, skein.Succeeded)
 	})
 }
 
 func (x *simExecutor) end(c *simCall, state skein.CallState) {
+	c.result = skein.Result{State: state, Cold: x.s.rng.IntN(9) == 0}
+	if x.s.faults != nil {
+		x.s.faults.ends(x, c)
+	}
+	x.forget(c)
+	if x.attached {
+		x.report(c)
+	} else if c.keep {
+		x.unsaid = append(x.unsaid, c)
+	}
+	x.release(c)
+	x.childEnded(c.ID)
+}
+
+// forget takes a call off the executor.
+func (x *simExecutor) forget(c *simCall) {
 	c.over = true
 	delete(x.calls, c.ID)
 	x.wanting = slices.DeleteFunc(x.wanting, func(o *simCall) bool { return o == c })
+}
+
+// report says a call's end, now and then twice.
+func (x *simExecutor) report(c *simCall) {
 	times := 1
 	if x.s.rng.IntN(50) == 0 {
 		times = 2
 	}
 	for range times {
-		x.say(func() []Command {
-			return x.s.c.Outcome(x.s.now, x.name, c.ID, 1, skein.Result{State: state, Cold: x.s.rng.IntN(9) == 0})
-		})
+		x.say(func() []Command { return x.s.c.Outcome(x.s.clock(), x.name, c.ID, max(1, c.Attempt), c.result) })
 	}
-	x.release(c)
-	x.childEnded(c.ID)
 }
 
 func (x *simExecutor) stop(id skein.CallID) {
@@ -368,7 +423,7 @@ func TestSimulation(t *testing.T) {
 			s.after(time.Duration(s.rng.IntN(200))*time.Millisecond, func() {
 				id := s.submit(skein.User(fmt.Sprint("u", i%3)), time.Duration(1+s.rng.IntN(500))*time.Millisecond)
 				if s.rng.IntN(4) == 0 {
-					s.after(time.Duration(s.rng.IntN(20))*time.Millisecond, func() { s.obey(s.c.Cancel(s.now, id)) })
+					s.after(time.Duration(s.rng.IntN(20))*time.Millisecond, func() { s.obey(s.c.Cancel(s.clock(), id)) })
 				}
 			})
 		}
@@ -377,7 +432,7 @@ func TestSimulation(t *testing.T) {
 		}
 		for tick := range 300 {
 			s.after(time.Duration(tick)*10*time.Millisecond, func() {
-				s.obey(s.c.Tick(s.now))
+				s.obey(s.c.Tick(s.clock()))
 				if err := audit(s.c); err != nil && s.wrong == nil {
 					s.wrong = err
 				}
@@ -410,6 +465,6 @@ func (s *sim) kill() {
 	}
 	x.dead = true
 	delete(s.execs, name)
-	s.obey(s.c.Detach(s.now, name, "killed"))
+	s.obey(s.c.Detach(s.clock(), name, "killed"))
 	s.after(time.Duration(s.rng.IntN(30))*time.Millisecond, func() { s.attach(name, 1+s.rng.IntN(4)) })
 }

@@ -19,6 +19,7 @@ type head struct {
 	Current *record `json:"current,omitempty"` // nil only if Deleted
 	// Updated is when Current became current.
 	Updated  time.Time `json:"updated"`
+	Settings Settings  `json:"settings,omitzero"`
 	Requests []request `json:"requests,omitempty"` // the last ones that had an id, oldest first
 }
 
@@ -36,8 +37,8 @@ type record struct {
 // request is one that was answered and may be repeated.
 type request struct {
 	ID      string `json:"id"`
-	Op      string `json:"op"` // upload, rollback or delete
-	Digest  string `json:"digest,omitempty"`
+	Op      string `json:"op"`               // upload, rollback, configure or delete
+	Digest  string `json:"digest,omitempty"` // of the module or the settings
 	Number  int64  `json:"number,omitempty"`
 	Created bool   `json:"created,omitempty"`
 }

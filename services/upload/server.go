@@ -236,6 +236,7 @@ func (s *server) WatchFunctions(in grpc.BidiStreamingServer[uploadv1.WatchFuncti
 func functionProto(fn Function) *uploadv1.Function {
 	return &uploadv1.Function{
 		User: string(fn.Name.User), Name: fn.Name.Name, Current: versionProto(fn.Current), UpdateTime: timestamppb.New(fn.Updated),
+		Config: configProto(fn.Settings),
 	}
 }
 

@@ -49,9 +49,10 @@ type Registry struct {
 
 // Function is a function and its current version.
 type Function struct {
-	Name    skein.Function
-	Current Version
-	Updated time.Time
+	Name     skein.Function
+	Current  Version
+	Updated  time.Time
+	Settings Settings
 }
 
 // Version is an upload with what is known of its module.
@@ -294,7 +295,7 @@ func (r *Registry) Delete(ctx context.Context, f skein.Function, requestID strin
 
 func function(f skein.Function, h head) (Function, error) {
 	v, err := h.Current.version(f)
-	return Function{f, v, h.Updated}, err
+	return Function{f, v, h.Updated, h.Settings}, err
 }
 
 func noFunction(f skein.Function) error {

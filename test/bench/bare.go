@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,16 +9,10 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-
-	callv1 "skein.dev/proto/skein/call/v1"
-	plannerv1 "skein.dev/proto/skein/planner/v1"
 )
 
 // roleArg makes this program one of its own children.
@@ -34,12 +27,14 @@ func play(role string, args []string) error {
 			s.RegisterService(&echoService, nil)
 			return s.Serve(lis)
 		})
+	case role == "grpc-sleep" && len(args) == 1:
+		return serveSleep(args[0])
 	case role == "http-echo":
 		return serve(func(lis net.Listener) error {
 			return (&http.Server{Handler: http.HandlerFunc(echoHTTP), ReadHeaderTimeout: 10 * time.Second}).Serve(lis)
 		})
-	case role == "idle-executor" && len(args) == 1:
-		return idleExecutor(args[0])
+	case role == "idle-executors" && len(args) == 3:
+		return idleExecutors(args[0], args[1], args[2])
 	}
 	return fmt.Errorf("no role %s %q", role, args)
 }
@@ -59,19 +54,25 @@ func listening(addr string) {
 }
 
 // echoService is the least that a gRPC service can be: grpc-go without options and a handler that does nothing.
-var echoService = grpc.ServiceDesc{
-	ServiceName: "bench.Echo",
-	HandlerType: (*any)(nil),
-	Methods: []grpc.MethodDesc{{
-		MethodName: "Echo",
-		Handler: func(_ any, _ context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			in := new(wrapperspb.BytesValue)
-			if err := dec(in); err != nil {
-				return nil, err
-			}
-			return in, nil
-		},
-	}},
+var echoService = echoAfter(func() {})
+
+// echoAfter does something first.
+func echoAfter(work func()) grpc.ServiceDesc {
+	return grpc.ServiceDesc{
+		ServiceName: "bench.Echo",
+		HandlerType: (*any)(nil),
+		Methods: []grpc.MethodDesc{{
+			MethodName: "Echo",
+			Handler: func(_ any, _ context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+				in := new(wrapperspb.BytesValue)
+				if err := dec(in); err != nil {
+					return nil, err
+				}
+				work()
+				return in, nil
+			},
+		}},
+	}
 }
 
 // echoHTTP is the same for net/http, as one would write it.
@@ -84,61 +85,4 @@ func echoHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body)
-}
-
-// idleExecutor attaches to a planner as executors do and answers each call at once with its input: what then remains is
-// the planner's cost and the stream's.
-func idleExecutor(planner string) error {
-	conn, err := grpc.NewClient(planner, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return err
-	}
-	stream, err := plannerv1.NewDispatchServiceClient(conn).Attach(context.Background())
-	if err != nil {
-		return err
-	}
-	var mu sync.Mutex
-	send := func(m *plannerv1.AttachRequest) error {
-		mu.Lock()
-		defer mu.Unlock()
-		return stream.Send(m)
-	}
-	if err := send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Hello{Hello: &plannerv1.Hello{ExecutorId: "idle", Slots: 1024}}}); err != nil {
-		return err
-	}
-	first, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	if first.GetWelcome() == nil {
-		return errors.New("no welcome")
-	}
-	listening("none") // attached, that is
-	go func() {
-		for range time.Tick(max(first.GetWelcome().GetHeartbeatInterval().AsDuration(), time.Millisecond)) {
-			if send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Heartbeat{Heartbeat: &plannerv1.Heartbeat{}}}) != nil {
-				return
-			}
-		}
-	}()
-	for {
-		m, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		calls := m.GetAssignments().GetAssignments()
-		if len(calls) == 0 {
-			continue
-		}
-		outcomes := make([]*callv1.Outcome, len(calls))
-		for i, c := range calls {
-			outcomes[i] = &callv1.Outcome{
-				CallId: c.GetCallId(), Attempt: c.GetAttempt(), State: callv1.CallState_CALL_STATE_SUCCEEDED,
-				Output: c.GetInput(), RunTime: durationpb.New(time.Microsecond), Executor: "idle",
-			}
-		}
-		if err := send(&plannerv1.AttachRequest{Event: &plannerv1.AttachRequest_Outcomes{Outcomes: &plannerv1.Outcomes{Outcomes: outcomes}}}); err != nil {
-			return err
-		}
-	}
 }

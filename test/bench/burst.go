@@ -14,6 +14,7 @@ type side struct {
 	clients []func(context.Context) error
 	procs   []*process
 	close   func()
+	each    int // operations that a client's one does in truth, 0 for 1
 }
 
 // burst is what a side did in a short time.
@@ -23,8 +24,8 @@ type burst struct {
 	latency   []time.Duration // sorted
 }
 
-// perOp is the time of an operation as its client sees it, on average.
-func (b burst) perOp(clients int) float64 { return float64(b.wall) * float64(clients) / float64(b.ops) }
+// perOp is the time between two ends of operations, whoever's they are.
+func (b burst) perOp() float64 { return float64(b.wall) / float64(b.ops) }
 
 func (b burst) cpuPerOp() float64 { return float64(b.cpu) / float64(b.ops) }
 
@@ -32,37 +33,32 @@ func (b burst) quantile(q float64) time.Duration {
 	return b.latency[min(len(b.latency)-1, int(q*float64(len(b.latency))))]
 }
 
-// pair is a burst of each, one right after the other.
-type pair struct{ ours, bare burst }
-
 // warmUp is not measured.
 const warmUp = 500 * time.Millisecond
 
-// alternate lets the two sides take turns. Who begins alternates too, so that neither always follows the other.
-func alternate(ctx context.Context, ours, bare side, cfg config) ([]pair, error) {
-	for _, s := range []side{ours, bare} {
+// alternate lets the sides take turns and gives, for each round, a burst of each. Who begins alternates too, so that none
+// always follows the same other.
+func alternate(ctx context.Context, cfg config, sides ...side) ([][]burst, error) {
+	for _, s := range sides {
 		if _, err := s.run(ctx, warmUp); err != nil {
 			return nil, err
 		}
 	}
-	pairs := make([]pair, cfg.bursts)
-	for i := range pairs {
-		turns := []struct {
-			side side
-			into *burst
-		}{{ours, &pairs[i].ours}, {bare, &pairs[i].bare}}
-		if i%2 == 1 {
-			slices.Reverse(turns)
-		}
-		for _, t := range turns {
-			b, err := t.side.run(ctx, cfg.burst)
+	rounds := make([][]burst, cfg.bursts)
+	for i := range rounds {
+		rounds[i] = make([]burst, len(sides))
+		for k := range sides {
+			if i%2 == 1 {
+				k = len(sides) - 1 - k
+			}
+			b, err := sides[k].run(ctx, cfg.burst)
 			if err != nil {
 				return nil, err
 			}
-			*t.into = b
+			rounds[i][k] = b
 		}
 	}
-	return pairs, nil
+	return rounds, nil
 }
 
 // run lets all clients work for d and then waits for what they have begun.
@@ -95,7 +91,7 @@ func (s side) run(ctx context.Context, d time.Duration) (burst, error) {
 		return burst{}, err
 	}
 	slices.Sort(b.latency)
-	b.ops, b.cpu = len(b.latency), after-before
+	b.ops, b.cpu = len(b.latency)*max(s.each, 1), after-before
 	return b, nil
 }
 

@@ -16,18 +16,9 @@ func echoGuest(ctx context.Context, root, dir string) (wasm []byte, what string,
 	if err != nil {
 		return assembledEcho(), "echo, assembled (no clang here)", nil
 	}
-	out := filepath.Join(dir, "echo.wasm")
-	// The default flags of sdk/c.
-	cmd := exec.CommandContext(ctx, clang, "--target=wasm32-wasi", "--sysroot=/usr", "-O3", "-msimd128", "-mbulk-memory", "-mnontrapping-fptoint",
-		"-msign-ext", "-ftls-model=local-exec", "-Isdk/c/include", "-Wl,--stack-first", "-mexec-model=reactor", "sdk/c/skein.c", "examples/echo/c/echo.c", "-o", out)
-	cmd.Dir = root
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "no echo from C, taking the assembled one: %v\n%s", err, msg)
+	if wasm, err = compileC(ctx, root, "examples/echo/c/echo.c", filepath.Join(dir, "echo.wasm")); err != nil {
+		fmt.Fprintf(os.Stderr, "no echo from C, taking the assembled one: %v\n", err)
 		return assembledEcho(), "echo, assembled (clang failed here)", nil
-	}
-	wasm, err = os.ReadFile(out)
-	if err != nil {
-		return nil, "", err
 	}
 	version, err := exec.CommandContext(ctx, clang, "--version").Output()
 	if err != nil {
@@ -35,6 +26,17 @@ func echoGuest(ctx context.Context, root, dir string) (wasm []byte, what string,
 	}
 	line, _, _ := strings.Cut(string(version), "\n")
 	return wasm, fmt.Sprintf("examples/echo/c, %d bytes, %s", len(wasm), strings.TrimSpace(line)), nil
+}
+
+// compileC builds a reactor with the default flags of sdk/c.
+func compileC(ctx context.Context, root, source, out string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "clang", "--target=wasm32-wasi", "--sysroot=/usr", "-O3", "-msimd128", "-mbulk-memory", "-mnontrapping-fptoint",
+		"-msign-ext", "-ftls-model=local-exec", "-Isdk/c/include", "-Wl,--stack-first", "-mexec-model=reactor", "sdk/c/skein.c", source, "-o", out)
+	cmd.Dir = root
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("clang: %w\n%s", err, msg)
+	}
+	return os.ReadFile(out)
 }
 
 // assembledEcho is

@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -34,6 +35,7 @@ type config struct {
 	burst   time.Duration
 	md      bool
 	profile string
+	long    bool
 }
 
 func main() {
@@ -58,62 +60,20 @@ func main() {
 }
 
 func benchmark(ctx context.Context, args []string) error {
-	cfg := config{burst: 250 * time.Millisecond, bursts: 16, run: regexp.MustCompile("")}
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.Func("run", "only the benchmarks whose name and clients, such as invoke.rest/64, match `regexp`", func(s string) (err error) {
-		cfg.run, err = regexp.Compile(s)
+	cfg, err := parse(args)
+	if err != nil {
 		return err
-	})
-	flags.IntVar(&cfg.bursts, "bursts", cfg.bursts, "how many pairs of bursts, at least 12 for a figure to be quoted")
-	flags.DurationVar(&cfg.burst, "burst", cfg.burst, "how long a burst takes, at least 250ms for a figure to be quoted")
-	flags.BoolVar(&cfg.md, "md", false, "rewrite the results in docs/benchmarks.md")
-	flags.StringVar(&cfg.profile, "profile", "", "write CPU profiles of the suite's processes to `dir`")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
-	if cfg.bursts < 1 || cfg.burst < time.Millisecond {
-		return errors.New("want at least one burst of at least 1ms")
-	}
-	if cfg.md && (cfg.run.String() != "" || cfg.bursts < 12 || cfg.burst < 250*time.Millisecond) {
-		return errors.New("-md wants all benchmarks, 12 bursts or more and 250ms or more each")
 	}
 	root, err := findRoot()
 	if err != nil {
 		return err
 	}
-
 	w := &world{cfg: cfg, root: root, out: os.Stderr}
 	defer w.close()
 	ground := newGround(root)
-	var rows []row
-	for _, b := range benchmarks {
-		if !cfg.run.MatchString(b.String()) {
-			continue
-		}
-		fmt.Fprintf(w.out, "%-24s ", b)
-		r, err := b.measure(ctx, w)
-		if err != nil {
-			fmt.Fprintln(w.out)
-			return fmt.Errorf("%s: %w", b, err)
-		}
-		fmt.Fprintln(w.out, r.brief())
-		rows = append(rows, r)
-	}
-	for _, p := range programs {
-		if !cfg.run.MatchString(p.String()) {
-			continue
-		}
-		more, err := p.measure(ctx, w)
-		if err != nil {
-			return fmt.Errorf("%s: %w", p, err)
-		}
-		for _, r := range more {
-			fmt.Fprintf(w.out, "%-24s %s\n", r.bench, r.brief())
-		}
-		rows = append(rows, more...)
+	rows, err := measure(ctx, w)
+	if err != nil {
+		return err
 	}
 	if err := w.saveProfiles(); err != nil {
 		return err
@@ -125,6 +85,80 @@ func benchmark(ctx context.Context, args []string) error {
 		return rewrite(filepath.Join(root, "docs", "benchmarks.md"), text)
 	}
 	return nil
+}
+
+func parse(args []string) (config, error) {
+	cfg := config{burst: 250 * time.Millisecond, bursts: 16, run: regexp.MustCompile("")}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.Func("run", "only the benchmarks whose name and clients, such as invoke.rest/64, match `regexp`", func(s string) (err error) {
+		cfg.run, err = regexp.Compile(s)
+		return err
+	})
+	flags.IntVar(&cfg.bursts, "bursts", cfg.bursts, "how many pairs of bursts, at least 12 for a figure to be quoted")
+	flags.DurationVar(&cfg.burst, "burst", cfg.burst, "how long a burst takes, at least 250ms for a figure to be quoted")
+	flags.BoolVar(&cfg.md, "md", false, "rewrite the results in docs/benchmarks.md")
+	flags.BoolVar(&cfg.long, "long", false, "trees of calls and growth at their full sizes: minutes more")
+	flags.StringVar(&cfg.profile, "profile", "", "write CPU profiles of the suite's processes to `dir`")
+	err := flags.Parse(args)
+	switch {
+	case err != nil:
+	case flags.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case cfg.bursts < 1 || cfg.burst < time.Millisecond:
+		err = errors.New("want at least one burst of at least 1ms")
+	case cfg.md && (cfg.run.String() != "" || cfg.bursts < 12 || cfg.burst < 250*time.Millisecond):
+		err = errors.New("-md wants all benchmarks, 12 bursts or more and 250ms or more each")
+	}
+	return cfg, err
+}
+
+// job is what gives rows: a benchmark of two sides, one of more, or a program.
+type job struct {
+	name    string
+	measure func(context.Context, *world) ([]row, error)
+}
+
+func jobs(cfg config) (all []job) {
+	for _, b := range slices.Concat(benchmarks, treeRows(cfg.long)) {
+		all = append(all, job{b.String(), func(ctx context.Context, w *world) ([]row, error) {
+			r, err := b.measure(ctx, w)
+			return []row{r}, err
+		}})
+	}
+	for _, s := range studies {
+		all = append(all, job{s.name, func(ctx context.Context, w *world) ([]row, error) { return s.measure(ctx, w, s.name) }})
+	}
+	for _, p := range programs {
+		all = append(all, job{p.String(), p.measure})
+	}
+	return all
+}
+
+// measure does the jobs that are wanted.
+func measure(ctx context.Context, w *world) (rows []row, err error) {
+	family := ""
+	for _, j := range jobs(w.cfg) {
+		if !w.cfg.run.MatchString(j.name) {
+			continue
+		}
+		if f, _, _ := strings.Cut(j.name, "."); f != family {
+			family = f
+			w.retire()
+		}
+		more, err := j.measure(ctx, w)
+		switch {
+		case errors.Is(err, errSkip):
+			fmt.Fprintf(w.out, "%-27s %v\n", j.name, err)
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", j.name, err)
+		}
+		for _, r := range more {
+			fmt.Fprintf(w.out, "%-27s %s\n", r.bench, r.brief())
+		}
+		rows = append(rows, more...)
+	}
+	return rows, nil
 }
 
 // bench is one row of the table.
@@ -160,6 +194,16 @@ var benchmarks = []bench{
 	{name: "throughput.core.direct", clients: 64, goal: goal{most: 1.35, cpu: true}, sides: direct},
 	{name: "throughput.core.planned", clients: 64, goal: goal{most: 2.4, cpu: true}, sides: planned},
 	{name: "throughput.core.stream", clients: 64, goal: goal{most: 2.4, cpu: true}, sides: streamed},
+	{name: "chain.remote", clients: 1, goal: goal{most: 1.8}, sides: chainRemote},
+	{name: "fanout.1000.remote", goal: goal{most: 0.30}, sides: fanoutRemote},
+	{name: "fanout.1000.workerd", clients: 1, goal: goal{most: 1}, sides: fanoutPeer},
+	{name: "planner.decisions.100", clients: 1, goal: goal{most: 1 / 0.75}, sides: decisions(100)},
+	{name: "planner.decisions.100", clients: 100, goal: goal{most: 1 / 0.75}, sides: decisions(100)},
+	{name: "planner.decisions.1000", clients: 1, goal: goal{most: 1 / 0.75}, sides: decisions(1000)},
+	{name: "planner.decisions.1000", clients: 100, goal: goal{most: 1 / 0.75}, sides: decisions(1000)},
+	{name: "planner.decisions.10000", clients: 1, goal: goal{most: 1 / 0.75}, sides: decisions(10_000)},
+	{name: "planner.decisions.10000", clients: 100, goal: goal{most: 1 / 0.75}, sides: decisions(10_000)},
+	{name: "planner.decisions.growth", clients: 100, goal: goal{most: 1.3}, sides: decisionsGrow},
 }
 
 func (b bench) measure(ctx context.Context, w *world) (row, error) {
@@ -171,11 +215,11 @@ func (b bench) measure(ctx context.Context, w *world) (row, error) {
 	}
 	defer ours.close()
 	defer bare.close()
-	pairs, err := alternate(ctx, ours, bare, w.cfg)
+	rounds, err := alternate(ctx, w.cfg, ours, bare)
 	if err != nil {
 		return row{}, err
 	}
-	return newRow(b, pairs), nil
+	return newRow(b, rounds), nil
 }
 
 // findRoot is the repository's: where go.work is.

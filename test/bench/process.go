@@ -28,8 +28,8 @@ type process struct {
 
 const startTime = 30 * time.Second
 
-// start runs a program that says where it listens as platform/service does.
-func start(ctx context.Context, name, bin string, args ...string) (*process, error) {
+// launch runs a program.
+func launch(name, bin string, args ...string) (*process, error) {
 	p := &process{name: name, cmd: exec.Command(bin, args...), said: &said{listening: make(chan string, 1)}, gone: make(chan struct{})}
 	p.cmd.Env = environ()
 	p.cmd.Stdout, p.cmd.Stderr = p.said, p.said
@@ -42,6 +42,15 @@ func start(ctx context.Context, name, bin string, args ...string) (*process, err
 		_ = p.cmd.Wait()
 		close(p.gone)
 	}()
+	return p, nil
+}
+
+// start runs a program that says where it listens as platform/service does.
+func start(ctx context.Context, name, bin string, args ...string) (*process, error) {
+	p, err := launch(name, bin, args...)
+	if err != nil {
+		return nil, err
+	}
 	var why string
 	select {
 	case p.addr = <-p.said.listening:

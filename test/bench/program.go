@@ -32,6 +32,7 @@ var programs = []program{
 	{dir: "services/executor", name: "BenchmarkCold", goals: map[string]goal{"go": {most: 1.1}}},
 	{dir: "services/executor", name: "BenchmarkChainLocal", goals: map[string]goal{"": {most: 12}}},
 	{dir: "services/executor", name: "BenchmarkFanoutLocal", goals: map[string]goal{"": {most: 12}}},
+	{dir: "services/planner", name: "BenchmarkDecisions", rounds: 400, goals: map[string]goal{"": {most: 1.3}}},
 	{dir: "platform/prepare", name: "BenchmarkInterruption", rounds: 3, goals: map[string]goal{"": {most: 1.10}}},
 }
 

@@ -24,29 +24,30 @@ type row struct {
 // figures are absolute. They are printed and judged by nobody.
 type figures struct{ p50, p99, cpu float64 } // ns; 0 if not known
 
-func newRow(b bench, pairs []pair) row {
+// newRow is made of rounds in which ours came first and the bare side second.
+func newRow(b bench, rounds [][]burst) row {
 	r := row{bench: b}
-	var times, cpus []float64
-	var ours, bare [3][]float64
-	for _, p := range pairs {
-		times = append(times, p.ours.perOp(b.clients)/p.bare.perOp(b.clients))
-		cpus = append(cpus, p.ours.cpuPerOp()/p.bare.cpuPerOp())
-		for i, v := range figuresOf(p.ours) {
-			ours[i] = append(ours[i], v)
-		}
-		for i, v := range figuresOf(p.bare) {
-			bare[i] = append(bare[i], v)
-		}
-	}
-	median := func(v [3][]float64) figures {
-		return figures{spreadOf(v[0]).median, spreadOf(v[1]).median, spreadOf(v[2]).median}
-	}
-	r.time, r.cpu, r.ours, r.bare = spreadOf(times), spreadOf(cpus), median(ours), median(bare)
+	r.time = spreadOver(rounds, func(b []burst) float64 { return b[0].perOp() / b[1].perOp() })
+	r.cpu = spreadOver(rounds, func(b []burst) float64 { return b[0].cpuPerOp() / b[1].cpuPerOp() })
+	r.ours, r.bare = figuresOf(rounds, 0), figuresOf(rounds, 1)
 	return r
 }
 
-func figuresOf(b burst) [3]float64 {
-	return [3]float64{float64(b.quantile(.5)), float64(b.quantile(.99)), b.cpuPerOp()}
+func spreadOver(rounds [][]burst, of func([]burst) float64) spread {
+	values := make([]float64, len(rounds))
+	for i, b := range rounds {
+		values[i] = of(b)
+	}
+	return spreadOf(values)
+}
+
+// figuresOf are the medians of one side.
+func figuresOf(rounds [][]burst, side int) figures {
+	return figures{
+		spreadOver(rounds, func(b []burst) float64 { return float64(b[side].quantile(.5)) }).median,
+		spreadOver(rounds, func(b []burst) float64 { return float64(b[side].quantile(.99)) }).median,
+		spreadOver(rounds, func(b []burst) float64 { return b[side].cpuPerOp() }).median,
+	}
 }
 
 func (r row) brief() string {

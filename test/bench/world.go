@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -10,11 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -37,9 +36,11 @@ type world struct {
 	procs map[string]*process
 	order []*process
 
-	guest     string // what it is
-	digest    [32]byte
-	profiling []*process
+	guest       string // what it is
+	wasm        []byte
+	digest      [32]byte
+	callsDigest [32]byte // of the function that calls others, once it is uploaded
+	profiling   []*process
 }
 
 // The function that is called, and with what.
@@ -55,6 +56,24 @@ func (w *world) close() {
 		_ = os.RemoveAll(w.dir)
 	}
 }
+
+// retire ends the processes that only the benchmarks before needed: they beat, and hold memory. Profiles are of all.
+func (w *world) retire() {
+	if w.cfg.profile != "" {
+		return
+	}
+	w.order = slices.DeleteFunc(w.order, func(p *process) bool {
+		if slices.Contains(shared, p.name) {
+			return false
+		}
+		p.kill()
+		delete(w.procs, p.name)
+		return true
+	})
+}
+
+// shared are processes of more than one family of benchmarks.
+var shared = []string{"upload", "planner", "executor", "grpc-echo"}
 
 func (w *world) bin(service string) string { return filepath.Join(w.dir, service) }
 
@@ -191,12 +210,17 @@ func (w *world) start(ctx context.Context, name, bin string, args ...string) (*p
 	if err != nil {
 		return nil, err
 	}
+	w.keep(p)
+	return p, nil
+}
+
+// keep has a process killed at the end.
+func (w *world) keep(p *process) {
 	if w.procs == nil {
 		w.procs = map[string]*process{}
 	}
-	w.procs[name] = p
+	w.procs[p.name] = p
 	w.order = append(w.order, p)
-	return p, nil
 }
 
 // upload runs the upload service and gives it the function.
@@ -211,27 +235,30 @@ func (w *world) upload(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.guest, w.digest = what, sha256.Sum256(wasm)
+	w.guest, w.wasm, w.digest = what, wasm, sha256.Sum256(wasm)
 	p, err := w.service(ctx, "upload", "upload", "--bucket", w.bucket())
 	if err != nil {
 		return nil, err
 	}
-	return p, soon(ctx, func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+p.addr+"/v1/functions/"+user+"/"+function, bytes.NewReader(wasm))
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = resp.Body.Close() }()
-		if resp.StatusCode/100 != 2 {
-			body, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-			return fmt.Errorf("upload: %s: %s", resp.Status, body)
-		}
-		return nil
-	})
+	return p, soon(ctx, func(ctx context.Context) error { return register(ctx, p, function, wasm) })
+}
+
+// register uploads a function of the user's.
+func register(ctx context.Context, upload *process, name string, wasm []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+upload.addr+"/v1/functions/"+user+"/"+name, bytes.NewReader(wasm))
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err == nil && resp.StatusCode/100 != 2 {
+		err = fmt.Errorf("upload of %s: %s: %s", name, resp.Status, body)
+	}
+	return err
 }
 
 func (w *world) bucket() string { return "file:" + filepath.Join(w.dir, "objects") }
@@ -302,7 +329,7 @@ func overGRPC(p *process, clients int, op func(*grpc.ClientConn) func(context.Co
 	return s, nil
 }
 
-var errWrong = errors.New("the answer is not the payload")
+var errWrong = errors.New("the answer is another")
 
 func check(output []byte, err error) error {
 	if err == nil && !bytes.Equal(output, payload) {
@@ -322,30 +349,50 @@ func echo(conn *grpc.ClientConn) func(context.Context) error {
 
 // invoke is a call by way of the planner.
 func invoke(conn *grpc.ClientConn) func(context.Context) error {
-	planner := plannerv1.NewPlannerServiceClient(conn)
-	return func(ctx context.Context) error {
-		resp, err := planner.Invoke(ctx, &plannerv1.InvokeRequest{User: user, Function: function, Input: payload})
-		if err == nil && resp.GetCall().GetState() != callv1.CallState_CALL_STATE_SUCCEEDED {
-			err = fmt.Errorf("the call ended as %s: %s: %s", resp.GetCall().GetState(), resp.GetCall().GetReason(), resp.GetCall().GetMessage())
+	return invokeOf(function, payload, payload)(conn)
+}
+
+// invokeOf is a call of a function that must answer what is said.
+func invokeOf(function string, input, answer []byte) func(*grpc.ClientConn) func(context.Context) error {
+	return func(conn *grpc.ClientConn) func(context.Context) error {
+		planner := plannerv1.NewPlannerServiceClient(conn)
+		return func(ctx context.Context) error {
+			resp, err := planner.Invoke(ctx, &plannerv1.InvokeRequest{User: user, Function: function, Input: input})
+			if err == nil && resp.GetCall().GetState() != callv1.CallState_CALL_STATE_SUCCEEDED {
+				err = fmt.Errorf("the call ended as %s: %s: %s", resp.GetCall().GetState(), resp.GetCall().GetReason(), resp.GetCall().GetMessage())
+			}
+			if err == nil && !bytes.Equal(resp.GetOutput(), answer) {
+				err = fmt.Errorf("%w: %.100q", errWrong, resp.GetOutput())
+			}
+			return err
 		}
-		return check(resp.GetOutput(), err)
 	}
 }
 
 // run is a call that an executor gets directly.
 func (w *world) run(conn *grpc.ClientConn) func(context.Context) error {
-	executor := executorv1.NewExecutorServiceClient(conn)
-	return func(ctx context.Context) error {
-		var id [16]byte
-		_, _ = rand.Read(id[:])
-		resp, err := executor.Run(ctx, &executorv1.RunRequest{Assignment: &callv1.Assignment{
-			CallId: id[:], User: user, Function: function, Version: 1, Digest: w.digest[:], Input: payload,
-			Timeout: durationpb.New(time.Minute), Attempt: 1,
-		}})
-		if o := resp.GetOutcome(); err == nil && o.GetState() != callv1.CallState_CALL_STATE_SUCCEEDED {
-			err = fmt.Errorf("the call ended as %s: %s: %s", o.GetState(), o.GetReason(), o.GetMessage())
+	return runOf(function, w.digest, payload, payload)(conn)
+}
+
+func runOf(function string, digest [32]byte, input, answer []byte) func(*grpc.ClientConn) func(context.Context) error {
+	return func(conn *grpc.ClientConn) func(context.Context) error {
+		executor := executorv1.NewExecutorServiceClient(conn)
+		return func(ctx context.Context) error {
+			var id [16]byte
+			_, _ = rand.Read(id[:])
+			resp, err := executor.Run(ctx, &executorv1.RunRequest{Assignment: &callv1.Assignment{
+				CallId: id[:], User: user, Function: function, Version: 1, Digest: digest[:], Input: input,
+				Timeout: durationpb.New(time.Minute), Attempt: 1,
+			}})
+			o := resp.GetOutcome()
+			if err == nil && o.GetState() != callv1.CallState_CALL_STATE_SUCCEEDED {
+				err = fmt.Errorf("the call ended as %s: %s: %s", o.GetState(), o.GetReason(), o.GetMessage())
+			}
+			if err == nil && !bytes.Equal(o.GetOutput(), answer) {
+				err = fmt.Errorf("%w: %.100q", errWrong, o.GetOutput())
+			}
+			return err
 		}
-		return check(resp.GetOutcome().GetOutput(), err)
 	}
 }
 
@@ -377,85 +424,4 @@ func planned(ctx context.Context, w *world, clients int) (ours, bare side, err e
 		bare, err = w.bareGRPC(ctx, clients)
 	}
 	return ours, bare, err
-}
-
-// streamed is planned with an executor whose work is nothing.
-func streamed(ctx context.Context, w *world, clients int) (ours, bare side, err error) {
-	upload, err := w.upload(ctx)
-	if err != nil {
-		return side{}, side{}, err
-	}
-	planner, err := w.service(ctx, "planner-of-idle", "planner", "--upload", upload.addr)
-	if err != nil {
-		return side{}, side{}, err
-	}
-	executor, err := w.role(ctx, "idle-executor", "idle-executor", planner.addr)
-	if err != nil {
-		return side{}, side{}, err
-	}
-	if err := w.works(ctx, planner); err != nil {
-		return side{}, side{}, err
-	}
-	if ours, err = overGRPC(planner, clients, invoke, executor, upload); err == nil {
-		bare, err = w.bareGRPC(ctx, clients)
-	}
-	return ours, bare, err
-}
-
-func rest(ctx context.Context, w *world, clients int) (ours, bare side, err error) {
-	planner, executor, err := w.suite(ctx)
-	if err != nil {
-		return side{}, side{}, err
-	}
-	p, err := w.role(ctx, "http-echo", "http-echo")
-	if err != nil {
-		return side{}, side{}, err
-	}
-	if ours, err = overHTTP(planner, clients, executor, w.procs["upload"]); err == nil {
-		bare, err = overHTTP(p, clients)
-	}
-	return ours, bare, err
-}
-
-// overHTTP makes a side of clients with a connection each. They are lighter than net/http's, whose own cost, the same on
-// both sides, would hide some of ours.
-func overHTTP(p *process, clients int, others ...*process) (side, error) {
-	var conns []net.Conn
-	s := side{procs: append(others, p), close: func() {
-		for _, c := range conns {
-			_ = c.Close()
-		}
-	}}
-	request := fmt.Appendf(nil, "POST /v1/invoke/%s/%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n%s",
-		user, function, p.addr, len(payload), payload)
-	for range clients {
-		conn, err := net.Dial("tcp", p.addr)
-		if err != nil {
-			s.close()
-			return side{}, err
-		}
-		conns = append(conns, conn)
-		from, body := bufio.NewReader(conn), make([]byte, len(payload))
-		s.clients = append(s.clients, func(ctx context.Context) error {
-			deadline, _ := ctx.Deadline()
-			if err := conn.SetDeadline(deadline); err != nil {
-				return err
-			}
-			if _, err := conn.Write(request); err != nil {
-				return err
-			}
-			resp, err := http.ReadResponse(from, nil)
-			if err != nil {
-				return err
-			}
-			defer func() { _ = resp.Body.Close() }()
-			if resp.StatusCode != http.StatusOK || resp.ContentLength != int64(len(payload)) {
-				text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
-				return fmt.Errorf("%w: %s: %s", errWrong, resp.Status, text)
-			}
-			_, err = io.ReadFull(resp.Body, body)
-			return check(body, err)
-		})
-	}
-	return s, nil
 }

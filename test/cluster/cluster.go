@@ -17,12 +17,14 @@ import (
 // Cluster is a running suite. In one process, the first four are the same.
 type Cluster struct {
 	Planner, Upload, State, Fs *Process
+	Standby                    *Process // another planner, if Options ask for it
 	Executors                  []*Process
 	Redis                      *Process         // nil in Dev
 	Objects                    *blobtest.Server // nil in Dev
 
-	t   testing.TB
-	opt Options
+	t    testing.TB
+	opt  Options
+	desk string // where executors attach
 }
 
 // Options of Processes.
@@ -31,6 +33,10 @@ type Options struct {
 	RedisDown    bool     // Redis does not run yet: Cluster.Redis.Start brings it up
 	Env          []string // further environment of the five services
 	ExecutorArgs []string
+	PlannerArgs  []string
+	Standby      bool // a second planner, which takes over
+	// Front is what executors attach to in the planner's place, if it is set: it gets the planner's address and gives its own.
+	Front func(planner string) (address string)
 }
 
 // Dev starts `skein dev`.
@@ -57,12 +63,21 @@ func Processes(t *testing.T, opt Options) *Cluster {
 	for _, p := range []*Process{c.State, c.Fs, c.Upload} {
 		p.Launch()
 	}
-	c.Planner = c.service("planner", planner, "--upload", c.Upload.Addr).Launch()
+	c.Planner = c.service("planner", planner, append([]string{"--upload", c.Upload.Addr, "--redis-url", "redis://" + c.Redis.Addr}, opt.PlannerArgs...)...).Launch()
+	c.desk = c.Planner.Addr
+	if opt.Standby {
+		c.Planner.AwaitReady() // it is the one that leads
+		c.Standby = c.service("standby", planner, "--upload", c.Upload.Addr, "--redis-url", "redis://"+c.Redis.Addr).Launch()
+		c.desk += "," + c.Standby.Addr
+	}
+	if opt.Front != nil {
+		c.desk = opt.Front(c.Planner.Addr)
+	}
 	for range max(opt.Executors, 1) {
 		c.addExecutor().Launch()
 	}
 	for _, p := range c.services() {
-		if !opt.RedisDown || p != c.State {
+		if !opt.RedisDown || p == c.Upload || p == c.Fs {
 			p.AwaitReady()
 		}
 	}
@@ -79,7 +94,7 @@ func (c *Cluster) service(name, bin string, args ...string) *Process {
 func (c *Cluster) addExecutor() *Process {
 	name := fmt.Sprintf("executor-%d", len(c.Executors)+1)
 	args := append([]string{
-		"--planner", c.Planner.Addr, "--state", c.State.Addr, "--fs", c.Fs.Addr, "--bucket", c.Objects.URL(), "--name", name,
+		"--planner", c.desk, "--state", c.State.Addr, "--fs", c.Fs.Addr, "--bucket", c.Objects.URL(), "--name", name,
 	}, c.opt.ExecutorArgs...)
 	p := c.service(name, Bin(c.t, "executor"), args...)
 	c.Executors = append(c.Executors, p)
@@ -93,7 +108,11 @@ func (c *Cluster) services() []*Process {
 // stop ends the services, all at the same time, while the servers that they need still run.
 func (c *Cluster) stop() {
 	var wait sync.WaitGroup
-	for _, p := range c.services() {
+	all := c.services()
+	if c.Standby != nil {
+		all = append(all, c.Standby)
+	}
+	for _, p := range all {
 		if p.Running() {
 			wait.Go(p.Stop)
 		}

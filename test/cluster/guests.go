@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,8 +18,8 @@ var guests sync.Map // name → func() (string, error)
 // errNoC is wrapped where the toolchain for guests in C is missing.
 var errNoC = errors.New("no clang with a WASI sysroot (Debian: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32; `make test` does)")
 
-// Guest gives the path of a guest's module: "echo-go", "echo-c", "chain-named-c" and so on of examples/, or one that
-// is assembled here (see wasm.go). Without clang, a test that wants a guest in C is skipped, or fails if
+// Guest gives the path of a guest's module: "echo-go", "echo-c", "chain-named-c" and so on of examples/, "calls" of
+// testdata, or one that is assembled here (see wasm.go). Without clang, a test that wants a guest in C is skipped, or fails if
 // SKEIN_REQUIRE_TOOLS is set.
 func Guest(t testing.TB, name string) string {
 	t.Helper()
@@ -46,6 +47,9 @@ func buildGuest(name string) (string, error) {
 	if bytes, ok := assembled[name]; ok {
 		return out, os.WriteFile(out, bytes(), 0o644)
 	}
+	if name == "calls" {
+		return out, buildC(out, []string{"test/cluster/testdata/calls.c"}, "-mexec-model=reactor")
+	}
 	cut := strings.LastIndexByte(name, '-')
 	example, language := name[:max(cut, 0)], name[cut+1:]
 	dir := filepath.Join(Root(), "examples", example, language)
@@ -60,22 +64,25 @@ func buildGuest(name string) (string, error) {
 		}
 		return out, run(dir, []string{"GOOS=wasip1", "GOARCH=wasm"}, "go", append(args, ".")...)
 	case "c":
-		if err := haveC(); err != nil {
-			return "", err
-		}
-		args := strings.Fields(`--target=wasm32-wasi --sysroot=/usr -O3 -msimd128 -mbulk-memory -mnontrapping-fptoint -msign-ext
-			-ftls-model=local-exec -Isdk/c/include -Wl,--stack-first -Wl,-z,stack-size=1048576`)
-		if reactor(example) {
-			args = append(args, "-mexec-model=reactor")
-		}
 		sources, err := filepath.Glob(filepath.Join(dir, "*.c"))
 		if err != nil {
 			return "", err
 		}
-		args = append(append(args, "sdk/c/skein.c"), sources...)
-		return out, run(Root(), nil, "clang", append(args, "-o", out)...)
+		if reactor(example) {
+			return out, buildC(out, sources, "-mexec-model=reactor")
+		}
+		return out, buildC(out, sources)
 	}
 	return "", fmt.Errorf("guest %q: no such language", name)
+}
+
+func buildC(out string, sources []string, more ...string) error {
+	if err := haveC(); err != nil {
+		return err
+	}
+	args := strings.Fields(`--target=wasm32-wasi --sysroot=/usr -O3 -msimd128 -mbulk-memory -mnontrapping-fptoint -msign-ext
+		-ftls-model=local-exec -Isdk/c/include -Wl,--stack-first -Wl,-z,stack-size=1048576 sdk/c/skein.c`)
+	return run(Root(), nil, "clang", slices.Concat(args, more, sources, []string{"-o", out})...)
 }
 
 // reactor tells how an example is built; its README says the same.

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Redis gives a redis-server that is not started yet. It keeps nothing on disk.
+// Redis gives a redis-server that is not started yet. It keeps what it acknowledged.
 func Redis(t testing.TB) *Process {
 	t.Helper()
 	bin, err := exec.LookPath("redis-server")
@@ -24,7 +24,7 @@ func Redis(t testing.TB) *Process {
 	p := &Process{Name: "redis-server", Addr: FreePort(t), t: t, bin: bin, ready: ping}
 	p.serve = func(addr string) []string {
 		_, port, _ := net.SplitHostPort(addr)
-		return []string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--dir", dir}
+		return []string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "yes", "--appendfsync", "always", "--dir", dir}
 	}
 	return p
 }

@@ -28,6 +28,7 @@ var assembled = map[string]func() []byte{
 	"hog":     hog.bytes,
 	"sleep":   sleeper.bytes,
 	"push":    pusher.bytes,
+	"talk":    talker.bytes,
 }
 
 // hello outputs "hello" and writes a line to stdout and one to stderr.
@@ -71,6 +72,18 @@ var sleeper = module{
 		num(24), num(8), call(1), []byte{drop},
 		num(0), num(64), num(1), num(112), call(2), []byte{drop},
 		num(128), num(len("slept")), call(0), []byte{drop},
+	),
+}
+
+// talker writes "one" to stdout, sleeps as sleeper does, and writes "two".
+var talker = module{
+	entry: start, imports: []funcType{fdWrite, readInput, {"wasi_snapshot_preview1", "poll_oneoff", []byte{i32, i32, i32, i32}, []byte{i32}}},
+	data: join(pad(16), word32(1), pad(4), SleepInput(1e9), pad(96), iovec(160, 4), iovec(164, 4), pad(16), []byte("one\ntwo\n")),
+	code: join(
+		num(1), num(128), num(1), num(120), call(0), []byte{drop},
+		num(24), num(8), call(1), []byte{drop},
+		num(0), num(64), num(1), num(112), call(2), []byte{drop},
+		num(1), num(136), num(1), num(120), call(0), []byte{drop},
 	),
 }
 

@@ -19,7 +19,7 @@ static long result(int id) {
 
 static int fib(void) {
     char *in = skein_input(NULL);
-    int n = in ? atoi(in) : 0;
+    int n = in && *in ? atoi(in) : 10;
     free(in);
     long f = n;
     if (n > 1) {

@@ -15,7 +15,11 @@ import (
 func handle() int32 { return skein.Exit(run()) }
 
 func run() error {
-	n, err := number(skein.Input(), nil)
+	in := skein.Input()
+	if len(in) == 0 {
+		in = []byte("10")
+	}
+	n, err := number(in, nil)
 	if err != nil {
 		return err
 	}

@@ -132,6 +132,9 @@ static int checks(void) {
     CHECK(__skein_await_any(three, 1, 20) == -EAGAIN);
     CHECK(__skein_await_any(three, 3, -1) == 1);
     CHECK(__skein_await_any(three, 0, -1) == -EINVAL);
+    int foreign[2] = {nine, 99};
+    CHECK(__skein_await_any(foreign, 2, -1) == -ECHILD);
+    CHECK(__skein_await_call(0x7fffffff) == -ECHILD && __skein_await_call((int)0x80000000) == -ECHILD);
     CHECK(__skein_await_any(three, 1001, -1) == -EINVAL);
     CHECK(__skein_await_any(OUTSIDE, 100, -1) == -EFAULT);
     CHECK(__skein_cancel_call(spin) == 0);
@@ -139,6 +142,38 @@ static int checks(void) {
     CHECK(__skein_cancel_call(spin) == 0);
     int pointed = __skein_chain_ptr(worker, "5", 1);
     CHECK(pointed > 0 && __skein_await_call(pointed) == 5);
+    return 0;
+}
+
+// A call that computes for ever, beside one that ends.
+static int hedge(void) {
+    int two[2] = {start("exit", 0), start("spin", 0)};
+    CHECK(__skein_await_any(two, 2, -1) == 0);
+    CHECK(__skein_await_any(two + 1, 1, 5) == -EAGAIN);
+    CHECK(__skein_cancel_call(two[1]) == 0);
+    CHECK(__skein_await_call(two[1]) == -ECANCELED);
+    return 0;
+}
+
+static int nap(void) {
+    puts("napping");
+    fflush(stdout);
+    usleep(number * 1000);
+    puts("rested");
+    return output_number(number);
+}
+
+// 1,000 bytes out, twice; 1,010 in.
+static int state(void) {
+    static char buf[2000];
+    CHECK(__skein_set_state("k", 1, buf, 1000) == 0);
+    CHECK(__skein_read_state("k", 1, 0, buf, 2000) == 1000);
+    CHECK(__skein_push_state("k", 1) == 0);
+    CHECK(__skein_push_state("k", 1) == 0);
+    CHECK(__skein_append_state("k", 1, buf, 10) == 1000);
+    CHECK(__skein_pull_state("k", 1) == 0);
+    CHECK(__skein_set_state_offset("k", 1, buf, 990, 5) == 0);
+    CHECK(__skein_push_state("k", 1) == 0);
     return 0;
 }
 
@@ -154,5 +189,9 @@ SKEIN_EXPORT(handle) int handle(void) {
     if (!strncmp(in, "hold", 4)) return -__skein_await_call(start("spin", 0)); // until its end
     if (!strncmp(in, "leave", 5)) return start("spin", 0) < 0;
     if (!strncmp(in, "checks", 6)) return checks();
+    if (!strncmp(in, "state", 5)) return state();
+    if (!strncmp(in, "hedge", 5)) return hedge();
+    if (!strncmp(in, "nap", 3)) return nap();
+    if (!strncmp(in, "later", 5)) return nap() ? 1 : output_number(child_number(start("deep", 1)));
     return 255;
 }

@@ -142,8 +142,8 @@ type Call struct {
 	RootId string `protobuf:"bytes,26,opt,name=root_id,json=rootId,proto3" json:"root_id,omitempty"`
 	// How many calls are above it.
 	Depth int32 `protobuf:"varint,27,opt,name=depth,proto3" json:"depth,omitempty"`
-	// Bytes of shared state that it read from, and published to, the state service's values; of shared files that it read,
-	// and of files that it wrote.
+	// Bytes of shared state that moved from the state service to its executor for it, and back: what it reads and writes there
+	// besides costs nothing. Bytes of shared files that it read itself (more may have been fetched), and of files that it wrote.
 	StateReadBytes    int64 `protobuf:"varint,28,opt,name=state_read_bytes,json=stateReadBytes,proto3" json:"state_read_bytes,omitempty"`
 	StateWrittenBytes int64 `protobuf:"varint,29,opt,name=state_written_bytes,json=stateWrittenBytes,proto3" json:"state_written_bytes,omitempty"`
 	FileReadBytes     int64 `protobuf:"varint,30,opt,name=file_read_bytes,json=fileReadBytes,proto3" json:"file_read_bytes,omitempty"`

@@ -28,6 +28,71 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type WaitsFor int32
+
+const (
+	WaitsFor_WAITS_FOR_UNSPECIFIED WaitsFor = 0
+	// It runs, or has ended.
+	WaitsFor_WAITS_FOR_NOTHING  WaitsFor = 1
+	WaitsFor_WAITS_FOR_SLOT     WaitsFor = 2
+	WaitsFor_WAITS_FOR_CHILDREN WaitsFor = 3
+	// Its last attempt failed, and the next begins at until.
+	WaitsFor_WAITS_FOR_RETRY WaitsFor = 4
+	// The executor that has it was cut off, and may come back with it.
+	WaitsFor_WAITS_FOR_EXECUTOR WaitsFor = 5
+	// What became of it is not written down yet.
+	WaitsFor_WAITS_FOR_JOURNAL WaitsFor = 6
+)
+
+// Enum value maps for WaitsFor.
+var (
+	WaitsFor_name = map[int32]string{
+		0: "WAITS_FOR_UNSPECIFIED",
+		1: "WAITS_FOR_NOTHING",
+		2: "WAITS_FOR_SLOT",
+		3: "WAITS_FOR_CHILDREN",
+		4: "WAITS_FOR_RETRY",
+		5: "WAITS_FOR_EXECUTOR",
+		6: "WAITS_FOR_JOURNAL",
+	}
+	WaitsFor_value = map[string]int32{
+		"WAITS_FOR_UNSPECIFIED": 0,
+		"WAITS_FOR_NOTHING":     1,
+		"WAITS_FOR_SLOT":        2,
+		"WAITS_FOR_CHILDREN":    3,
+		"WAITS_FOR_RETRY":       4,
+		"WAITS_FOR_EXECUTOR":    5,
+		"WAITS_FOR_JOURNAL":     6,
+	}
+)
+
+func (x WaitsFor) Enum() *WaitsFor {
+	p := new(WaitsFor)
+	*p = x
+	return p
+}
+
+func (x WaitsFor) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WaitsFor) Descriptor() protoreflect.EnumDescriptor {
+	return file_skein_planner_v1_planner_proto_enumTypes[0].Descriptor()
+}
+
+func (WaitsFor) Type() protoreflect.EnumType {
+	return &file_skein_planner_v1_planner_proto_enumTypes[0]
+}
+
+func (x WaitsFor) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WaitsFor.Descriptor instead.
+func (WaitsFor) EnumDescriptor() ([]byte, []int) {
+	return file_skein_planner_v1_planner_proto_rawDescGZIP(), []int{0}
+}
+
 type InvokeRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	User     string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
@@ -655,8 +720,10 @@ type WatchCallRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	CallId string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
 	// Whether to send the log, and from which of its bytes on.
-	Logs          bool  `protobuf:"varint,2,opt,name=logs,proto3" json:"logs,omitempty"`
-	LogOffset     int64 `protobuf:"varint,3,opt,name=log_offset,json=logOffset,proto3" json:"log_offset,omitempty"`
+	Logs      bool  `protobuf:"varint,2,opt,name=logs,proto3" json:"logs,omitempty"`
+	LogOffset int64 `protobuf:"varint,3,opt,name=log_offset,json=logOffset,proto3" json:"log_offset,omitempty"`
+	// Which attempt's log the offset is in; another attempt's log is sent whole. 0 for the one that there is.
+	LogAttempt    int32 `protobuf:"varint,4,opt,name=log_attempt,json=logAttempt,proto3" json:"log_attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -712,13 +779,22 @@ func (x *WatchCallRequest) GetLogOffset() int64 {
 	return 0
 }
 
+func (x *WatchCallRequest) GetLogAttempt() int32 {
+	if x != nil {
+		return x.LogAttempt
+	}
+	return 0
+}
+
 type WatchCallResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Event:
 	//
 	//	*WatchCallResponse_Call
 	//	*WatchCallResponse_Log
-	Event         isWatchCallResponse_Event `protobuf_oneof:"event"`
+	Event isWatchCallResponse_Event `protobuf_oneof:"event"`
+	// Which attempt the event is about.
+	Attempt       int32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -776,6 +852,13 @@ func (x *WatchCallResponse) GetLog() *LogChunk {
 		}
 	}
 	return nil
+}
+
+func (x *WatchCallResponse) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 type isWatchCallResponse_Event interface {
@@ -1300,8 +1383,12 @@ type GetCallWaitsResponse struct {
 	Children []*v1.Call `protobuf:"bytes,3,rep,name=children,proto3" json:"children,omitempty"`
 	// Since when it waits, or runs.
 	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
-	// When it ends if nothing else happens: the wait's timeout or the call's deadline.
-	Until         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	// When it ends if nothing else happens: the wait's timeout, the beginning of the next attempt, the end of an executor's time
+	// to come back, or the call's deadline.
+	Until    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	WaitsFor WaitsFor               `protobuf:"varint,6,opt,name=waits_for,json=waitsFor,proto3,enum=skein.planner.v1.WaitsFor" json:"waits_for,omitempty"`
+	// The attempts that failed before this one.
+	Attempts      []*Attempt `protobuf:"bytes,7,rep,name=attempts,proto3" json:"attempts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1367,6 +1454,20 @@ func (x *GetCallWaitsResponse) GetSince() *timestamppb.Timestamp {
 func (x *GetCallWaitsResponse) GetUntil() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Until
+	}
+	return nil
+}
+
+func (x *GetCallWaitsResponse) GetWaitsFor() WaitsFor {
+	if x != nil {
+		return x.WaitsFor
+	}
+	return WaitsFor_WAITS_FOR_UNSPECIFIED
+}
+
+func (x *GetCallWaitsResponse) GetAttempts() []*Attempt {
+	if x != nil {
+		return x.Attempts
 	}
 	return nil
 }
@@ -2951,8 +3052,11 @@ type Heartbeat struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	MemoryUsedBytes int64                  `protobuf:"varint,1,opt,name=memory_used_bytes,json=memoryUsedBytes,proto3" json:"memory_used_bytes,omitempty"`
 	// Digests (32 bytes) of modules loaded since the last heartbeat, and of those dropped.
-	Loaded        [][]byte `protobuf:"bytes,2,rep,name=loaded,proto3" json:"loaded,omitempty"`
-	Unloaded      [][]byte `protobuf:"bytes,3,rep,name=unloaded,proto3" json:"unloaded,omitempty"`
+	Loaded   [][]byte `protobuf:"bytes,2,rep,name=loaded,proto3" json:"loaded,omitempty"`
+	Unloaded [][]byte `protobuf:"bytes,3,rep,name=unloaded,proto3" json:"unloaded,omitempty"`
+	// Digests of modules whose calls last used state of which there is a copy here now, and of those for which there is none any more.
+	StateHere     [][]byte `protobuf:"bytes,4,rep,name=state_here,json=stateHere,proto3" json:"state_here,omitempty"`
+	StateGone     [][]byte `protobuf:"bytes,5,rep,name=state_gone,json=stateGone,proto3" json:"state_gone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3004,6 +3108,20 @@ func (x *Heartbeat) GetLoaded() [][]byte {
 func (x *Heartbeat) GetUnloaded() [][]byte {
 	if x != nil {
 		return x.Unloaded
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetStateHere() [][]byte {
+	if x != nil {
+		return x.StateHere
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetStateGone() [][]byte {
+	if x != nil {
+		return x.StateGone
 	}
 	return nil
 }
@@ -3949,8 +4067,10 @@ type Cancel struct {
 	CallId []byte                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
 	// CANCELLED or DEADLINE.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// More calls of the same reason.
-	MoreIds       [][]byte `protobuf:"bytes,3,rep,name=more_ids,json=moreIds,proto3" json:"more_ids,omitempty"`
+	// More calls of the same reason and attempt.
+	MoreIds [][]byte `protobuf:"bytes,3,rep,name=more_ids,json=moreIds,proto3" json:"more_ids,omitempty"`
+	// The attempt that is meant; 0 for any.
+	Attempt       int32 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4006,6 +4126,13 @@ func (x *Cancel) GetMoreIds() [][]byte {
 	return nil
 }
 
+func (x *Cancel) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
 var File_skein_planner_v1_planner_proto protoreflect.FileDescriptor
 
 const file_skein_planner_v1_planner_proto_rawDesc = "" +
@@ -4057,15 +4184,18 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"S\n" +
 	"\x10WaitCallResponse\x12'\n" +
 	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\x12\x16\n" +
-	"\x06output\x18\x02 \x01(\fR\x06output\"^\n" +
+	"\x06output\x18\x02 \x01(\fR\x06output\"\x7f\n" +
 	"\x10WatchCallRequest\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x12\n" +
 	"\x04logs\x18\x02 \x01(\bR\x04logs\x12\x1d\n" +
 	"\n" +
-	"log_offset\x18\x03 \x01(\x03R\tlogOffset\"w\n" +
+	"log_offset\x18\x03 \x01(\x03R\tlogOffset\x12\x1f\n" +
+	"\vlog_attempt\x18\x04 \x01(\x05R\n" +
+	"logAttempt\"\x91\x01\n" +
 	"\x11WatchCallResponse\x12)\n" +
 	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallH\x00R\x04call\x12.\n" +
-	"\x03log\x18\x02 \x01(\v2\x1a.skein.planner.v1.LogChunkH\x00R\x03logB\a\n" +
+	"\x03log\x18\x02 \x01(\v2\x1a.skein.planner.v1.LogChunkH\x00R\x03log\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\x05R\aattemptB\a\n" +
 	"\x05event\"6\n" +
 	"\bLogChunk\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
@@ -4105,13 +4235,15 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x0ffile_read_bytes\x18\r \x01(\x03R\rfileReadBytes\x12,\n" +
 	"\x12file_written_bytes\x18\x0e \x01(\x03R\x10fileWrittenBytes\".\n" +
 	"\x13GetCallWaitsRequest\x12\x17\n" +
-	"\acall_id\x18\x01 \x01(\tR\x06callId\"\xfb\x01\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\"\xeb\x02\n" +
 	"\x14GetCallWaitsResponse\x12'\n" +
 	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\x12%\n" +
 	"\x0equeue_position\x18\x02 \x01(\x05R\rqueuePosition\x12/\n" +
 	"\bchildren\x18\x03 \x03(\v2\x13.skein.call.v1.CallR\bchildren\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
-	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"-\n" +
+	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x127\n" +
+	"\twaits_for\x18\x06 \x01(\x0e2\x1a.skein.planner.v1.WaitsForR\bwaitsFor\x125\n" +
+	"\battempts\x18\a \x03(\v2\x19.skein.planner.v1.AttemptR\battempts\"-\n" +
 	"\x12GetCallLogsRequest\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\"'\n" +
 	"\x13GetCallLogsResponse\x12\x10\n" +
@@ -4225,11 +4357,15 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\arunning\x18\x05 \x03(\v2\x19.skein.planner.v1.RunningR\arunning\"<\n" +
 	"\aRunning\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\x05R\aattempt\"k\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\"\xa9\x01\n" +
 	"\tHeartbeat\x12*\n" +
 	"\x11memory_used_bytes\x18\x01 \x01(\x03R\x0fmemoryUsedBytes\x12\x16\n" +
 	"\x06loaded\x18\x02 \x03(\fR\x06loaded\x12\x1a\n" +
-	"\bunloaded\x18\x03 \x03(\fR\bunloaded\">\n" +
+	"\bunloaded\x18\x03 \x03(\fR\bunloaded\x12\x1d\n" +
+	"\n" +
+	"state_here\x18\x04 \x03(\fR\tstateHere\x12\x1d\n" +
+	"\n" +
+	"state_gone\x18\x05 \x03(\fR\tstateGone\">\n" +
 	"\bOutcomes\x122\n" +
 	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"5\n" +
 	"\x04Logs\x12-\n" +
@@ -4286,11 +4422,20 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\"C\n" +
 	"\rChildOutcomes\x122\n" +
-	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"T\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"n\n" +
 	"\x06Cancel\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
-	"\bmore_ids\x18\x03 \x03(\fR\amoreIds2\xe5\x13\n" +
+	"\bmore_ids\x18\x03 \x03(\fR\amoreIds\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\x05R\aattempt*\xac\x01\n" +
+	"\bWaitsFor\x12\x19\n" +
+	"\x15WAITS_FOR_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11WAITS_FOR_NOTHING\x10\x01\x12\x12\n" +
+	"\x0eWAITS_FOR_SLOT\x10\x02\x12\x16\n" +
+	"\x12WAITS_FOR_CHILDREN\x10\x03\x12\x13\n" +
+	"\x0fWAITS_FOR_RETRY\x10\x04\x12\x16\n" +
+	"\x12WAITS_FOR_EXECUTOR\x10\x05\x12\x15\n" +
+	"\x11WAITS_FOR_JOURNAL\x10\x062\xe5\x13\n" +
 	"\x0ePlannerService\x12\xb7\x01\n" +
 	"\x06Invoke\x12\x1f.skein.planner.v1.InvokeRequest\x1a .skein.planner.v1.InvokeResponse\"j\x92A42\x18application/octet-stream:\x18application/octet-stream\x82\xd3\xe4\x93\x02-:\x05inputb\x06output\"\x1c/v1/invoke/{user}/{function}\x12s\n" +
 	"\n" +
@@ -4333,189 +4478,193 @@ func file_skein_planner_v1_planner_proto_rawDescGZIP() []byte {
 	return file_skein_planner_v1_planner_proto_rawDescData
 }
 
+var file_skein_planner_v1_planner_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_skein_planner_v1_planner_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_skein_planner_v1_planner_proto_goTypes = []any{
-	(*InvokeRequest)(nil),             // 0: skein.planner.v1.InvokeRequest
-	(*InvokeResponse)(nil),            // 1: skein.planner.v1.InvokeResponse
-	(*CreateCallRequest)(nil),         // 2: skein.planner.v1.CreateCallRequest
-	(*CreateCallResponse)(nil),        // 3: skein.planner.v1.CreateCallResponse
-	(*GetCallRequest)(nil),            // 4: skein.planner.v1.GetCallRequest
-	(*GetCallResponse)(nil),           // 5: skein.planner.v1.GetCallResponse
-	(*ListCallsRequest)(nil),          // 6: skein.planner.v1.ListCallsRequest
-	(*ListCallsResponse)(nil),         // 7: skein.planner.v1.ListCallsResponse
-	(*WaitCallRequest)(nil),           // 8: skein.planner.v1.WaitCallRequest
-	(*WaitCallResponse)(nil),          // 9: skein.planner.v1.WaitCallResponse
-	(*WatchCallRequest)(nil),          // 10: skein.planner.v1.WatchCallRequest
-	(*WatchCallResponse)(nil),         // 11: skein.planner.v1.WatchCallResponse
-	(*LogChunk)(nil),                  // 12: skein.planner.v1.LogChunk
-	(*CancelCallRequest)(nil),         // 13: skein.planner.v1.CancelCallRequest
-	(*CancelCallResponse)(nil),        // 14: skein.planner.v1.CancelCallResponse
-	(*GetCallGraphRequest)(nil),       // 15: skein.planner.v1.GetCallGraphRequest
-	(*GetCallGraphResponse)(nil),      // 16: skein.planner.v1.GetCallGraphResponse
-	(*CallNode)(nil),                  // 17: skein.planner.v1.CallNode
-	(*CallTotals)(nil),                // 18: skein.planner.v1.CallTotals
-	(*GetCallWaitsRequest)(nil),       // 19: skein.planner.v1.GetCallWaitsRequest
-	(*GetCallWaitsResponse)(nil),      // 20: skein.planner.v1.GetCallWaitsResponse
-	(*GetCallLogsRequest)(nil),        // 21: skein.planner.v1.GetCallLogsRequest
-	(*GetCallLogsResponse)(nil),       // 22: skein.planner.v1.GetCallLogsResponse
-	(*ListExecutorsRequest)(nil),      // 23: skein.planner.v1.ListExecutorsRequest
-	(*ListExecutorsResponse)(nil),     // 24: skein.planner.v1.ListExecutorsResponse
-	(*Executor)(nil),                  // 25: skein.planner.v1.Executor
-	(*DrainExecutorRequest)(nil),      // 26: skein.planner.v1.DrainExecutorRequest
-	(*DrainExecutorResponse)(nil),     // 27: skein.planner.v1.DrainExecutorResponse
-	(*MarkExecutorRequest)(nil),       // 28: skein.planner.v1.MarkExecutorRequest
-	(*MarkExecutorResponse)(nil),      // 29: skein.planner.v1.MarkExecutorResponse
-	(*GetPolicyRequest)(nil),          // 30: skein.planner.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),         // 31: skein.planner.v1.GetPolicyResponse
-	(*SetPolicyRequest)(nil),          // 32: skein.planner.v1.SetPolicyRequest
-	(*SetPolicyResponse)(nil),         // 33: skein.planner.v1.SetPolicyResponse
-	(*DeadLetter)(nil),                // 34: skein.planner.v1.DeadLetter
-	(*Attempt)(nil),                   // 35: skein.planner.v1.Attempt
-	(*ListDeadLettersRequest)(nil),    // 36: skein.planner.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),   // 37: skein.planner.v1.ListDeadLettersResponse
-	(*GetDeadLetterRequest)(nil),      // 38: skein.planner.v1.GetDeadLetterRequest
-	(*GetDeadLetterResponse)(nil),     // 39: skein.planner.v1.GetDeadLetterResponse
-	(*RedriveDeadLetterRequest)(nil),  // 40: skein.planner.v1.RedriveDeadLetterRequest
-	(*RedriveDeadLetterResponse)(nil), // 41: skein.planner.v1.RedriveDeadLetterResponse
-	(*DeleteDeadLetterRequest)(nil),   // 42: skein.planner.v1.DeleteDeadLetterRequest
-	(*DeleteDeadLetterResponse)(nil),  // 43: skein.planner.v1.DeleteDeadLetterResponse
-	(*AttachRequest)(nil),             // 44: skein.planner.v1.AttachRequest
-	(*Hello)(nil),                     // 45: skein.planner.v1.Hello
-	(*Running)(nil),                   // 46: skein.planner.v1.Running
-	(*Heartbeat)(nil),                 // 47: skein.planner.v1.Heartbeat
-	(*Outcomes)(nil),                  // 48: skein.planner.v1.Outcomes
-	(*Logs)(nil),                      // 49: skein.planner.v1.Logs
-	(*CallLog)(nil),                   // 50: skein.planner.v1.CallLog
-	(*Spawns)(nil),                    // 51: skein.planner.v1.Spawns
-	(*Spawn)(nil),                     // 52: skein.planner.v1.Spawn
-	(*Waits)(nil),                     // 53: skein.planner.v1.Waits
-	(*Wait)(nil),                      // 54: skein.planner.v1.Wait
-	(*CancelChildren)(nil),            // 55: skein.planner.v1.CancelChildren
-	(*Drain)(nil),                     // 56: skein.planner.v1.Drain
-	(*AttachResponse)(nil),            // 57: skein.planner.v1.AttachResponse
-	(*Drained)(nil),                   // 58: skein.planner.v1.Drained
-	(*Welcome)(nil),                   // 59: skein.planner.v1.Welcome
-	(*Assignments)(nil),               // 60: skein.planner.v1.Assignments
-	(*Spawned)(nil),                   // 61: skein.planner.v1.Spawned
-	(*SpawnResult)(nil),               // 62: skein.planner.v1.SpawnResult
-	(*ChildOutcomes)(nil),             // 63: skein.planner.v1.ChildOutcomes
-	(*Cancel)(nil),                    // 64: skein.planner.v1.Cancel
-	nil,                               // 65: skein.planner.v1.Spawn.TraceEntry
-	(*durationpb.Duration)(nil),       // 66: google.protobuf.Duration
-	(*v1.Call)(nil),                   // 67: skein.call.v1.Call
-	(*timestamppb.Timestamp)(nil),     // 68: google.protobuf.Timestamp
-	(*v1.Outcome)(nil),                // 69: skein.call.v1.Outcome
-	(*v1.Assignment)(nil),             // 70: skein.call.v1.Assignment
+	(WaitsFor)(0),                     // 0: skein.planner.v1.WaitsFor
+	(*InvokeRequest)(nil),             // 1: skein.planner.v1.InvokeRequest
+	(*InvokeResponse)(nil),            // 2: skein.planner.v1.InvokeResponse
+	(*CreateCallRequest)(nil),         // 3: skein.planner.v1.CreateCallRequest
+	(*CreateCallResponse)(nil),        // 4: skein.planner.v1.CreateCallResponse
+	(*GetCallRequest)(nil),            // 5: skein.planner.v1.GetCallRequest
+	(*GetCallResponse)(nil),           // 6: skein.planner.v1.GetCallResponse
+	(*ListCallsRequest)(nil),          // 7: skein.planner.v1.ListCallsRequest
+	(*ListCallsResponse)(nil),         // 8: skein.planner.v1.ListCallsResponse
+	(*WaitCallRequest)(nil),           // 9: skein.planner.v1.WaitCallRequest
+	(*WaitCallResponse)(nil),          // 10: skein.planner.v1.WaitCallResponse
+	(*WatchCallRequest)(nil),          // 11: skein.planner.v1.WatchCallRequest
+	(*WatchCallResponse)(nil),         // 12: skein.planner.v1.WatchCallResponse
+	(*LogChunk)(nil),                  // 13: skein.planner.v1.LogChunk
+	(*CancelCallRequest)(nil),         // 14: skein.planner.v1.CancelCallRequest
+	(*CancelCallResponse)(nil),        // 15: skein.planner.v1.CancelCallResponse
+	(*GetCallGraphRequest)(nil),       // 16: skein.planner.v1.GetCallGraphRequest
+	(*GetCallGraphResponse)(nil),      // 17: skein.planner.v1.GetCallGraphResponse
+	(*CallNode)(nil),                  // 18: skein.planner.v1.CallNode
+	(*CallTotals)(nil),                // 19: skein.planner.v1.CallTotals
+	(*GetCallWaitsRequest)(nil),       // 20: skein.planner.v1.GetCallWaitsRequest
+	(*GetCallWaitsResponse)(nil),      // 21: skein.planner.v1.GetCallWaitsResponse
+	(*GetCallLogsRequest)(nil),        // 22: skein.planner.v1.GetCallLogsRequest
+	(*GetCallLogsResponse)(nil),       // 23: skein.planner.v1.GetCallLogsResponse
+	(*ListExecutorsRequest)(nil),      // 24: skein.planner.v1.ListExecutorsRequest
+	(*ListExecutorsResponse)(nil),     // 25: skein.planner.v1.ListExecutorsResponse
+	(*Executor)(nil),                  // 26: skein.planner.v1.Executor
+	(*DrainExecutorRequest)(nil),      // 27: skein.planner.v1.DrainExecutorRequest
+	(*DrainExecutorResponse)(nil),     // 28: skein.planner.v1.DrainExecutorResponse
+	(*MarkExecutorRequest)(nil),       // 29: skein.planner.v1.MarkExecutorRequest
+	(*MarkExecutorResponse)(nil),      // 30: skein.planner.v1.MarkExecutorResponse
+	(*GetPolicyRequest)(nil),          // 31: skein.planner.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),         // 32: skein.planner.v1.GetPolicyResponse
+	(*SetPolicyRequest)(nil),          // 33: skein.planner.v1.SetPolicyRequest
+	(*SetPolicyResponse)(nil),         // 34: skein.planner.v1.SetPolicyResponse
+	(*DeadLetter)(nil),                // 35: skein.planner.v1.DeadLetter
+	(*Attempt)(nil),                   // 36: skein.planner.v1.Attempt
+	(*ListDeadLettersRequest)(nil),    // 37: skein.planner.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),   // 38: skein.planner.v1.ListDeadLettersResponse
+	(*GetDeadLetterRequest)(nil),      // 39: skein.planner.v1.GetDeadLetterRequest
+	(*GetDeadLetterResponse)(nil),     // 40: skein.planner.v1.GetDeadLetterResponse
+	(*RedriveDeadLetterRequest)(nil),  // 41: skein.planner.v1.RedriveDeadLetterRequest
+	(*RedriveDeadLetterResponse)(nil), // 42: skein.planner.v1.RedriveDeadLetterResponse
+	(*DeleteDeadLetterRequest)(nil),   // 43: skein.planner.v1.DeleteDeadLetterRequest
+	(*DeleteDeadLetterResponse)(nil),  // 44: skein.planner.v1.DeleteDeadLetterResponse
+	(*AttachRequest)(nil),             // 45: skein.planner.v1.AttachRequest
+	(*Hello)(nil),                     // 46: skein.planner.v1.Hello
+	(*Running)(nil),                   // 47: skein.planner.v1.Running
+	(*Heartbeat)(nil),                 // 48: skein.planner.v1.Heartbeat
+	(*Outcomes)(nil),                  // 49: skein.planner.v1.Outcomes
+	(*Logs)(nil),                      // 50: skein.planner.v1.Logs
+	(*CallLog)(nil),                   // 51: skein.planner.v1.CallLog
+	(*Spawns)(nil),                    // 52: skein.planner.v1.Spawns
+	(*Spawn)(nil),                     // 53: skein.planner.v1.Spawn
+	(*Waits)(nil),                     // 54: skein.planner.v1.Waits
+	(*Wait)(nil),                      // 55: skein.planner.v1.Wait
+	(*CancelChildren)(nil),            // 56: skein.planner.v1.CancelChildren
+	(*Drain)(nil),                     // 57: skein.planner.v1.Drain
+	(*AttachResponse)(nil),            // 58: skein.planner.v1.AttachResponse
+	(*Drained)(nil),                   // 59: skein.planner.v1.Drained
+	(*Welcome)(nil),                   // 60: skein.planner.v1.Welcome
+	(*Assignments)(nil),               // 61: skein.planner.v1.Assignments
+	(*Spawned)(nil),                   // 62: skein.planner.v1.Spawned
+	(*SpawnResult)(nil),               // 63: skein.planner.v1.SpawnResult
+	(*ChildOutcomes)(nil),             // 64: skein.planner.v1.ChildOutcomes
+	(*Cancel)(nil),                    // 65: skein.planner.v1.Cancel
+	nil,                               // 66: skein.planner.v1.Spawn.TraceEntry
+	(*durationpb.Duration)(nil),       // 67: google.protobuf.Duration
+	(*v1.Call)(nil),                   // 68: skein.call.v1.Call
+	(*timestamppb.Timestamp)(nil),     // 69: google.protobuf.Timestamp
+	(*v1.Outcome)(nil),                // 70: skein.call.v1.Outcome
+	(*v1.Assignment)(nil),             // 71: skein.call.v1.Assignment
 }
 var file_skein_planner_v1_planner_proto_depIdxs = []int32{
-	66, // 0: skein.planner.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
-	67, // 1: skein.planner.v1.InvokeResponse.call:type_name -> skein.call.v1.Call
-	66, // 2: skein.planner.v1.CreateCallRequest.timeout:type_name -> google.protobuf.Duration
-	66, // 3: skein.planner.v1.CreateCallRequest.max_age:type_name -> google.protobuf.Duration
-	66, // 4: skein.planner.v1.CreateCallRequest.result_age:type_name -> google.protobuf.Duration
-	67, // 5: skein.planner.v1.CreateCallResponse.call:type_name -> skein.call.v1.Call
-	67, // 6: skein.planner.v1.GetCallResponse.call:type_name -> skein.call.v1.Call
-	67, // 7: skein.planner.v1.ListCallsResponse.calls:type_name -> skein.call.v1.Call
-	66, // 8: skein.planner.v1.WaitCallRequest.timeout:type_name -> google.protobuf.Duration
-	67, // 9: skein.planner.v1.WaitCallResponse.call:type_name -> skein.call.v1.Call
-	67, // 10: skein.planner.v1.WatchCallResponse.call:type_name -> skein.call.v1.Call
-	12, // 11: skein.planner.v1.WatchCallResponse.log:type_name -> skein.planner.v1.LogChunk
-	67, // 12: skein.planner.v1.CancelCallResponse.call:type_name -> skein.call.v1.Call
-	17, // 13: skein.planner.v1.GetCallGraphResponse.root:type_name -> skein.planner.v1.CallNode
-	67, // 14: skein.planner.v1.CallNode.call:type_name -> skein.call.v1.Call
-	17, // 15: skein.planner.v1.CallNode.children:type_name -> skein.planner.v1.CallNode
-	18, // 16: skein.planner.v1.CallNode.totals:type_name -> skein.planner.v1.CallTotals
-	66, // 17: skein.planner.v1.CallTotals.queue_time:type_name -> google.protobuf.Duration
-	66, // 18: skein.planner.v1.CallTotals.run_time:type_name -> google.protobuf.Duration
-	66, // 19: skein.planner.v1.CallTotals.cpu_time:type_name -> google.protobuf.Duration
-	67, // 20: skein.planner.v1.GetCallWaitsResponse.call:type_name -> skein.call.v1.Call
-	67, // 21: skein.planner.v1.GetCallWaitsResponse.children:type_name -> skein.call.v1.Call
-	68, // 22: skein.planner.v1.GetCallWaitsResponse.since:type_name -> google.protobuf.Timestamp
-	68, // 23: skein.planner.v1.GetCallWaitsResponse.until:type_name -> google.protobuf.Timestamp
-	25, // 24: skein.planner.v1.ListExecutorsResponse.executors:type_name -> skein.planner.v1.Executor
-	68, // 25: skein.planner.v1.Executor.attach_time:type_name -> google.protobuf.Timestamp
-	68, // 26: skein.planner.v1.Executor.last_heartbeat_time:type_name -> google.protobuf.Timestamp
-	25, // 27: skein.planner.v1.DrainExecutorResponse.executor:type_name -> skein.planner.v1.Executor
-	25, // 28: skein.planner.v1.MarkExecutorResponse.executor:type_name -> skein.planner.v1.Executor
-	67, // 29: skein.planner.v1.DeadLetter.call:type_name -> skein.call.v1.Call
-	35, // 30: skein.planner.v1.DeadLetter.attempts:type_name -> skein.planner.v1.Attempt
-	68, // 31: skein.planner.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
-	68, // 32: skein.planner.v1.Attempt.end_time:type_name -> google.protobuf.Timestamp
-	34, // 33: skein.planner.v1.ListDeadLettersResponse.dead_letters:type_name -> skein.planner.v1.DeadLetter
-	34, // 34: skein.planner.v1.GetDeadLetterResponse.dead_letter:type_name -> skein.planner.v1.DeadLetter
-	67, // 35: skein.planner.v1.RedriveDeadLetterResponse.call:type_name -> skein.call.v1.Call
-	45, // 36: skein.planner.v1.AttachRequest.hello:type_name -> skein.planner.v1.Hello
-	47, // 37: skein.planner.v1.AttachRequest.heartbeat:type_name -> skein.planner.v1.Heartbeat
-	48, // 38: skein.planner.v1.AttachRequest.outcomes:type_name -> skein.planner.v1.Outcomes
-	56, // 39: skein.planner.v1.AttachRequest.drain:type_name -> skein.planner.v1.Drain
-	51, // 40: skein.planner.v1.AttachRequest.spawns:type_name -> skein.planner.v1.Spawns
-	53, // 41: skein.planner.v1.AttachRequest.waits:type_name -> skein.planner.v1.Waits
-	55, // 42: skein.planner.v1.AttachRequest.cancel_children:type_name -> skein.planner.v1.CancelChildren
-	49, // 43: skein.planner.v1.AttachRequest.logs:type_name -> skein.planner.v1.Logs
-	46, // 44: skein.planner.v1.Hello.running:type_name -> skein.planner.v1.Running
-	69, // 45: skein.planner.v1.Outcomes.outcomes:type_name -> skein.call.v1.Outcome
-	50, // 46: skein.planner.v1.Logs.logs:type_name -> skein.planner.v1.CallLog
-	12, // 47: skein.planner.v1.CallLog.chunk:type_name -> skein.planner.v1.LogChunk
-	52, // 48: skein.planner.v1.Spawns.spawns:type_name -> skein.planner.v1.Spawn
-	66, // 49: skein.planner.v1.Spawn.timeout:type_name -> google.protobuf.Duration
-	65, // 50: skein.planner.v1.Spawn.trace:type_name -> skein.planner.v1.Spawn.TraceEntry
-	54, // 51: skein.planner.v1.Waits.waits:type_name -> skein.planner.v1.Wait
-	66, // 52: skein.planner.v1.Wait.timeout:type_name -> google.protobuf.Duration
-	59, // 53: skein.planner.v1.AttachResponse.welcome:type_name -> skein.planner.v1.Welcome
-	60, // 54: skein.planner.v1.AttachResponse.assignments:type_name -> skein.planner.v1.Assignments
-	64, // 55: skein.planner.v1.AttachResponse.cancel:type_name -> skein.planner.v1.Cancel
-	61, // 56: skein.planner.v1.AttachResponse.spawned:type_name -> skein.planner.v1.Spawned
-	63, // 57: skein.planner.v1.AttachResponse.child_outcomes:type_name -> skein.planner.v1.ChildOutcomes
-	58, // 58: skein.planner.v1.AttachResponse.drained:type_name -> skein.planner.v1.Drained
-	66, // 59: skein.planner.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	70, // 60: skein.planner.v1.Assignments.assignments:type_name -> skein.call.v1.Assignment
-	62, // 61: skein.planner.v1.Spawned.results:type_name -> skein.planner.v1.SpawnResult
-	69, // 62: skein.planner.v1.ChildOutcomes.outcomes:type_name -> skein.call.v1.Outcome
-	0,  // 63: skein.planner.v1.PlannerService.Invoke:input_type -> skein.planner.v1.InvokeRequest
-	2,  // 64: skein.planner.v1.PlannerService.CreateCall:input_type -> skein.planner.v1.CreateCallRequest
-	4,  // 65: skein.planner.v1.PlannerService.GetCall:input_type -> skein.planner.v1.GetCallRequest
-	6,  // 66: skein.planner.v1.PlannerService.ListCalls:input_type -> skein.planner.v1.ListCallsRequest
-	8,  // 67: skein.planner.v1.PlannerService.WaitCall:input_type -> skein.planner.v1.WaitCallRequest
-	10, // 68: skein.planner.v1.PlannerService.WatchCall:input_type -> skein.planner.v1.WatchCallRequest
-	13, // 69: skein.planner.v1.PlannerService.CancelCall:input_type -> skein.planner.v1.CancelCallRequest
-	15, // 70: skein.planner.v1.PlannerService.GetCallGraph:input_type -> skein.planner.v1.GetCallGraphRequest
-	19, // 71: skein.planner.v1.PlannerService.GetCallWaits:input_type -> skein.planner.v1.GetCallWaitsRequest
-	21, // 72: skein.planner.v1.PlannerService.GetCallLogs:input_type -> skein.planner.v1.GetCallLogsRequest
-	23, // 73: skein.planner.v1.PlannerService.ListExecutors:input_type -> skein.planner.v1.ListExecutorsRequest
-	26, // 74: skein.planner.v1.PlannerService.DrainExecutor:input_type -> skein.planner.v1.DrainExecutorRequest
-	28, // 75: skein.planner.v1.PlannerService.MarkExecutor:input_type -> skein.planner.v1.MarkExecutorRequest
-	30, // 76: skein.planner.v1.PlannerService.GetPolicy:input_type -> skein.planner.v1.GetPolicyRequest
-	32, // 77: skein.planner.v1.PlannerService.SetPolicy:input_type -> skein.planner.v1.SetPolicyRequest
-	36, // 78: skein.planner.v1.PlannerService.ListDeadLetters:input_type -> skein.planner.v1.ListDeadLettersRequest
-	38, // 79: skein.planner.v1.PlannerService.GetDeadLetter:input_type -> skein.planner.v1.GetDeadLetterRequest
-	40, // 80: skein.planner.v1.PlannerService.RedriveDeadLetter:input_type -> skein.planner.v1.RedriveDeadLetterRequest
-	42, // 81: skein.planner.v1.PlannerService.DeleteDeadLetter:input_type -> skein.planner.v1.DeleteDeadLetterRequest
-	44, // 82: skein.planner.v1.DispatchService.Attach:input_type -> skein.planner.v1.AttachRequest
-	1,  // 83: skein.planner.v1.PlannerService.Invoke:output_type -> skein.planner.v1.InvokeResponse
-	3,  // 84: skein.planner.v1.PlannerService.CreateCall:output_type -> skein.planner.v1.CreateCallResponse
-	5,  // 85: skein.planner.v1.PlannerService.GetCall:output_type -> skein.planner.v1.GetCallResponse
-	7,  // 86: skein.planner.v1.PlannerService.ListCalls:output_type -> skein.planner.v1.ListCallsResponse
-	9,  // 87: skein.planner.v1.PlannerService.WaitCall:output_type -> skein.planner.v1.WaitCallResponse
-	11, // 88: skein.planner.v1.PlannerService.WatchCall:output_type -> skein.planner.v1.WatchCallResponse
-	14, // 89: skein.planner.v1.PlannerService.CancelCall:output_type -> skein.planner.v1.CancelCallResponse
-	16, // 90: skein.planner.v1.PlannerService.GetCallGraph:output_type -> skein.planner.v1.GetCallGraphResponse
-	20, // 91: skein.planner.v1.PlannerService.GetCallWaits:output_type -> skein.planner.v1.GetCallWaitsResponse
-	22, // 92: skein.planner.v1.PlannerService.GetCallLogs:output_type -> skein.planner.v1.GetCallLogsResponse
-	24, // 93: skein.planner.v1.PlannerService.ListExecutors:output_type -> skein.planner.v1.ListExecutorsResponse
-	27, // 94: skein.planner.v1.PlannerService.DrainExecutor:output_type -> skein.planner.v1.DrainExecutorResponse
-	29, // 95: skein.planner.v1.PlannerService.MarkExecutor:output_type -> skein.planner.v1.MarkExecutorResponse
-	31, // 96: skein.planner.v1.PlannerService.GetPolicy:output_type -> skein.planner.v1.GetPolicyResponse
-	33, // 97: skein.planner.v1.PlannerService.SetPolicy:output_type -> skein.planner.v1.SetPolicyResponse
-	37, // 98: skein.planner.v1.PlannerService.ListDeadLetters:output_type -> skein.planner.v1.ListDeadLettersResponse
-	39, // 99: skein.planner.v1.PlannerService.GetDeadLetter:output_type -> skein.planner.v1.GetDeadLetterResponse
-	41, // 100: skein.planner.v1.PlannerService.RedriveDeadLetter:output_type -> skein.planner.v1.RedriveDeadLetterResponse
-	43, // 101: skein.planner.v1.PlannerService.DeleteDeadLetter:output_type -> skein.planner.v1.DeleteDeadLetterResponse
-	57, // 102: skein.planner.v1.DispatchService.Attach:output_type -> skein.planner.v1.AttachResponse
-	83, // [83:103] is the sub-list for method output_type
-	63, // [63:83] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	67, // 0: skein.planner.v1.InvokeRequest.timeout:type_name -> google.protobuf.Duration
+	68, // 1: skein.planner.v1.InvokeResponse.call:type_name -> skein.call.v1.Call
+	67, // 2: skein.planner.v1.CreateCallRequest.timeout:type_name -> google.protobuf.Duration
+	67, // 3: skein.planner.v1.CreateCallRequest.max_age:type_name -> google.protobuf.Duration
+	67, // 4: skein.planner.v1.CreateCallRequest.result_age:type_name -> google.protobuf.Duration
+	68, // 5: skein.planner.v1.CreateCallResponse.call:type_name -> skein.call.v1.Call
+	68, // 6: skein.planner.v1.GetCallResponse.call:type_name -> skein.call.v1.Call
+	68, // 7: skein.planner.v1.ListCallsResponse.calls:type_name -> skein.call.v1.Call
+	67, // 8: skein.planner.v1.WaitCallRequest.timeout:type_name -> google.protobuf.Duration
+	68, // 9: skein.planner.v1.WaitCallResponse.call:type_name -> skein.call.v1.Call
+	68, // 10: skein.planner.v1.WatchCallResponse.call:type_name -> skein.call.v1.Call
+	13, // 11: skein.planner.v1.WatchCallResponse.log:type_name -> skein.planner.v1.LogChunk
+	68, // 12: skein.planner.v1.CancelCallResponse.call:type_name -> skein.call.v1.Call
+	18, // 13: skein.planner.v1.GetCallGraphResponse.root:type_name -> skein.planner.v1.CallNode
+	68, // 14: skein.planner.v1.CallNode.call:type_name -> skein.call.v1.Call
+	18, // 15: skein.planner.v1.CallNode.children:type_name -> skein.planner.v1.CallNode
+	19, // 16: skein.planner.v1.CallNode.totals:type_name -> skein.planner.v1.CallTotals
+	67, // 17: skein.planner.v1.CallTotals.queue_time:type_name -> google.protobuf.Duration
+	67, // 18: skein.planner.v1.CallTotals.run_time:type_name -> google.protobuf.Duration
+	67, // 19: skein.planner.v1.CallTotals.cpu_time:type_name -> google.protobuf.Duration
+	68, // 20: skein.planner.v1.GetCallWaitsResponse.call:type_name -> skein.call.v1.Call
+	68, // 21: skein.planner.v1.GetCallWaitsResponse.children:type_name -> skein.call.v1.Call
+	69, // 22: skein.planner.v1.GetCallWaitsResponse.since:type_name -> google.protobuf.Timestamp
+	69, // 23: skein.planner.v1.GetCallWaitsResponse.until:type_name -> google.protobuf.Timestamp
+	0,  // 24: skein.planner.v1.GetCallWaitsResponse.waits_for:type_name -> skein.planner.v1.WaitsFor
+	36, // 25: skein.planner.v1.GetCallWaitsResponse.attempts:type_name -> skein.planner.v1.Attempt
+	26, // 26: skein.planner.v1.ListExecutorsResponse.executors:type_name -> skein.planner.v1.Executor
+	69, // 27: skein.planner.v1.Executor.attach_time:type_name -> google.protobuf.Timestamp
+	69, // 28: skein.planner.v1.Executor.last_heartbeat_time:type_name -> google.protobuf.Timestamp
+	26, // 29: skein.planner.v1.DrainExecutorResponse.executor:type_name -> skein.planner.v1.Executor
+	26, // 30: skein.planner.v1.MarkExecutorResponse.executor:type_name -> skein.planner.v1.Executor
+	68, // 31: skein.planner.v1.DeadLetter.call:type_name -> skein.call.v1.Call
+	36, // 32: skein.planner.v1.DeadLetter.attempts:type_name -> skein.planner.v1.Attempt
+	69, // 33: skein.planner.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
+	69, // 34: skein.planner.v1.Attempt.end_time:type_name -> google.protobuf.Timestamp
+	35, // 35: skein.planner.v1.ListDeadLettersResponse.dead_letters:type_name -> skein.planner.v1.DeadLetter
+	35, // 36: skein.planner.v1.GetDeadLetterResponse.dead_letter:type_name -> skein.planner.v1.DeadLetter
+	68, // 37: skein.planner.v1.RedriveDeadLetterResponse.call:type_name -> skein.call.v1.Call
+	46, // 38: skein.planner.v1.AttachRequest.hello:type_name -> skein.planner.v1.Hello
+	48, // 39: skein.planner.v1.AttachRequest.heartbeat:type_name -> skein.planner.v1.Heartbeat
+	49, // 40: skein.planner.v1.AttachRequest.outcomes:type_name -> skein.planner.v1.Outcomes
+	57, // 41: skein.planner.v1.AttachRequest.drain:type_name -> skein.planner.v1.Drain
+	52, // 42: skein.planner.v1.AttachRequest.spawns:type_name -> skein.planner.v1.Spawns
+	54, // 43: skein.planner.v1.AttachRequest.waits:type_name -> skein.planner.v1.Waits
+	56, // 44: skein.planner.v1.AttachRequest.cancel_children:type_name -> skein.planner.v1.CancelChildren
+	50, // 45: skein.planner.v1.AttachRequest.logs:type_name -> skein.planner.v1.Logs
+	47, // 46: skein.planner.v1.Hello.running:type_name -> skein.planner.v1.Running
+	70, // 47: skein.planner.v1.Outcomes.outcomes:type_name -> skein.call.v1.Outcome
+	51, // 48: skein.planner.v1.Logs.logs:type_name -> skein.planner.v1.CallLog
+	13, // 49: skein.planner.v1.CallLog.chunk:type_name -> skein.planner.v1.LogChunk
+	53, // 50: skein.planner.v1.Spawns.spawns:type_name -> skein.planner.v1.Spawn
+	67, // 51: skein.planner.v1.Spawn.timeout:type_name -> google.protobuf.Duration
+	66, // 52: skein.planner.v1.Spawn.trace:type_name -> skein.planner.v1.Spawn.TraceEntry
+	55, // 53: skein.planner.v1.Waits.waits:type_name -> skein.planner.v1.Wait
+	67, // 54: skein.planner.v1.Wait.timeout:type_name -> google.protobuf.Duration
+	60, // 55: skein.planner.v1.AttachResponse.welcome:type_name -> skein.planner.v1.Welcome
+	61, // 56: skein.planner.v1.AttachResponse.assignments:type_name -> skein.planner.v1.Assignments
+	65, // 57: skein.planner.v1.AttachResponse.cancel:type_name -> skein.planner.v1.Cancel
+	62, // 58: skein.planner.v1.AttachResponse.spawned:type_name -> skein.planner.v1.Spawned
+	64, // 59: skein.planner.v1.AttachResponse.child_outcomes:type_name -> skein.planner.v1.ChildOutcomes
+	59, // 60: skein.planner.v1.AttachResponse.drained:type_name -> skein.planner.v1.Drained
+	67, // 61: skein.planner.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	71, // 62: skein.planner.v1.Assignments.assignments:type_name -> skein.call.v1.Assignment
+	63, // 63: skein.planner.v1.Spawned.results:type_name -> skein.planner.v1.SpawnResult
+	70, // 64: skein.planner.v1.ChildOutcomes.outcomes:type_name -> skein.call.v1.Outcome
+	1,  // 65: skein.planner.v1.PlannerService.Invoke:input_type -> skein.planner.v1.InvokeRequest
+	3,  // 66: skein.planner.v1.PlannerService.CreateCall:input_type -> skein.planner.v1.CreateCallRequest
+	5,  // 67: skein.planner.v1.PlannerService.GetCall:input_type -> skein.planner.v1.GetCallRequest
+	7,  // 68: skein.planner.v1.PlannerService.ListCalls:input_type -> skein.planner.v1.ListCallsRequest
+	9,  // 69: skein.planner.v1.PlannerService.WaitCall:input_type -> skein.planner.v1.WaitCallRequest
+	11, // 70: skein.planner.v1.PlannerService.WatchCall:input_type -> skein.planner.v1.WatchCallRequest
+	14, // 71: skein.planner.v1.PlannerService.CancelCall:input_type -> skein.planner.v1.CancelCallRequest
+	16, // 72: skein.planner.v1.PlannerService.GetCallGraph:input_type -> skein.planner.v1.GetCallGraphRequest
+	20, // 73: skein.planner.v1.PlannerService.GetCallWaits:input_type -> skein.planner.v1.GetCallWaitsRequest
+	22, // 74: skein.planner.v1.PlannerService.GetCallLogs:input_type -> skein.planner.v1.GetCallLogsRequest
+	24, // 75: skein.planner.v1.PlannerService.ListExecutors:input_type -> skein.planner.v1.ListExecutorsRequest
+	27, // 76: skein.planner.v1.PlannerService.DrainExecutor:input_type -> skein.planner.v1.DrainExecutorRequest
+	29, // 77: skein.planner.v1.PlannerService.MarkExecutor:input_type -> skein.planner.v1.MarkExecutorRequest
+	31, // 78: skein.planner.v1.PlannerService.GetPolicy:input_type -> skein.planner.v1.GetPolicyRequest
+	33, // 79: skein.planner.v1.PlannerService.SetPolicy:input_type -> skein.planner.v1.SetPolicyRequest
+	37, // 80: skein.planner.v1.PlannerService.ListDeadLetters:input_type -> skein.planner.v1.ListDeadLettersRequest
+	39, // 81: skein.planner.v1.PlannerService.GetDeadLetter:input_type -> skein.planner.v1.GetDeadLetterRequest
+	41, // 82: skein.planner.v1.PlannerService.RedriveDeadLetter:input_type -> skein.planner.v1.RedriveDeadLetterRequest
+	43, // 83: skein.planner.v1.PlannerService.DeleteDeadLetter:input_type -> skein.planner.v1.DeleteDeadLetterRequest
+	45, // 84: skein.planner.v1.DispatchService.Attach:input_type -> skein.planner.v1.AttachRequest
+	2,  // 85: skein.planner.v1.PlannerService.Invoke:output_type -> skein.planner.v1.InvokeResponse
+	4,  // 86: skein.planner.v1.PlannerService.CreateCall:output_type -> skein.planner.v1.CreateCallResponse
+	6,  // 87: skein.planner.v1.PlannerService.GetCall:output_type -> skein.planner.v1.GetCallResponse
+	8,  // 88: skein.planner.v1.PlannerService.ListCalls:output_type -> skein.planner.v1.ListCallsResponse
+	10, // 89: skein.planner.v1.PlannerService.WaitCall:output_type -> skein.planner.v1.WaitCallResponse
+	12, // 90: skein.planner.v1.PlannerService.WatchCall:output_type -> skein.planner.v1.WatchCallResponse
+	15, // 91: skein.planner.v1.PlannerService.CancelCall:output_type -> skein.planner.v1.CancelCallResponse
+	17, // 92: skein.planner.v1.PlannerService.GetCallGraph:output_type -> skein.planner.v1.GetCallGraphResponse
+	21, // 93: skein.planner.v1.PlannerService.GetCallWaits:output_type -> skein.planner.v1.GetCallWaitsResponse
+	23, // 94: skein.planner.v1.PlannerService.GetCallLogs:output_type -> skein.planner.v1.GetCallLogsResponse
+	25, // 95: skein.planner.v1.PlannerService.ListExecutors:output_type -> skein.planner.v1.ListExecutorsResponse
+	28, // 96: skein.planner.v1.PlannerService.DrainExecutor:output_type -> skein.planner.v1.DrainExecutorResponse
+	30, // 97: skein.planner.v1.PlannerService.MarkExecutor:output_type -> skein.planner.v1.MarkExecutorResponse
+	32, // 98: skein.planner.v1.PlannerService.GetPolicy:output_type -> skein.planner.v1.GetPolicyResponse
+	34, // 99: skein.planner.v1.PlannerService.SetPolicy:output_type -> skein.planner.v1.SetPolicyResponse
+	38, // 100: skein.planner.v1.PlannerService.ListDeadLetters:output_type -> skein.planner.v1.ListDeadLettersResponse
+	40, // 101: skein.planner.v1.PlannerService.GetDeadLetter:output_type -> skein.planner.v1.GetDeadLetterResponse
+	42, // 102: skein.planner.v1.PlannerService.RedriveDeadLetter:output_type -> skein.planner.v1.RedriveDeadLetterResponse
+	44, // 103: skein.planner.v1.PlannerService.DeleteDeadLetter:output_type -> skein.planner.v1.DeleteDeadLetterResponse
+	58, // 104: skein.planner.v1.DispatchService.Attach:output_type -> skein.planner.v1.AttachResponse
+	85, // [85:105] is the sub-list for method output_type
+	65, // [65:85] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_skein_planner_v1_planner_proto_init() }
@@ -4551,13 +4700,14 @@ func file_skein_planner_v1_planner_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skein_planner_v1_planner_proto_rawDesc), len(file_skein_planner_v1_planner_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
 		GoTypes:           file_skein_planner_v1_planner_proto_goTypes,
 		DependencyIndexes: file_skein_planner_v1_planner_proto_depIdxs,
+		EnumInfos:         file_skein_planner_v1_planner_proto_enumTypes,
 		MessageInfos:      file_skein_planner_v1_planner_proto_msgTypes,
 	}.Build()
 	File_skein_planner_v1_planner_proto = out.File

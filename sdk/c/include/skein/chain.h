@@ -4,7 +4,8 @@
 // instance that got it, for one of its own children; ECHILD for any other. Since a call waits only for its own
 // children, no cycle of waits can come about. While it waits its slot is free for others. Children that still run
 // when it ends go on, unless it was cancelled, passed its deadline or was lost with its executor: then all below it
-// are cancelled. An error is -errno with the numbers of <errno.h>.
+// are cancelled. While an executor has lost its planner, a call that makes its first child waits for the planner's
+// return. An error is -errno with the numbers of <errno.h>.
 
 #ifndef SKEIN_CHAIN_H
 #define SKEIN_CHAIN_H
@@ -21,9 +22,10 @@ typedef int (*skein_fn)(void);
 // Starts a call of the same user's function name with the in_len bytes at in as its input, and returns its handle at
 // once. It runs the version that the first call of name in this tree of calls ran, and its deadline is the caller's.
 // ENOENT if there is no such function; EAGAIN if 64 calls are above this one, if it has 1,000 children, if its tree
-// has 10,000 calls or if its children's inputs and outputs together pass 64 MiB; EMSGSIZE if the input passes the
-// limit, EFAULT for a range outside memory; ENOTSUP for a call that no planner knows of. Where name is known here
-// already, a limit of the tree shows only as the child's failure.
+// has 10,000 calls, if its children's inputs and outputs together pass 64 MiB or if the calls that wait on this
+// executor keep more memory than it has for them; EMSGSIZE if the input passes the limit, EFAULT for a range outside
+// memory; ENOTSUP for a call that no planner knows of. Where name is known here already, a limit of the tree shows
+// only as the child's failure.
 __attribute__((import_module("faasm"), import_name("chain_name")))
 int __skein_chain_name(const char *name, size_t name_len, const void *in, size_t in_len);
 

@@ -9,9 +9,10 @@ import "unsafe"
 // ChainName: Starts a call of the same user's function name with the in_len bytes at in as its input, and returns its
 // handle at once. It runs the version that the first call of name in this tree of calls ran, and its deadline is the
 // caller's. ENOENT if there is no such function; EAGAIN if 64 calls are above this one, if it has 1,000 children, if
-// its tree has 10,000 calls or if its children's inputs and outputs together pass 64 MiB; EMSGSIZE if the input
-// passes the limit, EFAULT for a range outside memory; ENOTSUP for a call that no planner knows of. Where name is
-// known here already, a limit of the tree shows only as the child's failure.
+// its tree has 10,000 calls, if its children's inputs and outputs together pass 64 MiB or if the calls that wait on
+// this executor keep more memory than it has for them; EMSGSIZE if the input passes the limit, EFAULT for a range
+// outside memory; ENOTSUP for a call that no planner knows of. Where name is known here already, a limit of the tree
+// shows only as the child's failure.
 //
 //go:wasmimport faasm chain_name
 //go:noescape

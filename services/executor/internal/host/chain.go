@@ -17,12 +17,23 @@ type Chain struct {
 	// Start makes a child of c and gives its handle. entry, if it isn't nil, is of c's own module, and name is not looked at.
 	Start func(c *Call, name string, entry *uint32, input []byte) (handle int32, err error)
 	// Wait waits until one of the children has ended and gives its index in handles. EAGAIN after timeout, unless that is
-	// negative; the context's error if c ends first.
-	Wait func(c *Call, handles []int32, timeout time.Duration) (index int, err error)
+	// negative; the context's error if c ends first. memory is what c keeps meanwhile, in bytes.
+	Wait func(c *Call, handles []int32, timeout time.Duration, memory int64) (index int, err error)
 	// Result is how the child ended; EAGAIN while it has not. ENOBUFS, beside the rest, says that its output was let go.
 	Result func(c *Call, handle int32) (*skein.Result, error)
 	// Cancel asks for the child's end.
 	Cancel func(c *Call, handle int32) error
+	// Turn is called every few milliseconds while c computes, and may make it wait for others.
+	Turn func(c *Call)
+}
+
+// Turn is machine.Guest's.
+func (c *Call) Turn() {
+	if c.Chain == nil {
+		c.Meter().Turn()
+		return
+	}
+	c.Chain.Turn(c)
 }
 
 var chainRoom = room{
@@ -34,13 +45,13 @@ var chainRoom = room{
 		return i32(c.chainName(string(name[:min(len(name), skein.MaxNameLen+1)]), g, 2))
 	},
 	"faasm.chain_ptr":  func(c *Call, g guest) int64 { return i32(c.chainPointer(g, false)) },
-	"faasm.await_call": func(c *Call, g guest) int64 { return i32(exitCode(c.await(g.i32(0)))) },
+	"faasm.await_call": func(c *Call, g guest) int64 { return i32(exitCode(c.await(g, g.i32(0)))) },
 	"faasm.await_call_output": func(c *Call, g guest) int64 {
 		buf, err := g.bytes(1, 2)
 		if err != nil {
 			return i32(0, err)
 		}
-		res, err := c.await(g.i32(0))
+		res, err := c.await(g, g.i32(0))
 		if _, e := exitCode(res, err); e != nil {
 			err = e
 		}
@@ -85,7 +96,7 @@ var chainRoom = room{
 		return handle
 	},
 	"env.__faasm_await_call": func(c *Call, g guest) int64 {
-		code, err := exitCode(c.await(g.i32(0)))
+		code, err := exitCode(c.await(g, g.i32(0)))
 		if err != nil {
 			return 1
 		}
@@ -148,18 +159,22 @@ func (c *Call) start(name string, entry *uint32, g guest, in int) (int64, error)
 }
 
 // await waits for a child. A call that ends while it waits ends here.
-func (c *Call) await(handle int32) (*skein.Result, error) {
+func (c *Call) await(g guest, handle int32) (*skein.Result, error) {
 	if err := c.canChain("await_call"); err != nil {
 		return nil, err
 	}
-	if _, err := c.waitAny([]int32{handle}, -1); err != nil {
+	if _, err := c.waitAny(g, []int32{handle}, -1); err != nil {
 		return nil, err
 	}
 	return c.Chain.Result(c, handle)
 }
 
-func (c *Call) waitAny(handles []int32, timeout time.Duration) (int, error) {
-	i, err := waiting(c, func() (int, error) { return c.Chain.Wait(c, handles, timeout) })
+func (c *Call) waitAny(g guest, handles []int32, timeout time.Duration) (int, error) {
+	var memory int64
+	if g.mem != nil {
+		memory = int64(g.mem.Size())
+	}
+	i, err := waiting(c, func() (int, error) { return c.Chain.Wait(c, handles, timeout, memory) })
 	if err != nil {
 		c.goOn()
 	}
@@ -197,7 +212,7 @@ func awaitAny(c *Call, g guest) (int64, error) {
 	for i := range handles {
 		handles[i] = int32(le.Uint32(ids[4*i:]))
 	}
-	i, err := c.waitAny(handles, time.Duration(g.i32(2))*time.Millisecond)
+	i, err := c.waitAny(g, handles, time.Duration(g.i32(2))*time.Millisecond)
 	return int64(i), err
 }
 
@@ -210,7 +225,7 @@ func (c *Call) cancelChild(handle int32) error {
 
 // faasmAwaitOutput gives the output in memory of the guest's own.
 func faasmAwaitOutput(c *Call, g guest) int64 {
-	res, err := c.await(g.i32(0))
+	res, err := c.await(g, g.i32(0))
 	code, e := exitCode(res, err)
 	malloc := g.mod.ExportedFunction("malloc")
 	if err != nil || e != nil || malloc == nil {

@@ -38,13 +38,14 @@ type Call struct {
 	meter
 	space
 	ID       skein.CallID
+	Attempt  int32
 	Function skein.Function
 	// Boot is set while the machine makes a snapshot: nobody called. There is no input, no file and no state; a row that asks
 	// for one fails with EPERM, or finds nothing, and taints the snapshot.
 	Boot bool
 
-	Args           []string // argv; the first is the function's name
-	Env            []string // "NAME=value"
+	Args           []string             // argv; the first is the function's name
+	Env            func(*Call) []string // "NAME=value" each; asked for when the guest does, which few do; nil is none
 	Input          []byte
 	Stdin          io.Reader // must not block; nil is empty
 	Stdout, Stderr io.Writer // nil keeps nothing
@@ -55,12 +56,67 @@ type Call struct {
 
 	Output []byte
 
+	moved     replica.Traffic
+	keys      []skein.StateKey // of values it used, the last first
 	lastError abi.Errno
-	noted     map[string]bool // unbuilt rows the log has named already
+	noted     map[string]bool // what the log has been told already
 	table     *vfs.Table      // of descriptors; made when the first is used
 	buffers   [][]byte        // of the last vector, for the next
 	checked   *uint32         // the entry of the function table that was chained last
 	number    bool            // it may take one
+}
+
+// Moved is what the state service was asked for, and given, for this call.
+func (c *Call) Moved() replica.Traffic { return c.moved }
+
+// usedKeys bounds what is remembered of a call's use of state.
+const usedKeys = 4
+
+// Keys are those of the values that the call used, the last first; of many only a few.
+func (c *Call) Keys() []skein.StateKey { return c.keys }
+
+func (c *Call) uses(k skein.StateKey) {
+	if len(c.keys) > 0 && c.keys[0] == k {
+		return
+	}
+	i := slices.Index(c.keys, k)
+	switch {
+	case i < 0 && len(c.keys) < usedKeys:
+		c.keys = append(c.keys, k)
+		i = len(c.keys) - 1
+	case i < 0:
+		i = usedKeys - 1
+	}
+	copy(c.keys[1:], c.keys[:i])
+	c.keys[0] = k
+}
+
+// stateKey is the key of a value of the function's user.
+func (c *Call) stateKey(name string) (skein.StateKey, error) {
+	k, err := skein.NewStateKey(string(c.Function.User), name)
+	if err == nil {
+		c.uses(k)
+	}
+	return k, err
+}
+
+// Say tells the function's author something, once for each call.
+func (c *Call) Say(what string) {
+	if c.noted[what] || c.Log == nil || len(c.noted) == skein.MaxChildren {
+		return
+	}
+	if c.noted == nil {
+		c.noted = map[string]bool{}
+	}
+	c.noted[what] = true
+	fmt.Fprintf(c.Log, "skein: %s\n", what)
+}
+
+func (c *Call) env() []string {
+	if c.Env == nil {
+		return nil
+	}
+	return c.Env(c)
 }
 
 // outside is asked by rows that show a guest the world outside its instance: EPERM, and the end of the snapshot, for a boot.
@@ -190,15 +246,7 @@ func unbuilt(r abi.Row) row {
 		answer = func(*Call) int64 { return -enosys }
 	}
 	return func(c *Call, _ guest) int64 {
-		if !c.noted[r.Name] {
-			if c.noted == nil {
-				c.noted = map[string]bool{}
-			}
-			c.noted[r.Name] = true
-			if c.Log != nil {
-				fmt.Fprintf(c.Log, "skein: %s is not built yet (ENOSYS): %s\n", key(r), r.Note)
-			}
-		}
+		c.Say(key(r) + " is not built yet (ENOSYS): " + r.Note)
 		return answer(c)
 	}
 }

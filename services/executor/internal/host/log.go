@@ -33,3 +33,13 @@ func (l *Log) Bytes() []byte {
 	}
 	return l.b
 }
+
+// From is what follows the first off bytes of the log so far; the caller may keep it.
+func (l *Log) From(off int64) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if off >= int64(len(l.b)) {
+		return nil
+	}
+	return l.b[off:len(l.b):len(l.b)]
+}

@@ -50,7 +50,7 @@ func TestRooms(t *testing.T) {
 			f, _ := skein.NewFunction("ann", guest.name)
 			log := &Log{}
 			c := &Call{
-				Context: ctx, Function: f, Args: []string{guest.name, "two"}, Env: []string{"KEY=value"},
+				Context: ctx, Function: f, Args: []string{guest.name, "two"}, Env: func(*Call) []string { return []string{"KEY=value"} },
 				Input: []byte("hello"), Stdin: strings.NewReader("hello"), Stdout: log, Stderr: log, Log: log,
 				Files: fstest.MapFS{"dir/file": &fstest.MapFile{Data: []byte("content"), Mode: fs.ModePerm}},
 				State: replica.New(replicatest.Client(t), 1<<20), Chain: atOnce(mod),
@@ -155,7 +155,7 @@ func atOnce(mod *machine.Module) *Chain {
 			ended = append(ended, &skein.Result{State: exit.State, ExitCode: exit.Code, Reason: exit.Reason, Message: exit.Message, Output: child.Output})
 			return int32(len(ended)), nil
 		},
-		Wait: func(_ *Call, handles []int32, _ time.Duration) (int, error) {
+		Wait: func(_ *Call, handles []int32, _ time.Duration, _ int64) (int, error) {
 			for _, h := range handles {
 				if _, err := of(h); err != nil {
 					return 0, err
@@ -163,6 +163,7 @@ func atOnce(mod *machine.Module) *Chain {
 			}
 			return 0, nil
 		},
+		Turn:   func(*Call) {},
 		Result: func(_ *Call, handle int32) (*skein.Result, error) { return of(handle) },
 		Cancel: func(_ *Call, handle int32) error {
 			_, err := of(handle)

@@ -17,7 +17,7 @@ var stateRoom = room{
 		if err != nil {
 			return i32(0, err)
 		}
-		return i32(sized(waiting(c, func() (int64, error) { return c.State.Read(c, k, g.i64(2), buf) })))
+		return i32(sized(waiting(c, func() (int64, error) { return c.State.Read(c, &c.moved, k, g.i64(2), buf) })))
 	},
 	"faasm.set_state": func(c *Call, g guest) int64 {
 		k, err := c.key(g)
@@ -37,21 +37,21 @@ var stateRoom = room{
 		}
 		val, err := g.bytes(2, 3)
 		if err == nil {
-			err = wait(c, func() error { return c.State.SetAt(c, k, g.i64(4), val) })
+			err = wait(c, func() error { return c.State.SetAt(c, &c.moved, k, g.i64(4), val) })
 		}
 		return i32(0, err)
 	},
 	"faasm.push_state": func(c *Call, g guest) int64 {
 		k, err := c.key(g)
 		if err == nil {
-			err = wait(c, func() error { return c.State.Push(c, k) })
+			err = wait(c, func() error { return c.State.Push(c, &c.moved, k) })
 		}
 		return i32(0, err)
 	},
 	"faasm.pull_state": func(c *Call, g guest) int64 {
 		k, err := c.key(g)
 		if err == nil {
-			err = wait(c, func() error { return c.State.Pull(c, k) })
+			err = wait(c, func() error { return c.State.Pull(c, &c.moved, k) })
 		}
 		return i32(0, err)
 	},
@@ -64,7 +64,7 @@ var stateRoom = room{
 		if err != nil {
 			return negative(0, err)
 		}
-		return negative(waiting(c, func() (int64, error) { return c.State.Append(c, k, val) }))
+		return negative(waiting(c, func() (int64, error) { return c.State.Append(c, &c.moved, k, val) }))
 	},
 	"faasm.state_size": func(c *Call, g guest) int64 {
 		k, err := c.key(g)
@@ -97,7 +97,7 @@ var stateRoom = room{
 		if err != nil {
 			return i32(0, err)
 		}
-		size, err := sized(waiting(c, func() (int64, error) { return c.State.Read(c, k, 0, buf) }))
+		size, err := sized(waiting(c, func() (int64, error) { return c.State.Read(c, &c.moved, k, 0, buf) }))
 		return i32(min(size, int64(len(buf))), err)
 	},
 	"env.__faasm_write_state": func(c *Call, g guest) int64 {
@@ -116,7 +116,7 @@ var stateRoom = room{
 	"env.__faasm_push_state": func(c *Call, g guest) int64 {
 		k, err := c.cKey(g)
 		if err == nil {
-			err = wait(c, func() error { return c.State.Push(c, k) })
+			err = wait(c, func() error { return c.State.Push(c, &c.moved, k) })
 		}
 		if err != nil && errno(err) != abi.ENOENT { // Faasm pushes what is not there without a word
 			abort("__faasm_push_state", err)
@@ -126,7 +126,7 @@ var stateRoom = room{
 	"env.__faasm_pull_state": func(c *Call, g guest) int64 {
 		k, err := c.cKey(g)
 		if err == nil {
-			err = wait(c, func() error { return c.State.Pull(c, k) })
+			err = wait(c, func() error { return c.State.Pull(c, &c.moved, k) })
 		}
 		if err != nil && errno(err) != abi.ENOENT {
 			abort("__faasm_pull_state", err)
@@ -147,7 +147,7 @@ func (c *Call) key(g guest) (skein.StateKey, error) {
 	if err != nil {
 		return skein.StateKey{}, err
 	}
-	return skein.NewStateKey(string(c.Function.User), string(b))
+	return c.stateKey(string(b))
 }
 
 // cKey reads the key that Faasm's rows have as a string.
@@ -159,7 +159,7 @@ func (c *Call) cKey(g guest) (skein.StateKey, error) {
 	if err != nil {
 		return skein.StateKey{}, err
 	}
-	return skein.NewStateKey(string(c.Function.User), s)
+	return c.stateKey(s)
 }
 
 // sized makes a size fit an i32 result.

@@ -30,8 +30,8 @@ func preview1(rows map[string]func(*Call, guest) error) room {
 var wasiProcess = preview1(map[string]func(*Call, guest) error{
 	"args_get":          func(c *Call, g guest) error { return putStrings(g, c.Args) },
 	"args_sizes_get":    func(c *Call, g guest) error { return putSizes(g, c.Args) },
-	"environ_get":       func(c *Call, g guest) error { return putStrings(g, c.Env) },
-	"environ_sizes_get": func(c *Call, g guest) error { return putSizes(g, c.Env) },
+	"environ_get":       func(c *Call, g guest) error { return putStrings(g, c.env()) },
+	"environ_sizes_get": func(c *Call, g guest) error { return putSizes(g, c.env()) },
 
 	"clock_res_get": func(_ *Call, g guest) error {
 		if _, err := now(g.u32(0)); err != nil {

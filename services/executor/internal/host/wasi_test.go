@@ -115,7 +115,7 @@ func TestRandomArguments(t *testing.T) {
 			fn := inst.ExportedFunction(r.Name)
 			log := &Log{}
 			c := &Call{
-				Args: []string{"a", ""}, Env: []string{"K=V"}, Stdin: strings.NewReader(strings.Repeat("in", 9999)), Stdout: log, Stderr: log, Log: log,
+				Args: []string{"a", ""}, Env: func(*Call) []string { return []string{"K=V"} }, Stdin: strings.NewReader(strings.Repeat("in", 9999)), Stdout: log, Stderr: log, Log: log,
 				Files: fstest.MapFS{"dir/file": {Data: []byte("content")}, "x": {}}, Boot: boot,
 			}
 			for i := range tuples {
@@ -174,7 +174,7 @@ func TestNoMemory(t *testing.T) {
 		}
 		stack := make([]uint64, 9)
 		stack[2] = 1
-		if got := fn(&Call{Context: t.Context(), Args: []string{"a"}, Env: []string{"K=V"}}, guest{stack: stack}); got == 0 && !strings.HasPrefix(name, "fd_") && name != "random_get" {
+		if got := fn(&Call{Context: t.Context(), Args: []string{"a"}, Env: func(*Call) []string { return []string{"K=V"} }}, guest{stack: stack}); got == 0 && !strings.HasPrefix(name, "fd_") && name != "random_get" {
 			t.Errorf("%s succeeds without a memory", name)
 		}
 	}
@@ -294,7 +294,7 @@ random: [true]
 	call := func() *Call {
 		log := &Log{}
 		return &Call{
-			Context: t.Context(), Args: []string{"guest", "two"}, Env: []string{"KEY=value", "OTHER="}, Input: []byte("hello"),
+			Context: t.Context(), Args: []string{"guest", "two"}, Env: func(*Call) []string { return []string{"KEY=value", "OTHER="} }, Input: []byte("hello"),
 			Stdin: strings.NewReader("hello"), Stdout: log, Stderr: log, Log: log, Files: fstest.MapFS{"dir/file": {Data: []byte("content")}},
 		}
 	}

@@ -19,6 +19,9 @@ type Guest interface {
 	context.Context
 	Meter() *Meter
 	Space() *Space
+	// Turn is called when the guest has computed for a while: it may wait for others, and returns soon after the context
+	// is done.
+	Turn()
 }
 
 // Meter watches one run: it stops the guest at its deadline and measures what it uses. The zero value is ready; it
@@ -68,6 +71,9 @@ func clock() time.Duration { return time.Since(epoch) }
 
 // Meter makes whatever embeds one a Guest.
 func (m *Meter) Meter() *Meter { return m }
+
+// Turn lets others have the processor.
+func (m *Meter) Turn() { runtime.Gosched() }
 
 // Taint says that the guest has had from the host what is only right for the call that it serves. A boot's instance of
 // which it is said becomes no snapshot. The first reason stays.
@@ -133,7 +139,7 @@ func (m *Meter) resume(now time.Duration) {
 
 // yield is where the guest comes by at least every few hundred microseconds. It returns the fuel until the next time, or
 // panics to end the call.
-func (m *Meter) yield() int32 {
+func (m *Meter) yield(g Guest) int32 {
 	now := clock()
 	if m.deadline != 0 && now >= m.deadline {
 		panic(stopped{})
@@ -149,7 +155,7 @@ func (m *Meter) yield() int32 {
 	m.adapt(now)
 	if now-m.turn >= fair {
 		m.account(now)
-		runtime.Gosched()
+		g.Turn()
 		now = clock()
 		m.resume(now)
 		m.turn = now
@@ -177,7 +183,8 @@ func (m *Meter) adapt(now time.Duration) {
 func linkYield(ctx context.Context, rt wazero.Runtime) error {
 	_, err := rt.NewHostModuleBuilder(prepare.YieldFrom).NewFunctionBuilder().
 		WithGoFunction(api.GoFunc(func(ctx context.Context, stack []uint64) {
-			stack[0] = uint64(uint32(ctx.(Guest).Meter().yield()))
+			g := ctx.(Guest)
+			stack[0] = uint64(uint32(g.Meter().yield(g)))
 		}), nil, []api.ValueType{api.ValueTypeI32}).Export(prepare.YieldName).Instantiate(ctx)
 	return err
 }

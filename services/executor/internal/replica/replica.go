@@ -19,6 +19,10 @@ import (
 // MaxValue bounds a value in bytes.
 const MaxValue = 64 << 20
 
+// Traffic is what moved between here and the state service for one call, in bytes. What a call reads and writes in
+// replicas costs nothing.
+type Traffic struct{ Read, Written int64 }
+
 // Store is the executor's replicas.
 //
 // Lock order: Store.mu, then Replica.mu; nothing is awaited under Store.mu.
@@ -46,6 +50,13 @@ type Replica struct {
 // New makes a store whose values come from and go to client.
 func New(client statev1.StateServiceClient, budget int64) *Store {
 	return &Store{client: client, budget: budget, all: map[skein.StateKey]*Replica{}}
+}
+
+// Has reports whether there is a replica of a value.
+func (s *Store) Has(k skein.StateKey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[k] != nil
 }
 
 // lock gives the key's replica, locked for writing; one without data if there was none.
@@ -118,8 +129,9 @@ func (s *Store) evict() {
 	}
 }
 
-// Read copies from off of the value into buf and gives the value's size; it pulls first if there is no replica.
-func (s *Store) Read(ctx context.Context, k skein.StateKey, off int64, buf []byte) (int64, error) {
+// Read copies from off of the value into buf and gives the value's size; it pulls first if there is no replica, and counts
+// that in t, as all do that take one.
+func (s *Store) Read(ctx context.Context, t *Traffic, k skein.StateKey, off int64, buf []byte) (int64, error) {
 	if off < 0 {
 		return 0, abi.EINVAL
 	}
@@ -138,7 +150,7 @@ func (s *Store) Read(ctx context.Context, k skein.StateKey, off int64, buf []byt
 	w := s.lock(k)
 	defer s.unlock(k, w)
 	if !w.have {
-		if err := s.pull(ctx, k, w); err != nil {
+		if err := s.pull(ctx, t, k, w); err != nil {
 			return 0, err
 		}
 	}
@@ -185,7 +197,7 @@ func (s *Store) Set(k skein.StateKey, val []byte) error {
 
 // SetAt writes a range here. The rest of the value is pulled first if it is not here; a value that is absent or ends
 // before off grows, with zeros in the gap.
-func (s *Store) SetAt(ctx context.Context, k skein.StateKey, off int64, val []byte) error {
+func (s *Store) SetAt(ctx context.Context, t *Traffic, k skein.StateKey, off int64, val []byte) error {
 	if off < 0 {
 		return abi.EINVAL
 	}
@@ -195,7 +207,7 @@ func (s *Store) SetAt(ctx context.Context, k skein.StateKey, off int64, val []by
 	r := s.lock(k)
 	defer s.unlock(k, r)
 	if !r.have {
-		if err := s.pull(ctx, k, r); err != nil && !errors.Is(err, fault.NotFound) {
+		if err := s.pull(ctx, t, k, r); err != nil && !errors.Is(err, fault.NotFound) {
 			return err
 		}
 		r.have = true
@@ -214,7 +226,7 @@ func (s *Store) SetAt(ctx context.Context, k skein.StateKey, off int64, val []by
 }
 
 // Push sends what was changed here; once it returns, a pull anywhere sees it. ENOENT if there is no replica.
-func (s *Store) Push(ctx context.Context, k skein.StateKey) error {
+func (s *Store) Push(ctx context.Context, t *Traffic, k skein.StateKey) error {
 	r := s.lock(k)
 	defer s.unlock(k, r)
 	if !r.have {
@@ -225,6 +237,7 @@ func (s *Store) Push(ctx context.Context, k skein.StateKey) error {
 			return err
 		}
 		r.whole = false
+		t.Written += int64(len(r.data))
 		return nil
 	}
 	for len(r.dirty) > 0 {
@@ -234,6 +247,7 @@ func (s *Store) Push(ctx context.Context, k skein.StateKey) error {
 		if err != nil {
 			return err
 		}
+		t.Written += end - d.start
 		if end == d.end {
 			r.dirty = r.dirty[1:]
 		} else {
@@ -269,20 +283,21 @@ func (s *Store) write(ctx context.Context, k skein.StateKey, data []byte) error 
 
 // Pull refreshes the replica with what changed elsewhere; bytes written here and not pushed stay. ENOENT if there is no
 // value.
-func (s *Store) Pull(ctx context.Context, k skein.StateKey) error {
+func (s *Store) Pull(ctx context.Context, t *Traffic, k skein.StateKey) error {
 	r := s.lock(k)
 	defer s.unlock(k, r)
 	if r.whole {
 		return nil // every byte was written here
 	}
-	return s.pull(ctx, k, r)
+	return s.pull(ctx, t, k, r)
 }
 
-func (s *Store) pull(ctx context.Context, k skein.StateKey, r *Replica) error {
+func (s *Store) pull(ctx context.Context, t *Traffic, k skein.StateKey, r *Replica) error {
 	fresh, err := s.fetch(ctx, k)
 	if err != nil {
 		return err
 	}
+	t.Read += int64(len(fresh))
 	for _, d := range r.dirty {
 		if grow := int(d.end) - len(fresh); grow > 0 {
 			fresh = append(fresh, make([]byte, grow)...)
@@ -318,7 +333,7 @@ func (s *Store) fetch(ctx context.Context, k skein.StateKey) ([]byte, error) {
 }
 
 // Append adds to the global value, past the replica, and gives the offset where it landed.
-func (s *Store) Append(ctx context.Context, k skein.StateKey, val []byte) (int64, error) {
+func (s *Store) Append(ctx context.Context, t *Traffic, k skein.StateKey, val []byte) (int64, error) {
 	if len(val) > skein.MaxPayload {
 		return 0, abi.EFBIG
 	}
@@ -329,6 +344,7 @@ func (s *Store) Append(ctx context.Context, k skein.StateKey, val []byte) (int64
 	if err != nil {
 		return 0, err
 	}
+	t.Written += int64(len(val))
 	return resp.GetOffset(), nil
 }
 

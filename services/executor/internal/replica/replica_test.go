@@ -28,8 +28,8 @@ func TestDisjointWritersLoseNothing(t *testing.T) {
 	const size = 10_000
 	stores := []*replica.Store{replica.New(client, 1<<30), replica.New(client, 1<<30)}
 	must(t, stores[0].Set(k, make([]byte, size)))
-	must(t, stores[0].Push(ctx, k))
-	must(t, stores[1].Pull(ctx, k))
+	must(t, stores[0].Push(ctx, &replica.Traffic{}, k))
+	must(t, stores[1].Pull(ctx, &replica.Traffic{}, k))
 	want := make([]byte, size)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {
@@ -37,25 +37,25 @@ func TestDisjointWritersLoseNothing(t *testing.T) {
 		s := stores[who]
 		switch rng.IntN(4) {
 		case 0:
-			must(t, s.Push(ctx, k))
+			must(t, s.Push(ctx, &replica.Traffic{}, k))
 		case 1:
-			must(t, s.Pull(ctx, k))
+			must(t, s.Pull(ctx, &replica.Traffic{}, k))
 		default:
 			n := 1 + rng.IntN(100)
 			at := who*size/2 + rng.IntN(size/2-n) // each has a half of its own
 			for i := range n {
 				want[at+i] = byte(rng.Uint32())
 			}
-			must(t, s.SetAt(ctx, k, int64(at), want[at:at+n]))
+			must(t, s.SetAt(ctx, &replica.Traffic{}, k, int64(at), want[at:at+n]))
 		}
 	}
 	for _, s := range stores {
-		must(t, s.Push(ctx, k))
+		must(t, s.Push(ctx, &replica.Traffic{}, k))
 	}
 	for i, s := range stores {
-		must(t, s.Pull(ctx, k))
+		must(t, s.Pull(ctx, &replica.Traffic{}, k))
 		got := make([]byte, size)
-		if n, err := s.Read(ctx, k, 0, got); err != nil || n != size || !bytes.Equal(got, want) {
+		if n, err := s.Read(ctx, &replica.Traffic{}, k, 0, got); err != nil || n != size || !bytes.Equal(got, want) {
 			t.Errorf("store %d: %d bytes, %v, equal %v", i, n, err, bytes.Equal(got, want))
 		}
 	}
@@ -66,9 +66,9 @@ func TestLargeValueIsStreamed(t *testing.T) {
 	val := bytes.Repeat([]byte("0123456789abcdef"), 9<<20/16)
 	a, b := replica.New(client, 1<<30), replica.New(client, 1<<30)
 	must(t, a.Set(k, val))
-	must(t, a.Push(ctx, k))
+	must(t, a.Push(ctx, &replica.Traffic{}, k))
 	got := make([]byte, len(val))
-	if n, err := b.Read(ctx, k, 0, got); err != nil || n != int64(len(val)) || !bytes.Equal(got, val) {
+	if n, err := b.Read(ctx, &replica.Traffic{}, k, 0, got); err != nil || n != int64(len(val)) || !bytes.Equal(got, val) {
 		t.Fatalf("%d, %v", n, err)
 	}
 }
@@ -78,10 +78,10 @@ func TestLimits(t *testing.T) {
 	if err := s.Set(k, make([]byte, replica.MaxValue+1)); !errors.Is(err, abi.EFBIG) {
 		t.Errorf("Set over the limit: %v", err)
 	}
-	if err := s.SetAt(ctx, k, -1, nil); !errors.Is(err, abi.EINVAL) {
+	if err := s.SetAt(ctx, &replica.Traffic{}, k, -1, nil); !errors.Is(err, abi.EINVAL) {
 		t.Errorf("SetAt(-1): %v", err)
 	}
-	if _, err := s.Read(ctx, k, 0, nil); !errors.Is(err, fault.NotFound) {
+	if _, err := s.Read(ctx, &replica.Traffic{}, k, 0, nil); !errors.Is(err, fault.NotFound) {
 		t.Errorf("Read of nothing: %v", err)
 	}
 }
@@ -93,16 +93,16 @@ func TestEviction(t *testing.T) {
 	for i := range 64 {
 		k := key(t, string(rune('A'+i)))
 		must(t, s.Set(k, make([]byte, 100_000)))
-		must(t, s.Push(ctx, k))
+		must(t, s.Push(ctx, &replica.Traffic{}, k))
 	}
 	if size := s.Bytes(); size > 1<<20+200_000 {
 		t.Errorf("%d bytes are held", size)
 	}
 	buf := make([]byte, 8)
-	if n, err := s.Read(ctx, key(t, "dirty"), 0, buf); err != nil || n != 8 || string(buf) != "precious" {
+	if n, err := s.Read(ctx, &replica.Traffic{}, key(t, "dirty"), 0, buf); err != nil || n != 8 || string(buf) != "precious" {
 		t.Errorf("what was not pushed: %q, %d, %v", buf, n, err)
 	}
-	if n, err := s.Read(ctx, key(t, "A"), 0, nil); err != nil || n != 100_000 {
+	if n, err := s.Read(ctx, &replica.Traffic{}, key(t, "A"), 0, nil); err != nil || n != 100_000 {
 		t.Errorf("what was evicted: %d, %v", n, err)
 	}
 }
@@ -120,11 +120,11 @@ func TestConcurrentUse(t *testing.T) {
 				case 0:
 					err = s.Set(k, make([]byte, rng.IntN(5000)))
 				case 1:
-					err = s.Push(ctx, k)
+					err = s.Push(ctx, &replica.Traffic{}, k)
 				case 2:
-					err = s.Pull(ctx, k)
+					err = s.Pull(ctx, &replica.Traffic{}, k)
 				case 3:
-					_, err = s.Read(ctx, k, 0, make([]byte, 100))
+					_, err = s.Read(ctx, &replica.Traffic{}, k, 0, make([]byte, 100))
 				case 4:
 					err = s.Delete(ctx, k)
 				}

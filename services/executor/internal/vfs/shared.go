@@ -20,12 +20,16 @@ type FS struct {
 	ctx    context.Context // the call's: io/fs has no place for it
 	client fsv1.FsServiceClient
 	user   skein.User
+	read   int64
 }
 
 // New gives a call its tree.
 func New(ctx context.Context, client fsv1.FsServiceClient, user skein.User) *FS {
-	return &FS{ctx, client, user}
+	return &FS{ctx: ctx, client: client, user: user}
 }
+
+// BytesRead is how much of files the guest has read.
+func (f *FS) BytesRead() int64 { return f.read }
 
 // Open opens a file or a directory. A directory exists if a file lies under it; the root always does.
 func (f *FS) Open(name string) (fs.File, error) {
@@ -112,6 +116,7 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 		return 0, fs.ErrInvalid
 	}
 	done := 0
+	defer func() { f.fs.read += int64(done) }()
 	for done < len(p) {
 		at := off + int64(done)
 		if at >= f.meta.GetSize() {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"skein.dev/abi"
+	fsv1 "skein.dev/proto/skein/fs/v1"
 )
 
 var when = time.Unix(1_700_000_000, 42)
@@ -473,4 +474,18 @@ func TestLargeDirectory(t *testing.T) {
 		}
 		return false
 	})
+}
+
+// What a guest has read is counted, not what was fetched for it.
+func TestBytesRead(t *testing.T) {
+	shared := New(t.Context(), nil, "ann")
+	f := &file{fs: shared, meta: &fsv1.File{Size: 10}, have: make([]byte, 10)}
+	for _, at := range []int64{0, 8, 20} {
+		if _, err := f.ReadAt(make([]byte, 4), at); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+	}
+	if shared.BytesRead() != 6 {
+		t.Errorf("%d bytes", shared.BytesRead())
+	}
 }

@@ -1,0 +1,3 @@
+export default {
+  async fetch(request) { return new Response(await request.text()); },
+};
