@@ -56,7 +56,7 @@ func (c *Config) Start(_ context.Context, s *service.Server) error {
 		}
 		return err
 	})
-	store := &Store{db, c.MaxValue}
+	store := newStore(db, c.MaxValue)
 	statev1.RegisterStateServiceServer(s, &server{store: store})
 	(&rest{store}).routes(s)
 	return nil

@@ -113,7 +113,7 @@ func openStore(t *testing.T, url string, timeout time.Duration) *Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.close() })
-	return &Store{d, 8 << 20}
+	return newStore(d, 8<<20)
 }
 
 // The suite holds for a real Redis, for a Redis cluster, and for the stand-in that
