@@ -26,14 +26,14 @@ func (s *Store) AppendElement(ctx context.Context, k skein.StateKey, data []byte
 	}
 	print := printOf(requestID, "element", 0)
 	print.write(data)
-	answer, err := s.db.mutate(ctx, elementScript, k, s.change(requestID, print.String()), data, s.max)
+	answer, err := s.mutate(ctx, elementScript, k, requestID, print.String(), func(old int64) int64 { return old + op.bytes + elementCost }, data, s.max)
 	switch {
 	case err != nil:
 		return 0, err
 	case answer[0] == "TOOLARGE":
 		return 0, fault.TooLarge.New("TOO_LARGE", "the elements of %s would have more than the %d bytes that are allowed", k, s.max).
 			WithHint("clear them, or raise --max-value-size")
-	case answer[0] != "OK" || len(answer) != 3:
+	case answer[0] != "OK" || len(answer) != 4:
 		return 0, badAnswer(answer)
 	}
 	return strconv.ParseInt(answer[1], 10, 64)
@@ -92,6 +92,6 @@ func (s *Store) ClearElements(ctx context.Context, k skein.StateKey, requestID s
 	if err := checkRequest(requestID); err != nil {
 		return err
 	}
-	_, err = s.db.mutate(ctx, clearScript, k, s.change(requestID, printOf(requestID, "clear", 0).String()))
+	_, err = s.mutate(ctx, clearScript, k, requestID, printOf(requestID, "clear", 0).String(), nil)
 	return err
 }

@@ -36,14 +36,14 @@ func (s *Store) Patch(ctx context.Context, k skein.StateKey, patches []Patch, re
 		err = fault.TooLarge.New("TOO_LARGE", "%d ranges are too many for one message, which holds %d", len(patches), maxPatches)
 	}
 	print := printOf(requestID, "patch", int64(len(patches)))
-	args := []any{s.max}
+	args, stop := []any{s.max}, int64(0)
 	for _, p := range patches {
 		op.bytes += int64(len(p.Data))
 		err = cmp.Or(err, checkRange(p.Offset, 0), s.checkSize(p.Offset+int64(len(p.Data))))
 		print.write(strconv.AppendInt(nil, p.Offset, 10))
 		print.write([]byte("+" + strconv.Itoa(len(p.Data)) + "\n"))
 		print.write(p.Data)
-		args = append(args, p.Offset, p.Data)
+		args, stop = append(args, p.Offset, p.Data), max(stop, p.Offset+int64(len(p.Data)))
 	}
 	if err == nil && op.bytes > maxPatchBytes {
 		err = fault.TooLarge.New("TOO_LARGE", "%d bytes are too many for one message of ranges, which holds %d", op.bytes, maxPatchBytes)
@@ -55,7 +55,7 @@ func (s *Store) Patch(ctx context.Context, k skein.StateKey, patches []Patch, re
 		_, info, err = s.splice(ctx, k, patches[0].Offset, patches[0].Data, requestID, print)
 		return info, err
 	}
-	answer, err := s.db.mutate(ctx, patchScript, k, s.change(requestID, print.String()), args...)
+	answer, err := s.mutate(ctx, patchScript, k, requestID, print.String(), becomes(stop), args...)
 	_, info, err = s.landed(k, answer, err)
 	return info, err
 }
@@ -73,7 +73,7 @@ func (s *Store) Resize(ctx context.Context, k skein.StateKey, size int64, reques
 	if err := cmp.Or(checkRange(size, 0), s.checkSize(size), checkRequest(requestID)); err != nil {
 		return Info{}, err
 	}
-	answer, err := s.db.mutate(ctx, resizeScript, k, s.change(requestID, printOf(requestID, "resize", size).String()), size)
+	answer, err := s.mutate(ctx, resizeScript, k, requestID, printOf(requestID, "resize", size).String(), func(int64) int64 { return size }, size)
 	if err != nil {
 		return Info{}, err
 	}
@@ -109,7 +109,7 @@ func (s *Store) Add(ctx context.Context, k skein.StateKey, offset, delta int64, 
 	print := printOf(requestID, "add", offset)
 	print.write(strconv.AppendInt(nil, delta, 10))
 	bits := uint64(delta) //nolint:gosec // its two halves
-	answer, err := s.db.mutate(ctx, addScript, k, s.change(requestID, print.String()), offset, bits&math.MaxUint32, bits>>32, s.max)
+	answer, err := s.mutate(ctx, addScript, k, requestID, print.String(), becomes(offset+8), offset, bits&math.MaxUint32, bits>>32, s.max)
 	if err != nil {
 		return 0, Info{}, err
 	}
@@ -135,7 +135,7 @@ func (s *Store) Expire(ctx context.Context, k skein.StateKey, after time.Duratio
 	if after > 0 {
 		ms = strconv.FormatInt(after.Milliseconds(), 10)
 	}
-	answer, err := s.db.mutate(ctx, expiryScript, k, s.change(requestID, printOf(requestID, "expire", int64(after)).String()), ms)
+	answer, err := s.mutate(ctx, expiryScript, k, requestID, printOf(requestID, "expire", int64(after)).String(), nil, ms)
 	if err != nil {
 		return Info{}, err
 	}

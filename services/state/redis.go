@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -65,6 +67,10 @@ type db struct {
 	feed    *feed.Feed
 	addr    string        // for messages; without credentials
 	timeout time.Duration // of one round trip, with its retries
+
+	volatile bool // values may be lost
+	checking sync.Mutex
+	verdict  atomic.Pointer[verdict]
 }
 
 // silent keeps go-redis from writing to stderr by itself: what goes wrong is in the errors it returns.
@@ -149,6 +155,9 @@ func (once) NoRetry() bool { return true }
 
 // run evaluates a script; its first key decides the slot. Only a repeatable script is tried again after a lost connection.
 func (d *db) run(ctx context.Context, s script, repeatable bool, keys []string, args ...any) (any, error) {
+	if err := d.safe(ctx); err != nil {
+		return nil, err
+	}
 	bounded, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	line := make([]any, 0, 3+len(keys)+len(args))
@@ -178,6 +187,9 @@ func (d *db) run(ctx context.Context, s script, repeatable bool, keys []string, 
 
 // pipeline sends commands in one round trip and fails with the first that failed.
 func (d *db) pipeline(ctx context.Context, f func(redis.Pipeliner)) error {
+	if err := d.safe(ctx); err != nil {
+		return err
+	}
 	bounded, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	_, err := d.client.Pipelined(bounded, func(p redis.Pipeliner) error { f(p); return nil })
@@ -228,23 +240,63 @@ func (d *db) ping(ctx context.Context) error {
 	if err := d.client.Ping(bounded).Err(); err != nil {
 		return d.fault(ctx, err)
 	}
-	return nil
+	return d.safe(ctx)
 }
 
-// warnings tells what the set-up of Redis can't promise. Servers that don't say are taken to be well set up.
-func (d *db) warnings(ctx context.Context) (all []string) {
+const checkEach = 10 * time.Second
+
+// safe refuses a Redis that would lose values. It looks again every ten seconds, since set-ups change.
+func (d *db) safe(ctx context.Context) error {
+	if d.volatile {
+		return nil
+	}
+	if v := d.verdict.Load(); v != nil && time.Since(v.at) < checkEach {
+		return v.err
+	}
+	d.checking.Lock()
+	defer d.checking.Unlock()
+	if v := d.verdict.Load(); v != nil && time.Since(v.at) < checkEach {
+		return v.err
+	}
+	check := func(ctx context.Context, client *redis.Client) error { return d.durable(ctx, client) }
 	bounded, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	info, _ := d.client.Info(bounded).Result()
+	var err error
+	switch client := d.client.(type) {
+	case *redis.ClusterClient:
+		err = client.ForEachMaster(bounded, check)
+	case *redis.Client:
+		err = check(bounded, client)
+	}
+	if e := fault.From(err); err != nil && e.Reason != "REDIS_VOLATILE" {
+		return d.fault(ctx, err) // no verdict
+	}
+	d.verdict.Store(&verdict{time.Now(), err})
+	return err
+}
+
+type verdict struct {
+	at  time.Time
+	err error
+}
+
+// durable asks one server. Servers that don't say are taken to be well set up.
+func (d *db) durable(ctx context.Context, client *redis.Client) error {
+	info, err := client.Info(ctx).Result()
+	if err != nil {
+		return err
+	}
 	for line := range strings.Lines(info) {
 		switch name, value, _ := strings.Cut(strings.TrimSpace(line), ":"); {
 		case name == "aof_enabled" && value == "0":
-			all = append(all, "Redis writes no append-only file: values since its last snapshot are lost when it ends (appendonly yes)")
+			return fault.Unavailable.New("REDIS_VOLATILE", "Redis at %s writes no append-only file: values since its last snapshot would be lost when it ends", d.addr).
+				WithHint("set appendonly yes, or start the state service with --volatile if that may be")
 		case name == "maxmemory_policy" && value != "noeviction":
-			all = append(all, "Redis may evict parts of values, which then read as zeros: maxmemory-policy is "+value+", it must be noeviction")
+			return fault.Unavailable.New("REDIS_VOLATILE", "Redis at %s may evict values: its maxmemory-policy is %s", d.addr, value).
+				WithHint("set maxmemory-policy noeviction, or start the state service with --volatile if that may be")
 		}
 	}
-	return all
+	return nil
 }
 
 // change is what every change has beside its content.
@@ -363,10 +415,10 @@ func (d *db) unstage(ctx context.Context, k skein.StateKey, gen string, from, to
 type head struct {
 	version, size, updated int64
 	gen, incarnation       string
-	based, ends            int64
+	based, ends, elements  int64
 }
 
-var headFields = []string{"v", "n", "t", "g", "x", "bn", "e"}
+var headFields = []string{"v", "n", "t", "g", "x", "bn", "e", "lb"}
 
 func parseHead(fields []any) (h head, ok bool) {
 	text := func(i int) string { s, _ := fields[i].(string); return s }
@@ -374,7 +426,7 @@ func parseHead(fields []any) (h head, ok bool) {
 	if len(fields) < len(headFields) || text(1) == "" {
 		return head{}, false
 	}
-	return head{number(0), number(1), number(2), text(3), text(4), number(5), number(6)}, true
+	return head{number(0), number(1), number(2), text(3), text(4), number(5), number(6), number(7)}, true
 }
 
 // first reads the head of a value and, if it has no more than inline bytes, a range of it; else data is nil. ok is false if
@@ -397,7 +449,7 @@ func (d *db) first(ctx context.Context, k skein.StateKey, offset, length int64) 
 	}
 	data = make([]byte, n) // zeros where a chunk is short
 	at := int64(0)
-	for _, piece := range fields[8:] {
+	for _, piece := range fields[len(headFields):] {
 		s, _ := piece.(string)
 		copy(data[at:], s)
 		at += chunkSize - (offset+at)%chunkSize

@@ -109,7 +109,7 @@ local function commit(g, n)
   end
   redis.call('HSET', meta, 'v', int(version), 'n', int(n), 'g', g, 't', int(now), 'x', life, 'b', int(base or last), 'bn', int(based))
   redis.call('PUBLISH', meta .. ':v', int(version))
-  return 'OK ' .. int(version) .. ' ' .. int(n) .. ' ' .. int(now) .. ' ' .. int(ends or 0) .. ' ' .. int(size or 0) .. ' ' .. g
+  return 'OK ' .. int(version) .. ' ' .. int(n) .. ' ' .. int(now) .. ' ' .. int(ends or 0) .. ' ' .. int(size or -1) .. ' ' .. g
 end
 `
 
@@ -197,11 +197,12 @@ var deleteScript = newScript(lua(prelude + `
 if not size then return answer('NOVALUE') end
 redis.call('PEXPIRE', meta, $TOMBSTONE)
 local oldest = retire()
+local bytes = size + (redis.call('HGET', meta, 'lb') or 0)
 redis.call('UNLINK', meta .. ':l')
 redis.call('HDEL', meta, 'n', 'g', 't', 'x', 'b', 'bn', 'e', 'lb', 'lm', 'lc')
 redis.call('HSET', meta, 'v', int(version))
 redis.call('PUBLISH', meta .. ':v', '0')
-return answer('OK ' .. size .. ' ' .. oldest .. ' ' .. life)
+return answer('OK ' .. int(bytes) .. ' ' .. oldest .. ' ' .. life)
 `))
 
 // patchScript overwrites ranges, in their order. ARGV 4: the most bytes that the value may have. From 5 on: offset and bytes of each.
@@ -307,18 +308,20 @@ if bytes > tonumber(ARGV[5]) then return answer('TOOLARGE ' .. int(bytes)) end
 if not size and ARGV[2] == '' then return 'NEW' end
 local place = redis.call('RPUSH', meta .. ':l', ARGV[4]) - 1
 keep(meta .. ':l')
+local new = size and '0' or '1'
 if not size then commit(int(version), 0) end
 redis.call('HSET', meta, 'lb', int(bytes), 'lm', int(math.max(tonumber(had[2] or 0), #ARGV[4])))
-return answer('OK ' .. int(place) .. ' ' .. life)
+return answer('OK ' .. int(place) .. ' ' .. new .. ' ' .. life)
 `))
 
 // clearScript removes the elements.
 var clearScript = newScript(lua(prelude + `
+local bytes = redis.call('HGET', meta, 'lb') or '0'
 if size and redis.call('UNLINK', meta .. ':l') == 1 then
   redis.call('HINCRBY', meta, 'lc', 1)
   redis.call('HDEL', meta, 'lb', 'lm')
 end
-return answer('OK ' .. life)
+return answer('OK ' .. bytes .. ' ' .. life)
 `))
 
 // elementsScript reads elements from ARGV 1 on, at most ARGV 2 of them (0 for all), and no more than about $PAGE bytes. It
@@ -344,7 +347,7 @@ end
 // readScript gives what headFields names, and a range if it is short: see db.first. CORRUPT says that bytes are missing.
 var readScript = newScript(lua(lengths + `
 local CHUNK = $CHUNK
-local r = redis.call('HMGET', KEYS[1], 'v', 'n', 't', 'g', 'x', 'bn', 'e', 'b')
+local r = redis.call('HMGET', KEYS[1], 'v', 'n', 't', 'g', 'x', 'bn', 'e', 'lb')
 if not r[2] then return {} end
 local based = r[6] or 0
 for i = 6, 8 do r[i] = r[i] or '0' end
@@ -368,16 +371,16 @@ return r
 // are short, what those have there. CORRUPT says that bytes are missing.
 var changesScript = newScript(lua(lengths + `
 local CHUNK = $CHUNK
-local r = redis.call('HMGET', KEYS[1], 'v', 'n', 't', 'g', 'x', 'bn', 'e', 'b')
+local r = redis.call('HMGET', KEYS[1], 'v', 'n', 't', 'g', 'x', 'bn', 'e', 'lb', 'b')
 if not r[2] then return {} end
-for i = 6, 8 do r[i] = r[i] or '0' end
+for i = 6, 9 do r[i] = r[i] or '0' end
 local since, changed, pieces = tonumber(ARGV[1]), {}, {}
 local first, stop = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), tonumber(r[2]))
 local from, to = math.floor(first / CHUNK), math.ceil(stop / CHUNK) - 1
 local prefix = KEYS[1] .. ':c:' .. r[4] .. ':'
 if first >= stop or since == tonumber(r[1]) then return {r, changed, pieces} end
 local marks = redis.call('HGETALL', KEYS[1] .. ':w:' .. r[4])
-if r[8] == '0' or since < tonumber(r[8]) or since > tonumber(r[1]) or #marks == 0 then
+if r[9] == '0' or since < tonumber(r[9]) or since > tonumber(r[1]) or #marks == 0 then
   for i = from, to do changed[#changed + 1] = i end
 else
   for i = 1, #marks, 2 do

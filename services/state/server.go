@@ -408,6 +408,20 @@ func watchedSet(in grpc.BidiStreamingServer[statev1.WatchValuesRequest, statev1.
 	return set, nil
 }
 
+func (s *server) GetUsage(ctx context.Context, r *statev1.GetUsageRequest) (*statev1.GetUsageResponse, error) {
+	u, err := skein.ParseUser(r.GetUser())
+	if err != nil {
+		return nil, err
+	}
+	usage, err := s.store.Usage(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	return &statev1.GetUsageResponse{
+		Bytes: usage.Bytes, Values: usage.Values, BytesLimit: usage.BytesLimit, ValuesLimit: usage.ValuesLimit,
+	}, nil
+}
+
 func (s *server) ListValues(ctx context.Context, r *statev1.ListValuesRequest) (*statev1.ListValuesResponse, error) {
 	u, err := skein.ParseUser(r.GetUser())
 	if err != nil {

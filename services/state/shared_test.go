@@ -350,8 +350,10 @@ func testExpiry(t *testing.T, s *Store, u skein.User) {
 		t.Error(again, err)
 	}
 	for what, change := range map[string]func() (Info, error){
-		"range":  func() (Info, error) { return s.SetRange(ctx, k, 7*chunkSize, []byte("x"), "") },
-		"patch":  func() (Info, error) { return s.Patch(ctx, k, []Patch{{9 * chunkSize, []byte("x")}, {1, []byte("y")}}, "") },
+		"range": func() (Info, error) { return s.SetRange(ctx, k, 7*chunkSize, []byte("x"), "") },
+		"patch": func() (Info, error) {
+			return s.Patch(ctx, k, []Patch{{9 * chunkSize, []byte("x")}, {1, []byte("y")}}, "")
+		},
 		"resize": func() (Info, error) { return s.Resize(ctx, k, chunkSize+5, "") },
 		"add":    func() (Info, error) { _, i, err := s.Add(ctx, k, 2*chunkSize-4, 1, ""); return i, err },
 		"append": func() (Info, error) { _, i, err := s.Append(ctx, k, make([]byte, 300_000), ""); return i, err },
@@ -386,11 +388,20 @@ func testExpiry(t *testing.T, s *Store, u skein.User) {
 func testLostChunks(t *testing.T, s *Store, u skein.User) {
 	ctx := t.Context()
 	for name, make := range map[string]func(k skein.StateKey) error{
-		"small":  func(k skein.StateKey) error { _, err := s.Set(ctx, k, []byte("small"), Any, ""); return err },
-		"large":  func(k skein.StateKey) error { _, err := s.Set(ctx, k, bytes.Repeat([]byte("x"), 1<<20), Any, ""); return err },
-		"range":  func(k skein.StateKey) error { _, err := s.SetRange(ctx, k, 100, []byte("x"), ""); return err },
-		"append": func(k skein.StateKey) error { _, _, err := s.Append(ctx, k, bytes.Repeat([]byte("x"), 300_000), ""); return err },
-		"patch":  func(k skein.StateKey) error { _, err := s.Patch(ctx, k, []Patch{{9, []byte("x")}, {0, []byte("y")}}, ""); return err },
+		"small": func(k skein.StateKey) error { _, err := s.Set(ctx, k, []byte("small"), Any, ""); return err },
+		"large": func(k skein.StateKey) error {
+			_, err := s.Set(ctx, k, bytes.Repeat([]byte("x"), 1<<20), Any, "")
+			return err
+		},
+		"range": func(k skein.StateKey) error { _, err := s.SetRange(ctx, k, 100, []byte("x"), ""); return err },
+		"append": func(k skein.StateKey) error {
+			_, _, err := s.Append(ctx, k, bytes.Repeat([]byte("x"), 300_000), "")
+			return err
+		},
+		"patch": func(k skein.StateKey) error {
+			_, err := s.Patch(ctx, k, []Patch{{9, []byte("x")}, {0, []byte("y")}}, "")
+			return err
+		},
 	} {
 		k := key(t, string(u), name)
 		if err := make(k); err != nil {
@@ -577,13 +588,16 @@ func testFence(t *testing.T, s *Store, u skein.User) {
 	}
 	big := make([]byte, 300_000)
 	changes := map[string]func() error{
-		"set":     func() error { _, err := fenced.Set(ctx, k, []byte("x"), Any, ""); return err },
-		"id":      func() error { _, err := fenced.Set(ctx, k, []byte("x"), Any, "other"); return err },
-		"write":   func() error { _, err := fenced.Write(ctx, k, bytes.NewReader(big), Any, ""); return err },
-		"range":   func() error { _, err := fenced.SetRange(ctx, k, 0, []byte("x"), ""); return err },
-		"large":   func() error { _, err := fenced.SetRange(ctx, k, 0, big, ""); return err },
-		"append":  func() error { _, _, err := fenced.Append(ctx, k, []byte("x"), ""); return err },
-		"patch":   func() error { _, err := fenced.Patch(ctx, k, []Patch{{0, []byte("x")}, {3, []byte("y")}}, ""); return err },
+		"set":    func() error { _, err := fenced.Set(ctx, k, []byte("x"), Any, ""); return err },
+		"id":     func() error { _, err := fenced.Set(ctx, k, []byte("x"), Any, "other"); return err },
+		"write":  func() error { _, err := fenced.Write(ctx, k, bytes.NewReader(big), Any, ""); return err },
+		"range":  func() error { _, err := fenced.SetRange(ctx, k, 0, []byte("x"), ""); return err },
+		"large":  func() error { _, err := fenced.SetRange(ctx, k, 0, big, ""); return err },
+		"append": func() error { _, _, err := fenced.Append(ctx, k, []byte("x"), ""); return err },
+		"patch": func() error {
+			_, err := fenced.Patch(ctx, k, []Patch{{0, []byte("x")}, {3, []byte("y")}}, "")
+			return err
+		},
 		"resize":  func() error { _, err := fenced.Resize(ctx, k, 1, ""); return err },
 		"add":     func() error { _, _, err := fenced.Add(ctx, k, 0, 1, ""); return err },
 		"element": func() error { _, err := fenced.AppendElement(ctx, k, []byte("x"), ""); return err },
@@ -690,4 +704,70 @@ func many(set []skein.StateKey) chan []skein.StateKey {
 	c := make(chan []skein.StateKey, 1)
 	c <- set
 	return c
+}
+
+func testQuota(t *testing.T, s *Store, u skein.User) {
+	limited := newStore(s.db, s.max)
+	limited.quota.bytes, limited.quota.values = 1000, 3
+	other := newStore(s.db, s.max)
+	ctx, a, b := t.Context(), key(t, string(u), "a"), key(t, string(u), "b")
+	set := func(k skein.StateKey, n int) error {
+		_, err := limited.Set(ctx, k, make([]byte, n), Any, "")
+		return err
+	}
+	has := func(bytes, values int64) {
+		t.Helper()
+		limited.quota.of(u).at = time.Time{} // count now
+		if got, err := limited.Usage(ctx, u); err != nil || got != (Usage{bytes, values, 1000, 3}) {
+			t.Errorf("%+v %v, want %d in %d", got, err, bytes, values)
+		}
+	}
+	if err := errors.Join(set(a, 600), set(b, 400), set(a, 600), set(a, 300), set(a, 600)); err != nil {
+		t.Fatal(err)
+	}
+	has(1000, 2)
+	for name, change := range map[string]func() error{
+		"set":    func() error { return set(a, 601) },
+		"create": func() error { return set(key(t, string(u), "c"), 1) },
+		"append": func() error { _, _, err := limited.Append(ctx, a, []byte("x"), ""); return err },
+		"range":  func() error { _, err := limited.SetRange(ctx, a, 600, []byte("x"), ""); return err },
+		"patch": func() error {
+			_, err := limited.Patch(ctx, a, []Patch{{1, []byte("x")}, {600, []byte("x")}}, "")
+			return err
+		},
+		"resize":  func() error { _, err := limited.Resize(ctx, a, 601, ""); return err },
+		"add":     func() error { _, _, err := limited.Add(ctx, a, 593, 1, ""); return err },
+		"element": func() error { _, err := limited.AppendElement(ctx, a, nil, ""); return err },
+		"write": func() error {
+			_, err := limited.Write(ctx, a, bytes.NewReader(make([]byte, 500_000)), Any, "")
+			return err
+		},
+	} {
+		reason(t, name, change(), fault.Exhausted, "QUOTA")
+	}
+	if _, err := limited.SetRange(ctx, a, 590, []byte("within"), ""); err != nil {
+		t.Error(err)
+	}
+	if err := limited.Delete(ctx, b, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := limited.AppendElement(ctx, a, make([]byte, 84), ""); err != nil {
+		t.Error(err)
+	}
+	has(700, 1)
+	if err := set(b, 301); err == nil {
+		t.Error("elements don't count")
+	}
+	if err := errors.Join(set(b, 1), set(key(t, string(u), "c"), 1)); err != nil {
+		t.Error(err)
+	}
+	reason(t, "a value too many", set(key(t, string(u), "d"), 0), fault.Exhausted, "QUOTA")
+	if err := other.Delete(ctx, a, ""); err != nil { // by another process
+		t.Fatal(err)
+	}
+	limited.quota.of(u).at = time.Now().Add(-2 * freshCount)
+	if err := set(key(t, string(u), "d"), 998); err != nil {
+		t.Error("before it refuses it counts:", err)
+	}
+	has(1000, 3)
 }

@@ -89,10 +89,11 @@ type Store struct {
 	max   int64
 	fence Fence
 	locks *lines
+	quota *quota
 }
 
 func newStore(db *db, most int64) *Store {
-	return &Store{db: db, max: most, locks: &lines{all: map[string]*line{}}}
+	return &Store{db: db, max: most, locks: &lines{all: map[string]*line{}}, quota: &quota{users: map[skein.User]*counted{}}}
 }
 
 // Fenced gives a Store whose changes are refused with fault.Conflict, reason FENCED, unless the lock is held. The zero Fence asks for none.
@@ -102,7 +103,10 @@ func (s *Store) Fenced(f Fence) *Store {
 	return &fenced
 }
 
-func (s *Store) change(id, print string) change { return change{id, print, s.fence} }
+// becomes is the size of a value whose bytes up to stop were written.
+func becomes(stop int64) func(int64) int64 {
+	return func(old int64) int64 { return max(old, stop) }
+}
 
 // span returns how many bytes a range has within a value; length 0 means to the end.
 func span(size, offset, length int64) int64 {
@@ -317,7 +321,11 @@ func (s *Store) flip(ctx context.Context, k skein.StateKey, expected int64, id, 
 	if expected != Any {
 		condition = strconv.FormatInt(expected, 10)
 	}
-	answer, err := s.db.mutate(ctx, putScript, k, s.change(id, print), append([]any{condition}, value...)...)
+	size, ok := value[len(value)-1].(int64)
+	if !ok {
+		size = int64(len(value[0].([]byte))) //nolint:forcetypeassert // see above
+	}
+	answer, err := s.mutate(ctx, putScript, k, id, print, func(int64) int64 { return size }, append([]any{condition}, value...)...)
 	if err != nil {
 		return Info{}, err
 	}
@@ -387,6 +395,10 @@ func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []b
 	if at != atEnd {
 		offset = strconv.FormatInt(at, 10)
 	}
+	size := becomes(at + int64(len(data)))
+	if at == atEnd {
+		size = func(old int64) int64 { return old + int64(len(data)) }
+	}
 	for attempt := 0; len(data) > inline && attempt < spliceAttempts; attempt++ {
 		cut := at
 		if at == atEnd {
@@ -402,7 +414,7 @@ func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []b
 			return 0, Info{}, err
 		}
 		id, sum := repeatable(id, print, gen)
-		answer, err := s.db.mutate(ctx, spliceScript, k, s.change(id, sum), offset, "", s.max, gen, len(data), cut)
+		answer, err := s.mutate(ctx, spliceScript, k, id, sum, size, offset, "", s.max, gen, len(data), cut)
 		if err != nil || answer[0] == "OK" {
 			return s.landed(k, answer, err)
 		}
@@ -411,7 +423,7 @@ func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []b
 			return s.landed(k, answer, nil)
 		}
 	}
-	answer, err := s.db.mutate(ctx, spliceScript, k, s.change(id, print.String()), offset, data, s.max)
+	answer, err := s.mutate(ctx, spliceScript, k, id, print.String(), size, offset, data, s.max)
 	return s.landed(k, answer, err)
 }
 
@@ -441,7 +453,7 @@ func (s *Store) Delete(ctx context.Context, k skein.StateKey, requestID string) 
 	if err := checkRequest(requestID); err != nil {
 		return err
 	}
-	answer, err := s.db.mutate(ctx, deleteScript, k, s.change(requestID, printOf(requestID, "delete", 0).String()))
+	answer, err := s.mutate(ctx, deleteScript, k, requestID, printOf(requestID, "delete", 0).String(), nil)
 	if err != nil {
 		return err
 	}
