@@ -56,7 +56,9 @@ func (c *Config) Start(_ context.Context, s *service.Server) error {
 	s.Ready(db.ping)
 	store := newStore(db, c.MaxValue)
 	store.quota.bytes, store.quota.values = c.UserBytes, c.UserValues
-	statev1.RegisterStateServiceServer(s, &server{store: store})
-	(&rest{store}).routes(s)
+	leaving := make(chan struct{})
+	s.Drain(func(context.Context) error { close(leaving); return nil })
+	statev1.RegisterStateServiceServer(s, &server{store: store, leaving: leaving})
+	(&rest{store, leaving}).routes(s)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -17,7 +18,8 @@ import (
 // server is Store in terms of the contract.
 type server struct {
 	statev1.UnimplementedStateServiceServer
-	store *Store
+	store   *Store
+	leaving <-chan struct{} // closed when the process is to end
 }
 
 func infoProto(i Info) *statev1.ValueInfo {
@@ -365,7 +367,7 @@ func (s *server) HoldLock(in grpc.BidiStreamingServer[statev1.HoldLockRequest, s
 }
 
 func (s *server) WatchValues(in grpc.BidiStreamingServer[statev1.WatchValuesRequest, statev1.WatchValuesResponse]) error {
-	ctx, end := context.WithCancelCause(in.Context())
+	ctx, end := untilLeaving(in.Context(), s.leaving)
 	defer end(nil)
 	sets := make(chan []skein.StateKey)
 	go func() {
@@ -392,6 +394,19 @@ func (s *server) WatchValues(in grpc.BidiStreamingServer[statev1.WatchValuesRequ
 		return nil
 	}
 	return err
+}
+
+// untilLeaving gives a context that ends, too, when the process is to: who watches goes elsewhere then, and holds up nobody.
+func untilLeaving(ctx context.Context, leaving <-chan struct{}) (context.Context, context.CancelCauseFunc) {
+	ctx, end := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-leaving:
+			end(fault.Unavailable.New("DRAINING", "this process is about to end").WithHint("watch another").WithRetry(time.Second))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, end
 }
 
 func watchedSet(in grpc.BidiStreamingServer[statev1.WatchValuesRequest, statev1.WatchValuesResponse]) ([]skein.StateKey, error) {
