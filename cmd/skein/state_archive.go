@@ -67,10 +67,13 @@ func exportValue(ctx context.Context, state statev1.StateServiceClient, v *state
 	}
 	for begun := false; ; begun = true {
 		m, err := stream.Recv()
-		switch {
-		case errors.Is(err, io.EOF), !begun && errors.Is(fault.From(err), fault.NotFound): // deleted since it was listed
+		if errors.Is(err, io.EOF) {
 			return nil
-		case err != nil:
+		}
+		if err != nil {
+			if e := fault.From(err); !begun && e.Kind == fault.NotFound { // deleted since it was listed
+				return nil
+			}
 			return err
 		}
 		if i := m.GetInfo(); !begun {

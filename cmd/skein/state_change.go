@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +35,7 @@ func (a *app) resizeStateCmd() *cobra.Command {
 
 func (a *app) addStateCmd() *cobra.Command {
 	var offset int64
-	cmd := a.oneValue("add USER/KEY DELTA", "Add to 8 bytes of a value, a little-endian integer, atomically", 2, func(ctx context.Context, _ *cobra.Command, state statev1.StateServiceClient, key skein.StateKey, rest []string) error {
+	cmd := a.oneValue("add USER/KEY DELTA", "Add to 8 bytes of a value, a little-endian integer, atomically; \"--\" goes before a negative DELTA", 2, func(ctx context.Context, _ *cobra.Command, state statev1.StateServiceClient, key skein.StateKey, rest []string) error {
 		delta, err := integer(rest[0], "DELTA")
 		if err != nil {
 			return err
@@ -183,8 +184,7 @@ func (a *app) watchStateCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				v := &statev1.ValueInfo{User: m.GetUser(), Key: m.GetKey(), Version: m.GetVersion()}
-				if _, err := fmt.Fprintf(a.stdout, "%s %d\n", printable(valueName(v)), m.GetVersion()); err != nil {
+				if err := a.printNews(m); err != nil {
 					return err
 				}
 			}
@@ -193,6 +193,21 @@ func (a *app) watchStateCmd() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&changes, "changes", 0, "end after so `many` lines; 0 for never")
 	return cmd
+}
+
+func (a *app) printNews(m *statev1.WatchValuesResponse) error {
+	if a.json() {
+		doc := map[string]any{"user": m.GetUser(), "version": m.GetVersion()}
+		binary("key", m.GetKey(), doc)
+		raw, err := json.Marshal(doc)
+		if err != nil {
+			return err
+		}
+		return a.printLine(raw)
+	}
+	v := &statev1.ValueInfo{User: m.GetUser(), Key: m.GetKey()}
+	_, err := fmt.Fprintf(a.stdout, "%s %d\n", printable(valueName(v)), m.GetVersion())
+	return err
 }
 
 func (a *app) usageCmd() *cobra.Command {
