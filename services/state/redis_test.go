@@ -28,7 +28,7 @@ type redisServer struct {
 }
 
 // startRedis starts a Redis that keeps what it acknowledged. Without the program the test is skipped, which CI forbids.
-func startRedis(t *testing.T, args ...string) *redisServer {
+func startRedis(t testing.TB, args ...string) *redisServer {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		if os.Getenv("SKEIN_REQUIRE_TOOLS") == "1" {
@@ -66,7 +66,7 @@ func startCluster(t *testing.T, args ...string) *redisServer {
 	return r
 }
 
-func (r *redisServer) start(t *testing.T) {
+func (r *redisServer) start(t testing.TB) {
 	t.Helper()
 	var out bytes.Buffer
 	r.cmd = exec.Command("redis-server", r.args...)
