@@ -291,6 +291,16 @@ func TestVolatileRedis(t *testing.T) {
 			}
 		})
 	}
+	r := startRedis(t)
+	s, k := openStore(t, "redis://"+r.addr, 5*time.Second), key(t, "ann", "k")
+	for _, c := range []struct{ command, reason string }{{"PING", ""}, {"CONFIG SET appendonly no", "REDIS_VOLATILE"}, {"CONFIG SET appendonly yes", ""}} {
+		r.says(c.command)
+		s.db.verdict.Store(nil) // as it is after checkEach
+		_, err := s.Set(t.Context(), k, []byte("x"), Any, "")
+		if e := fault.From(err); e != nil && e.Reason != c.reason || e == nil && c.reason != "" {
+			t.Errorf("after %s: %v", c.command, err)
+		}
+	}
 }
 
 // cutter passes connections on to a server, and closes one instead of passing an answer on when told to.

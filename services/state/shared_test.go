@@ -770,4 +770,21 @@ func testQuota(t *testing.T, s *Store, u skein.User) {
 		t.Error("before it refuses it counts:", err)
 	}
 	has(1000, 3)
+	// Many at once go no further than one.
+	var wg sync.WaitGroup
+	if err := limited.Delete(ctx, key(t, string(u), "d"), ""); err != nil {
+		t.Fatal(err)
+	}
+	for range 8 {
+		wg.Go(func() {
+			for range 30 {
+				_, _, err := limited.Append(ctx, b, make([]byte, 7), "")
+				if err != nil && !errors.Is(err, fault.Exhausted) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	has(2+998/7*7, 2)
 }
