@@ -89,7 +89,7 @@ func TestPatchValueStream(t *testing.T) {
 	}
 	_, err = send("", &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Data: make([]byte, maxPatchBytes+1)}}})
 	reason(t, "large", err, fault.TooLarge, "TOO_LARGE")
-	if first, err = send("", &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Offset: 300_013}}}); err != nil {
+	if _, err := send("", &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Offset: 300_013}}}); err != nil {
 		t.Error("no bytes:", err)
 	}
 	if r, err := c.ResizeValue(ctx, &statev1.ResizeValueRequest{User: "ann", Key: k, Size: 300_013}); err != nil {
