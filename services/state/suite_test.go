@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/redis/go-redis/v9"
+
 	"skein.dev"
 	"skein.dev/platform/fault"
 )
@@ -154,10 +156,27 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
+// allKeys names Redis' keys, wherever they are.
+func allKeys(ctx context.Context, s *Store, pattern string) (all []string, err error) {
+	cluster, ok := s.db.client.(*redis.ClusterClient)
+	if !ok {
+		return s.db.client.Keys(ctx, pattern).Result()
+	}
+	var mu sync.Mutex
+	err = cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+		part, err := c.Keys(ctx, pattern).Result()
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, part...)
+		return err
+	})
+	return all, err
+}
+
 // chunks names the chunks of a value in Redis.
 func chunks(t *testing.T, s *Store, k skein.StateKey) []string {
 	t.Helper()
-	all, err := s.db.client.Keys(t.Context(), strings.ReplaceAll(metaKey(k), "*", `\*`)+":c:*").Result()
+	all, err := allKeys(t.Context(), s, strings.ReplaceAll(metaKey(k), "*", `\*`)+":c:*")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,6 +296,28 @@ func testIndex(t *testing.T, s *Store, u skein.User) {
 	}
 }
 
+// Entries of values that ended by themselves go while others are created.
+func testSweep(t *testing.T, s *Store, u skein.User) {
+	ctx := t.Context()
+	for i := range 2 * sweepAfter {
+		if err := s.db.index(ctx, key(t, string(u), fmt.Sprint("ended", i)), "1-0", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 4 * sweepAfter {
+		if _, err := s.Set(ctx, key(t, string(u), fmt.Sprint("k", i)), nil, Absent, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := s.db.entries(ctx, u, "ended", "", 1000)
+	if err != nil || len(entries) != 0 {
+		t.Errorf("%d entries are left, %v", len(entries), err)
+	}
+	if got := names(t, s, u, "", 1000); len(got) != 4*sweepAfter {
+		t.Errorf("%d values are listed", len(got))
+	}
+}
+
 // After its deletion nothing of a value stays that doesn't vanish by itself.
 func testNothingLeft(t *testing.T, s *Store, u skein.User) {
 	ctx, k := t.Context(), key(t, string(u), "k")
@@ -293,7 +334,7 @@ func testNothingLeft(t *testing.T, s *Store, u skein.User) {
 	if err := s.Delete(ctx, k, ""); err != nil {
 		t.Fatal(err)
 	}
-	all, err := s.db.client.Keys(ctx, metaKey(k)+"*").Result()
+	all, err := allKeys(t.Context(), s, metaKey(k)+"*")
 	if err != nil || len(all) < 2 {
 		t.Fatal(all, err)
 	}

@@ -12,6 +12,7 @@ package statev1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -25,6 +26,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// A lock that the writer holds. The write is refused, ABORTED with reason FENCED, if it is not held any more.
+type Fence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The locked key; the user is the value's.
+	Key           []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Token         int64  `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fence) Reset() {
+	*x = Fence{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fence) ProtoMessage() {}
+
+func (x *Fence) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fence.ProtoReflect.Descriptor instead.
+func (*Fence) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Fence) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Fence) GetToken() int64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
 // What is known of a value besides its bytes.
 type ValueInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -32,15 +87,17 @@ type ValueInfo struct {
 	Key   []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	Size  int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
 	// Grows with every change, also over a deletion.
-	Version       int64                  `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	Version    int64                  `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// When it ends by itself; unset for never.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ValueInfo) Reset() {
 	*x = ValueInfo{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[0]
+	mi := &file_skein_state_v1_state_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -52,7 +109,7 @@ func (x *ValueInfo) String() string {
 func (*ValueInfo) ProtoMessage() {}
 
 func (x *ValueInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[0]
+	mi := &file_skein_state_v1_state_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -65,7 +122,7 @@ func (x *ValueInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValueInfo.ProtoReflect.Descriptor instead.
 func (*ValueInfo) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{0}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *ValueInfo) GetUser() string {
@@ -103,6 +160,13 @@ func (x *ValueInfo) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ValueInfo) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 type GetValueRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
@@ -117,7 +181,7 @@ type GetValueRequest struct {
 
 func (x *GetValueRequest) Reset() {
 	*x = GetValueRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[1]
+	mi := &file_skein_state_v1_state_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -129,7 +193,7 @@ func (x *GetValueRequest) String() string {
 func (*GetValueRequest) ProtoMessage() {}
 
 func (x *GetValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[1]
+	mi := &file_skein_state_v1_state_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -142,7 +206,7 @@ func (x *GetValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetValueRequest.ProtoReflect.Descriptor instead.
 func (*GetValueRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{1}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *GetValueRequest) GetUser() string {
@@ -183,7 +247,7 @@ type GetValueResponse struct {
 
 func (x *GetValueResponse) Reset() {
 	*x = GetValueResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[2]
+	mi := &file_skein_state_v1_state_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -195,7 +259,7 @@ func (x *GetValueResponse) String() string {
 func (*GetValueResponse) ProtoMessage() {}
 
 func (x *GetValueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[2]
+	mi := &file_skein_state_v1_state_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -208,7 +272,7 @@ func (x *GetValueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetValueResponse.ProtoReflect.Descriptor instead.
 func (*GetValueResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{2}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetValueResponse) GetData() []byte {
@@ -237,7 +301,7 @@ type ReadValueRequest struct {
 
 func (x *ReadValueRequest) Reset() {
 	*x = ReadValueRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[3]
+	mi := &file_skein_state_v1_state_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -249,7 +313,7 @@ func (x *ReadValueRequest) String() string {
 func (*ReadValueRequest) ProtoMessage() {}
 
 func (x *ReadValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[3]
+	mi := &file_skein_state_v1_state_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -262,7 +326,7 @@ func (x *ReadValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadValueRequest.ProtoReflect.Descriptor instead.
 func (*ReadValueRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{3}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ReadValueRequest) GetUser() string {
@@ -304,7 +368,7 @@ type ReadValueResponse struct {
 
 func (x *ReadValueResponse) Reset() {
 	*x = ReadValueResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[4]
+	mi := &file_skein_state_v1_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +380,7 @@ func (x *ReadValueResponse) String() string {
 func (*ReadValueResponse) ProtoMessage() {}
 
 func (x *ReadValueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[4]
+	mi := &file_skein_state_v1_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +393,7 @@ func (x *ReadValueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadValueResponse.ProtoReflect.Descriptor instead.
 func (*ReadValueResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{4}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReadValueResponse) GetInfo() *ValueInfo {
@@ -356,7 +420,7 @@ type StatValueRequest struct {
 
 func (x *StatValueRequest) Reset() {
 	*x = StatValueRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[5]
+	mi := &file_skein_state_v1_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +432,7 @@ func (x *StatValueRequest) String() string {
 func (*StatValueRequest) ProtoMessage() {}
 
 func (x *StatValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[5]
+	mi := &file_skein_state_v1_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +445,7 @@ func (x *StatValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatValueRequest.ProtoReflect.Descriptor instead.
 func (*StatValueRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{5}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StatValueRequest) GetUser() string {
@@ -407,7 +471,7 @@ type StatValueResponse struct {
 
 func (x *StatValueResponse) Reset() {
 	*x = StatValueResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[6]
+	mi := &file_skein_state_v1_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +483,7 @@ func (x *StatValueResponse) String() string {
 func (*StatValueResponse) ProtoMessage() {}
 
 func (x *StatValueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[6]
+	mi := &file_skein_state_v1_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +496,7 @@ func (x *StatValueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatValueResponse.ProtoReflect.Descriptor instead.
 func (*StatValueResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{6}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StatValueResponse) GetInfo() *ValueInfo {
@@ -448,13 +512,14 @@ type SetValueRequest struct {
 	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
 	RequestId     string                 `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence         *Fence                 `protobuf:"bytes,5,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetValueRequest) Reset() {
 	*x = SetValueRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[7]
+	mi := &file_skein_state_v1_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +531,7 @@ func (x *SetValueRequest) String() string {
 func (*SetValueRequest) ProtoMessage() {}
 
 func (x *SetValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[7]
+	mi := &file_skein_state_v1_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +544,7 @@ func (x *SetValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetValueRequest.ProtoReflect.Descriptor instead.
 func (*SetValueRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{7}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SetValueRequest) GetUser() string {
@@ -510,6 +575,13 @@ func (x *SetValueRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *SetValueRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 type SetValueResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Info          *ValueInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
@@ -519,7 +591,7 @@ type SetValueResponse struct {
 
 func (x *SetValueResponse) Reset() {
 	*x = SetValueResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[8]
+	mi := &file_skein_state_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +603,7 @@ func (x *SetValueResponse) String() string {
 func (*SetValueResponse) ProtoMessage() {}
 
 func (x *SetValueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[8]
+	mi := &file_skein_state_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +616,7 @@ func (x *SetValueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetValueResponse.ProtoReflect.Descriptor instead.
 func (*SetValueResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{8}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SetValueResponse) GetInfo() *ValueInfo {
@@ -561,13 +633,14 @@ type WriteValueRequest struct {
 	Key           []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Data          []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	Fence         *Fence `protobuf:"bytes,5,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WriteValueRequest) Reset() {
 	*x = WriteValueRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[9]
+	mi := &file_skein_state_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +652,7 @@ func (x *WriteValueRequest) String() string {
 func (*WriteValueRequest) ProtoMessage() {}
 
 func (x *WriteValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[9]
+	mi := &file_skein_state_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +665,7 @@ func (x *WriteValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteValueRequest.ProtoReflect.Descriptor instead.
 func (*WriteValueRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{9}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WriteValueRequest) GetUser() string {
@@ -623,6 +696,13 @@ func (x *WriteValueRequest) GetData() []byte {
 	return nil
 }
 
+func (x *WriteValueRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 type WriteValueResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Info          *ValueInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
@@ -632,7 +712,7 @@ type WriteValueResponse struct {
 
 func (x *WriteValueResponse) Reset() {
 	*x = WriteValueResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[10]
+	mi := &file_skein_state_v1_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +724,7 @@ func (x *WriteValueResponse) String() string {
 func (*WriteValueResponse) ProtoMessage() {}
 
 func (x *WriteValueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[10]
+	mi := &file_skein_state_v1_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +737,7 @@ func (x *WriteValueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteValueResponse.ProtoReflect.Descriptor instead.
 func (*WriteValueResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{10}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WriteValueResponse) GetInfo() *ValueInfo {
@@ -674,13 +754,14 @@ type SetRangeRequest struct {
 	Offset        int64                  `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
 	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
 	RequestId     string                 `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence         *Fence                 `protobuf:"bytes,6,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetRangeRequest) Reset() {
 	*x = SetRangeRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[11]
+	mi := &file_skein_state_v1_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +773,7 @@ func (x *SetRangeRequest) String() string {
 func (*SetRangeRequest) ProtoMessage() {}
 
 func (x *SetRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[11]
+	mi := &file_skein_state_v1_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +786,7 @@ func (x *SetRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRangeRequest.ProtoReflect.Descriptor instead.
 func (*SetRangeRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{11}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SetRangeRequest) GetUser() string {
@@ -743,6 +824,13 @@ func (x *SetRangeRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *SetRangeRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 type SetRangeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Info          *ValueInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
@@ -752,7 +840,7 @@ type SetRangeResponse struct {
 
 func (x *SetRangeResponse) Reset() {
 	*x = SetRangeResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[12]
+	mi := &file_skein_state_v1_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +852,7 @@ func (x *SetRangeResponse) String() string {
 func (*SetRangeResponse) ProtoMessage() {}
 
 func (x *SetRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[12]
+	mi := &file_skein_state_v1_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +865,7 @@ func (x *SetRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRangeResponse.ProtoReflect.Descriptor instead.
 func (*SetRangeResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{12}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SetRangeResponse) GetInfo() *ValueInfo {
@@ -794,13 +882,14 @@ type AppendValueRequest struct {
 	Data  []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
 	// A repeated request appends once and gets the first answer again, for ten minutes.
 	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence         *Fence `protobuf:"bytes,5,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AppendValueRequest) Reset() {
 	*x = AppendValueRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[13]
+	mi := &file_skein_state_v1_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +901,7 @@ func (x *AppendValueRequest) String() string {
 func (*AppendValueRequest) ProtoMessage() {}
 
 func (x *AppendValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[13]
+	mi := &file_skein_state_v1_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +914,7 @@ func (x *AppendValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendValueRequest.ProtoReflect.Descriptor instead.
 func (*AppendValueRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{13}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AppendValueRequest) GetUser() string {
@@ -856,6 +945,13 @@ func (x *AppendValueRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *AppendValueRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 type AppendValueResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where the bytes landed.
@@ -867,7 +963,7 @@ type AppendValueResponse struct {
 
 func (x *AppendValueResponse) Reset() {
 	*x = AppendValueResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[14]
+	mi := &file_skein_state_v1_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +975,7 @@ func (x *AppendValueResponse) String() string {
 func (*AppendValueResponse) ProtoMessage() {}
 
 func (x *AppendValueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[14]
+	mi := &file_skein_state_v1_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +988,7 @@ func (x *AppendValueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendValueResponse.ProtoReflect.Descriptor instead.
 func (*AppendValueResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{14}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AppendValueResponse) GetOffset() int64 {
@@ -918,13 +1014,14 @@ type CompareAndSetRequest struct {
 	Data            []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
 	// A repeated request gets the first answer again, for ten minutes.
 	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence         *Fence `protobuf:"bytes,6,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CompareAndSetRequest) Reset() {
 	*x = CompareAndSetRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[15]
+	mi := &file_skein_state_v1_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1033,7 @@ func (x *CompareAndSetRequest) String() string {
 func (*CompareAndSetRequest) ProtoMessage() {}
 
 func (x *CompareAndSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[15]
+	mi := &file_skein_state_v1_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1046,7 @@ func (x *CompareAndSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareAndSetRequest.ProtoReflect.Descriptor instead.
 func (*CompareAndSetRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{15}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CompareAndSetRequest) GetUser() string {
@@ -987,6 +1084,13 @@ func (x *CompareAndSetRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *CompareAndSetRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 type CompareAndSetResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Info          *ValueInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
@@ -996,7 +1100,7 @@ type CompareAndSetResponse struct {
 
 func (x *CompareAndSetResponse) Reset() {
 	*x = CompareAndSetResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[16]
+	mi := &file_skein_state_v1_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1112,7 @@ func (x *CompareAndSetResponse) String() string {
 func (*CompareAndSetResponse) ProtoMessage() {}
 
 func (x *CompareAndSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[16]
+	mi := &file_skein_state_v1_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1125,7 @@ func (x *CompareAndSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareAndSetResponse.ProtoReflect.Descriptor instead.
 func (*CompareAndSetResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{16}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CompareAndSetResponse) GetInfo() *ValueInfo {
@@ -1036,13 +1140,14 @@ type DeleteValueRequest struct {
 	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence         *Fence                 `protobuf:"bytes,4,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteValueRequest) Reset() {
 	*x = DeleteValueRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[17]
+	mi := &file_skein_state_v1_state_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1159,7 @@ func (x *DeleteValueRequest) String() string {
 func (*DeleteValueRequest) ProtoMessage() {}
 
 func (x *DeleteValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[17]
+	mi := &file_skein_state_v1_state_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1172,7 @@ func (x *DeleteValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteValueRequest.ProtoReflect.Descriptor instead.
 func (*DeleteValueRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{17}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteValueRequest) GetUser() string {
@@ -1091,6 +1196,13 @@ func (x *DeleteValueRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *DeleteValueRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 type DeleteValueResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1099,7 +1211,7 @@ type DeleteValueResponse struct {
 
 func (x *DeleteValueResponse) Reset() {
 	*x = DeleteValueResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[18]
+	mi := &file_skein_state_v1_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1223,7 @@ func (x *DeleteValueResponse) String() string {
 func (*DeleteValueResponse) ProtoMessage() {}
 
 func (x *DeleteValueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[18]
+	mi := &file_skein_state_v1_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1236,7 @@ func (x *DeleteValueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteValueResponse.ProtoReflect.Descriptor instead.
 func (*DeleteValueResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{18}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{19}
 }
 
 type ListValuesRequest struct {
@@ -1141,7 +1253,7 @@ type ListValuesRequest struct {
 
 func (x *ListValuesRequest) Reset() {
 	*x = ListValuesRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[19]
+	mi := &file_skein_state_v1_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1265,7 @@ func (x *ListValuesRequest) String() string {
 func (*ListValuesRequest) ProtoMessage() {}
 
 func (x *ListValuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[19]
+	mi := &file_skein_state_v1_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1278,7 @@ func (x *ListValuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListValuesRequest.ProtoReflect.Descriptor instead.
 func (*ListValuesRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{19}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListValuesRequest) GetUser() string {
@@ -1207,7 +1319,7 @@ type ListValuesResponse struct {
 
 func (x *ListValuesResponse) Reset() {
 	*x = ListValuesResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[20]
+	mi := &file_skein_state_v1_state_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1331,7 @@ func (x *ListValuesResponse) String() string {
 func (*ListValuesResponse) ProtoMessage() {}
 
 func (x *ListValuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[20]
+	mi := &file_skein_state_v1_state_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1344,7 @@ func (x *ListValuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListValuesResponse.ProtoReflect.Descriptor instead.
 func (*ListValuesResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{20}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListValuesResponse) GetValues() []*ValueInfo {
@@ -1249,18 +1361,1414 @@ func (x *ListValuesResponse) GetNextPageToken() string {
 	return ""
 }
 
+type ReadChangesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Key   []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// The version that the caller has; 0 for none, which gives everything.
+	SinceVersion int64 `protobuf:"varint,3,opt,name=since_version,json=sinceVersion,proto3" json:"since_version,omitempty"`
+	// Only bytes of this range; length 0 for all to the end.
+	Offset        int64 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length        int64 `protobuf:"varint,5,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadChangesRequest) Reset() {
+	*x = ReadChangesRequest{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadChangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadChangesRequest) ProtoMessage() {}
+
+func (x *ReadChangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadChangesRequest.ProtoReflect.Descriptor instead.
+func (*ReadChangesRequest) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ReadChangesRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ReadChangesRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ReadChangesRequest) GetSinceVersion() int64 {
+	if x != nil {
+		return x.SinceVersion
+	}
+	return 0
+}
+
+func (x *ReadChangesRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ReadChangesRequest) GetLength() int64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+type ReadChangesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first frame: what the value is now. In the last, which has no data: what it is after the bytes were read.
+	Info *ValueInfo `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	// Where data lies in the value.
+	Offset        int64  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadChangesResponse) Reset() {
+	*x = ReadChangesResponse{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadChangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadChangesResponse) ProtoMessage() {}
+
+func (x *ReadChangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadChangesResponse.ProtoReflect.Descriptor instead.
+func (*ReadChangesResponse) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ReadChangesResponse) GetInfo() *ValueInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+func (x *ReadChangesResponse) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ReadChangesResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type PatchValueRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// user, key, fence and request_id only in the first message.
+	User          string   `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Key           []byte   `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	RequestId     string   `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence         *Fence   `protobuf:"bytes,4,opt,name=fence,proto3" json:"fence,omitempty"`
+	Patches       []*Patch `protobuf:"bytes,5,rep,name=patches,proto3" json:"patches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PatchValueRequest) Reset() {
+	*x = PatchValueRequest{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PatchValueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PatchValueRequest) ProtoMessage() {}
+
+func (x *PatchValueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PatchValueRequest.ProtoReflect.Descriptor instead.
+func (*PatchValueRequest) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PatchValueRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *PatchValueRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *PatchValueRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *PatchValueRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+func (x *PatchValueRequest) GetPatches() []*Patch {
+	if x != nil {
+		return x.Patches
+	}
+	return nil
+}
+
+type Patch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offset        int64                  `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Patch) Reset() {
+	*x = Patch{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Patch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Patch) ProtoMessage() {}
+
+func (x *Patch) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Patch.ProtoReflect.Descriptor instead.
+func (*Patch) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Patch) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Patch) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type PatchValueResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Info          *ValueInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PatchValueResponse) Reset() {
+	*x = PatchValueResponse{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PatchValueResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PatchValueResponse) ProtoMessage() {}
+
+func (x *PatchValueResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PatchValueResponse.ProtoReflect.Descriptor instead.
+func (*PatchValueResponse) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PatchValueResponse) GetInfo() *ValueInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+type ResizeValueRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	RequestId     string                 `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence         *Fence                 `protobuf:"bytes,5,opt,name=fence,proto3" json:"fence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeValueRequest) Reset() {
+	*x = ResizeValueRequest{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeValueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeValueRequest) ProtoMessage() {}
+
+func (x *ResizeValueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeValueRequest.ProtoReflect.Descriptor instead.
+func (*ResizeValueRequest) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ResizeValueRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ResizeValueRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ResizeValueRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ResizeValueRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ResizeValueRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+type ResizeValueResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Info          *ValueInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeValueResponse) Reset() {
+	*x = ResizeValueResponse{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeValueResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeValueResponse) ProtoMessage() {}
+
+func (x *ResizeValueResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeValueResponse.ProtoReflect.Descriptor instead.
+func (*ResizeValueResponse) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ResizeValueResponse) GetInfo() *ValueInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+type AddInt64Request struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	User   string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Key    []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Offset int64                  `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	Delta  int64                  `protobuf:"varint,4,opt,name=delta,proto3" json:"delta,omitempty"`
+	// A repeated request adds once and gets the first answer again, for ten minutes.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence         *Fence `protobuf:"bytes,6,opt,name=fence,proto3" json:"fence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddInt64Request) Reset() {
+	*x = AddInt64Request{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddInt64Request) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddInt64Request) ProtoMessage() {}
+
+func (x *AddInt64Request) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddInt64Request.ProtoReflect.Descriptor instead.
+func (*AddInt64Request) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *AddInt64Request) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *AddInt64Request) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *AddInt64Request) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *AddInt64Request) GetDelta() int64 {
+	if x != nil {
+		return x.Delta
+	}
+	return 0
+}
+
+func (x *AddInt64Request) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AddInt64Request) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+type AddInt64Response struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// After the addition.
+	Value         int64      `protobuf:"varint,1,opt,name=value,proto3" json:"value,omitempty"`
+	Info          *ValueInfo `protobuf:"bytes,2,opt,name=info,proto3" json:"info,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddInt64Response) Reset() {
+	*x = AddInt64Response{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddInt64Response) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddInt64Response) ProtoMessage() {}
+
+func (x *AddInt64Response) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddInt64Response.ProtoReflect.Descriptor instead.
+func (*AddInt64Response) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *AddInt64Response) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *AddInt64Response) GetInfo() *ValueInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+type SetExpiryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Key   []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// From now; unset for never.
+	TimeToLive    *durationpb.Duration `protobuf:"bytes,3,opt,name=time_to_live,json=timeToLive,proto3" json:"time_to_live,omitempty"`
+	RequestId     string               `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetExpiryRequest) Reset() {
+	*x = SetExpiryRequest{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetExpiryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetExpiryRequest) ProtoMessage() {}
+
+func (x *SetExpiryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetExpiryRequest.ProtoReflect.Descriptor instead.
+func (*SetExpiryRequest) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SetExpiryRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *SetExpiryRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *SetExpiryRequest) GetTimeToLive() *durationpb.Duration {
+	if x != nil {
+		return x.TimeToLive
+	}
+	return nil
+}
+
+func (x *SetExpiryRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type SetExpiryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Info          *ValueInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetExpiryResponse) Reset() {
+	*x = SetExpiryResponse{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetExpiryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetExpiryResponse) ProtoMessage() {}
+
+func (x *SetExpiryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetExpiryResponse.ProtoReflect.Descriptor instead.
+func (*SetExpiryResponse) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *SetExpiryResponse) GetInfo() *ValueInfo {
+	if x != nil {
+		return x.Info
+	}
+	return nil
+}
+
+type AppendElementRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Key   []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Data  []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	// A repeated request appends once and gets the first answer again, for ten minutes.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence         *Fence `protobuf:"bytes,5,opt,name=fence,proto3" json:"fence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendElementRequest) Reset() {
+	*x = AppendElementRequest{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendElementRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendElementRequest) ProtoMessage() {}
+
+func (x *AppendElementRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendElementRequest.ProtoReflect.Descriptor instead.
+func (*AppendElementRequest) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *AppendElementRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *AppendElementRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *AppendElementRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *AppendElementRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AppendElementRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+type AppendElementResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its place, from 0.
+	Index         int64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendElementResponse) Reset() {
+	*x = AppendElementResponse{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendElementResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendElementResponse) ProtoMessage() {}
+
+func (x *AppendElementResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendElementResponse.ProtoReflect.Descriptor instead.
+func (*AppendElementResponse) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *AppendElementResponse) GetIndex() int64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type ReadElementsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Key   []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// The first wanted, and how many; 0 for all.
+	Index         int64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Count         int64 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadElementsRequest) Reset() {
+	*x = ReadElementsRequest{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadElementsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadElementsRequest) ProtoMessage() {}
+
+func (x *ReadElementsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadElementsRequest.ProtoReflect.Descriptor instead.
+func (*ReadElementsRequest) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ReadElementsRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ReadElementsRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ReadElementsRequest) GetIndex() int64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ReadElementsRequest) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+type ReadElementsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Elements      [][]byte               `protobuf:"bytes,1,rep,name=elements,proto3" json:"elements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadElementsResponse) Reset() {
+	*x = ReadElementsResponse{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadElementsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadElementsResponse) ProtoMessage() {}
+
+func (x *ReadElementsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadElementsResponse.ProtoReflect.Descriptor instead.
+func (*ReadElementsResponse) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ReadElementsResponse) GetElements() [][]byte {
+	if x != nil {
+		return x.Elements
+	}
+	return nil
+}
+
+type ClearElementsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence         *Fence                 `protobuf:"bytes,4,opt,name=fence,proto3" json:"fence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearElementsRequest) Reset() {
+	*x = ClearElementsRequest{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearElementsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearElementsRequest) ProtoMessage() {}
+
+func (x *ClearElementsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearElementsRequest.ProtoReflect.Descriptor instead.
+func (*ClearElementsRequest) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ClearElementsRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ClearElementsRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ClearElementsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ClearElementsRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+type ClearElementsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearElementsResponse) Reset() {
+	*x = ClearElementsResponse{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearElementsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearElementsResponse) ProtoMessage() {}
+
+func (x *ClearElementsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearElementsResponse.ProtoReflect.Descriptor instead.
+func (*ClearElementsResponse) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{38}
+}
+
+type HoldLockRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only in the first message; later ones are beats.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Key  []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Many readers may hold it together.
+	Shared bool `protobuf:"varint,3,opt,name=shared,proto3" json:"shared,omitempty"`
+	// How long to wait for it: DEADLINE_EXCEEDED with reason LOCK_TIMEOUT after that. 0 only looks.
+	Patience *durationpb.Duration `protobuf:"bytes,4,opt,name=patience,proto3" json:"patience,omitempty"`
+	// How long it stays held without a beat, 1 s to 1 min; the default is 10 s.
+	Lease *durationpb.Duration `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Who wants it, for people: a call's id.
+	Holder        string `protobuf:"bytes,6,opt,name=holder,proto3" json:"holder,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldLockRequest) Reset() {
+	*x = HoldLockRequest{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldLockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldLockRequest) ProtoMessage() {}
+
+func (x *HoldLockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldLockRequest.ProtoReflect.Descriptor instead.
+func (*HoldLockRequest) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *HoldLockRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *HoldLockRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *HoldLockRequest) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+func (x *HoldLockRequest) GetPatience() *durationpb.Duration {
+	if x != nil {
+		return x.Patience
+	}
+	return nil
+}
+
+func (x *HoldLockRequest) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *HoldLockRequest) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+type HoldLockResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows with each holder. Sent once, when the lock is held.
+	Token         int64                `protobuf:"varint,1,opt,name=token,proto3" json:"token,omitempty"`
+	Lease         *durationpb.Duration `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldLockResponse) Reset() {
+	*x = HoldLockResponse{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldLockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldLockResponse) ProtoMessage() {}
+
+func (x *HoldLockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldLockResponse.ProtoReflect.Descriptor instead.
+func (*HoldLockResponse) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *HoldLockResponse) GetToken() int64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *HoldLockResponse) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+type WatchValuesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// At most 10,000; all keys that are watched from now on.
+	Keys          [][]byte `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchValuesRequest) Reset() {
+	*x = WatchValuesRequest{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchValuesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchValuesRequest) ProtoMessage() {}
+
+func (x *WatchValuesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchValuesRequest.ProtoReflect.Descriptor instead.
+func (*WatchValuesRequest) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *WatchValuesRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *WatchValuesRequest) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type WatchValuesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Key   []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// 0 for one that was deleted.
+	Version       int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchValuesResponse) Reset() {
+	*x = WatchValuesResponse{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchValuesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchValuesResponse) ProtoMessage() {}
+
+func (x *WatchValuesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchValuesResponse.ProtoReflect.Descriptor instead.
+func (*WatchValuesResponse) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *WatchValuesResponse) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *WatchValuesResponse) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *WatchValuesResponse) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type GetUsageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUsageRequest) Reset() {
+	*x = GetUsageRequest{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUsageRequest) ProtoMessage() {}
+
+func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
+func (*GetUsageRequest) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *GetUsageRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type GetUsageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         int64                  `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Values        int64                  `protobuf:"varint,2,opt,name=values,proto3" json:"values,omitempty"`
+	BytesLimit    int64                  `protobuf:"varint,3,opt,name=bytes_limit,json=bytesLimit,proto3" json:"bytes_limit,omitempty"`
+	ValuesLimit   int64                  `protobuf:"varint,4,opt,name=values_limit,json=valuesLimit,proto3" json:"values_limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUsageResponse) Reset() {
+	*x = GetUsageResponse{}
+	mi := &file_skein_state_v1_state_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUsageResponse) ProtoMessage() {}
+
+func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_state_v1_state_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
+func (*GetUsageResponse) Descriptor() ([]byte, []int) {
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *GetUsageResponse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *GetUsageResponse) GetValues() int64 {
+	if x != nil {
+		return x.Values
+	}
+	return 0
+}
+
+func (x *GetUsageResponse) GetBytesLimit() int64 {
+	if x != nil {
+		return x.BytesLimit
+	}
+	return 0
+}
+
+func (x *GetUsageResponse) GetValuesLimit() int64 {
+	if x != nil {
+		return x.ValuesLimit
+	}
+	return 0
+}
+
 var File_skein_state_v1_state_proto protoreflect.FileDescriptor
 
 const file_skein_state_v1_state_proto_rawDesc = "" +
 	"\n" +
-	"\x1askein/state/v1/state.proto\x12\x0eskein.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x01\n" +
+	"\x1askein/state/v1/state.proto\x12\x0eskein.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"/\n" +
+	"\x05Fence\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x03R\x05token\"\xd9\x01\n" +
 	"\tValueInfo\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x03R\aversion\x12;\n" +
 	"\vupdate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"g\n" +
+	"updateTime\x12;\n" +
+	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"g\n" +
 	"\x0fGetValueRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
@@ -1281,55 +2789,61 @@ const file_skein_state_v1_state_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\"B\n" +
 	"\x11StatValueResponse\x12-\n" +
-	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"j\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x97\x01\n" +
 	"\x0fSetValueRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\"A\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12+\n" +
+	"\x05fence\x18\x05 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"A\n" +
 	"\x10SetValueResponse\x12-\n" +
-	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"l\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x99\x01\n" +
 	"\x11WriteValueRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"C\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12+\n" +
+	"\x05fence\x18\x05 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"C\n" +
 	"\x12WriteValueResponse\x12-\n" +
-	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x82\x01\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\xaf\x01\n" +
 	"\x0fSetRangeRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\fR\x04data\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"A\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\x12+\n" +
+	"\x05fence\x18\x06 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"A\n" +
 	"\x10SetRangeResponse\x12-\n" +
-	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"m\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x9a\x01\n" +
 	"\x12AppendValueRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\"\\\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12+\n" +
+	"\x05fence\x18\x05 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"\\\n" +
 	"\x13AppendValueResponse\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12-\n" +
-	"\x04info\x18\x02 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x9a\x01\n" +
+	"\x04info\x18\x02 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\xc7\x01\n" +
 	"\x14CompareAndSetRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12)\n" +
 	"\x10expected_version\x18\x03 \x01(\x03R\x0fexpectedVersion\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\fR\x04data\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"F\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\x12+\n" +
+	"\x05fence\x18\x06 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"F\n" +
 	"\x15CompareAndSetResponse\x12-\n" +
-	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"Y\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x86\x01\n" +
 	"\x12DeleteValueRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"\x15\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12+\n" +
+	"\x05fence\x18\x04 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"\x15\n" +
 	"\x13DeleteValueResponse\"{\n" +
 	"\x11ListValuesRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
@@ -1339,7 +2853,106 @@ const file_skein_state_v1_state_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\"o\n" +
 	"\x12ListValuesResponse\x121\n" +
 	"\x06values\x18\x01 \x03(\v2\x19.skein.state.v1.ValueInfoR\x06values\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xdb\x06\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8f\x01\n" +
+	"\x12ReadChangesRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12#\n" +
+	"\rsince_version\x18\x03 \x01(\x03R\fsinceVersion\x12\x16\n" +
+	"\x06offset\x18\x04 \x01(\x03R\x06offset\x12\x16\n" +
+	"\x06length\x18\x05 \x01(\x03R\x06length\"p\n" +
+	"\x13ReadChangesResponse\x12-\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\xb6\x01\n" +
+	"\x11PatchValueRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12+\n" +
+	"\x05fence\x18\x04 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\x12/\n" +
+	"\apatches\x18\x05 \x03(\v2\x15.skein.state.v1.PatchR\apatches\"3\n" +
+	"\x05Patch\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"C\n" +
+	"\x12PatchValueResponse\x12-\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x9a\x01\n" +
+	"\x12ResizeValueRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12+\n" +
+	"\x05fence\x18\x05 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"D\n" +
+	"\x13ResizeValueResponse\x12-\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\xb1\x01\n" +
+	"\x0fAddInt64Request\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x14\n" +
+	"\x05delta\x18\x04 \x01(\x03R\x05delta\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\x12+\n" +
+	"\x05fence\x18\x06 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"W\n" +
+	"\x10AddInt64Response\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\x03R\x05value\x12-\n" +
+	"\x04info\x18\x02 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x94\x01\n" +
+	"\x10SetExpiryRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12;\n" +
+	"\ftime_to_live\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"timeToLive\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"B\n" +
+	"\x11SetExpiryResponse\x12-\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x9c\x01\n" +
+	"\x14AppendElementRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12+\n" +
+	"\x05fence\x18\x05 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"-\n" +
+	"\x15AppendElementResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x03R\x05index\"g\n" +
+	"\x13ReadElementsRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x03R\x05index\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\x03R\x05count\"2\n" +
+	"\x14ReadElementsResponse\x12\x1a\n" +
+	"\belements\x18\x01 \x03(\fR\belements\"\x88\x01\n" +
+	"\x14ClearElementsRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12+\n" +
+	"\x05fence\x18\x04 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"\x17\n" +
+	"\x15ClearElementsResponse\"\xcf\x01\n" +
+	"\x0fHoldLockRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
+	"\x06shared\x18\x03 \x01(\bR\x06shared\x125\n" +
+	"\bpatience\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bpatience\x12/\n" +
+	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x16\n" +
+	"\x06holder\x18\x06 \x01(\tR\x06holder\"Y\n" +
+	"\x10HoldLockResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\x03R\x05token\x12/\n" +
+	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"<\n" +
+	"\x12WatchValuesRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\fR\x04keys\"U\n" +
+	"\x13WatchValuesResponse\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x03R\aversion\"%\n" +
+	"\x0fGetUsageRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\"\x84\x01\n" +
+	"\x10GetUsageResponse\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x16\n" +
+	"\x06values\x18\x02 \x01(\x03R\x06values\x12\x1f\n" +
+	"\vbytes_limit\x18\x03 \x01(\x03R\n" +
+	"bytesLimit\x12!\n" +
+	"\fvalues_limit\x18\x04 \x01(\x03R\vvaluesLimit2\x9c\x0e\n" +
 	"\fStateService\x12M\n" +
 	"\bGetValue\x12\x1f.skein.state.v1.GetValueRequest\x1a .skein.state.v1.GetValueResponse\x12R\n" +
 	"\tReadValue\x12 .skein.state.v1.ReadValueRequest\x1a!.skein.state.v1.ReadValueResponse0\x01\x12P\n" +
@@ -1352,7 +2965,19 @@ const file_skein_state_v1_state_proto_rawDesc = "" +
 	"\rCompareAndSet\x12$.skein.state.v1.CompareAndSetRequest\x1a%.skein.state.v1.CompareAndSetResponse\x12V\n" +
 	"\vDeleteValue\x12\".skein.state.v1.DeleteValueRequest\x1a#.skein.state.v1.DeleteValueResponse\x12S\n" +
 	"\n" +
-	"ListValues\x12!.skein.state.v1.ListValuesRequest\x1a\".skein.state.v1.ListValuesResponseB(Z&skein.dev/proto/skein/state/v1;statev1b\x06proto3"
+	"ListValues\x12!.skein.state.v1.ListValuesRequest\x1a\".skein.state.v1.ListValuesResponse\x12X\n" +
+	"\vReadChanges\x12\".skein.state.v1.ReadChangesRequest\x1a#.skein.state.v1.ReadChangesResponse0\x01\x12U\n" +
+	"\n" +
+	"PatchValue\x12!.skein.state.v1.PatchValueRequest\x1a\".skein.state.v1.PatchValueResponse(\x01\x12V\n" +
+	"\vResizeValue\x12\".skein.state.v1.ResizeValueRequest\x1a#.skein.state.v1.ResizeValueResponse\x12M\n" +
+	"\bAddInt64\x12\x1f.skein.state.v1.AddInt64Request\x1a .skein.state.v1.AddInt64Response\x12P\n" +
+	"\tSetExpiry\x12 .skein.state.v1.SetExpiryRequest\x1a!.skein.state.v1.SetExpiryResponse\x12\\\n" +
+	"\rAppendElement\x12$.skein.state.v1.AppendElementRequest\x1a%.skein.state.v1.AppendElementResponse\x12[\n" +
+	"\fReadElements\x12#.skein.state.v1.ReadElementsRequest\x1a$.skein.state.v1.ReadElementsResponse0\x01\x12\\\n" +
+	"\rClearElements\x12$.skein.state.v1.ClearElementsRequest\x1a%.skein.state.v1.ClearElementsResponse\x12Q\n" +
+	"\bHoldLock\x12\x1f.skein.state.v1.HoldLockRequest\x1a .skein.state.v1.HoldLockResponse(\x010\x01\x12Z\n" +
+	"\vWatchValues\x12\".skein.state.v1.WatchValuesRequest\x1a#.skein.state.v1.WatchValuesResponse(\x010\x01\x12M\n" +
+	"\bGetUsage\x12\x1f.skein.state.v1.GetUsageRequest\x1a .skein.state.v1.GetUsageResponseB(Z&skein.dev/proto/skein/state/v1;statev1b\x06proto3"
 
 var (
 	file_skein_state_v1_state_proto_rawDescOnce sync.Once
@@ -1366,67 +2991,136 @@ func file_skein_state_v1_state_proto_rawDescGZIP() []byte {
 	return file_skein_state_v1_state_proto_rawDescData
 }
 
-var file_skein_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_skein_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_skein_state_v1_state_proto_goTypes = []any{
-	(*ValueInfo)(nil),             // 0: skein.state.v1.ValueInfo
-	(*GetValueRequest)(nil),       // 1: skein.state.v1.GetValueRequest
-	(*GetValueResponse)(nil),      // 2: skein.state.v1.GetValueResponse
-	(*ReadValueRequest)(nil),      // 3: skein.state.v1.ReadValueRequest
-	(*ReadValueResponse)(nil),     // 4: skein.state.v1.ReadValueResponse
-	(*StatValueRequest)(nil),      // 5: skein.state.v1.StatValueRequest
-	(*StatValueResponse)(nil),     // 6: skein.state.v1.StatValueResponse
-	(*SetValueRequest)(nil),       // 7: skein.state.v1.SetValueRequest
-	(*SetValueResponse)(nil),      // 8: skein.state.v1.SetValueResponse
-	(*WriteValueRequest)(nil),     // 9: skein.state.v1.WriteValueRequest
-	(*WriteValueResponse)(nil),    // 10: skein.state.v1.WriteValueResponse
-	(*SetRangeRequest)(nil),       // 11: skein.state.v1.SetRangeRequest
-	(*SetRangeResponse)(nil),      // 12: skein.state.v1.SetRangeResponse
-	(*AppendValueRequest)(nil),    // 13: skein.state.v1.AppendValueRequest
-	(*AppendValueResponse)(nil),   // 14: skein.state.v1.AppendValueResponse
-	(*CompareAndSetRequest)(nil),  // 15: skein.state.v1.CompareAndSetRequest
-	(*CompareAndSetResponse)(nil), // 16: skein.state.v1.CompareAndSetResponse
-	(*DeleteValueRequest)(nil),    // 17: skein.state.v1.DeleteValueRequest
-	(*DeleteValueResponse)(nil),   // 18: skein.state.v1.DeleteValueResponse
-	(*ListValuesRequest)(nil),     // 19: skein.state.v1.ListValuesRequest
-	(*ListValuesResponse)(nil),    // 20: skein.state.v1.ListValuesResponse
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Fence)(nil),                 // 0: skein.state.v1.Fence
+	(*ValueInfo)(nil),             // 1: skein.state.v1.ValueInfo
+	(*GetValueRequest)(nil),       // 2: skein.state.v1.GetValueRequest
+	(*GetValueResponse)(nil),      // 3: skein.state.v1.GetValueResponse
+	(*ReadValueRequest)(nil),      // 4: skein.state.v1.ReadValueRequest
+	(*ReadValueResponse)(nil),     // 5: skein.state.v1.ReadValueResponse
+	(*StatValueRequest)(nil),      // 6: skein.state.v1.StatValueRequest
+	(*StatValueResponse)(nil),     // 7: skein.state.v1.StatValueResponse
+	(*SetValueRequest)(nil),       // 8: skein.state.v1.SetValueRequest
+	(*SetValueResponse)(nil),      // 9: skein.state.v1.SetValueResponse
+	(*WriteValueRequest)(nil),     // 10: skein.state.v1.WriteValueRequest
+	(*WriteValueResponse)(nil),    // 11: skein.state.v1.WriteValueResponse
+	(*SetRangeRequest)(nil),       // 12: skein.state.v1.SetRangeRequest
+	(*SetRangeResponse)(nil),      // 13: skein.state.v1.SetRangeResponse
+	(*AppendValueRequest)(nil),    // 14: skein.state.v1.AppendValueRequest
+	(*AppendValueResponse)(nil),   // 15: skein.state.v1.AppendValueResponse
+	(*CompareAndSetRequest)(nil),  // 16: skein.state.v1.CompareAndSetRequest
+	(*CompareAndSetResponse)(nil), // 17: skein.state.v1.CompareAndSetResponse
+	(*DeleteValueRequest)(nil),    // 18: skein.state.v1.DeleteValueRequest
+	(*DeleteValueResponse)(nil),   // 19: skein.state.v1.DeleteValueResponse
+	(*ListValuesRequest)(nil),     // 20: skein.state.v1.ListValuesRequest
+	(*ListValuesResponse)(nil),    // 21: skein.state.v1.ListValuesResponse
+	(*ReadChangesRequest)(nil),    // 22: skein.state.v1.ReadChangesRequest
+	(*ReadChangesResponse)(nil),   // 23: skein.state.v1.ReadChangesResponse
+	(*PatchValueRequest)(nil),     // 24: skein.state.v1.PatchValueRequest
+	(*Patch)(nil),                 // 25: skein.state.v1.Patch
+	(*PatchValueResponse)(nil),    // 26: skein.state.v1.PatchValueResponse
+	(*ResizeValueRequest)(nil),    // 27: skein.state.v1.ResizeValueRequest
+	(*ResizeValueResponse)(nil),   // 28: skein.state.v1.ResizeValueResponse
+	(*AddInt64Request)(nil),       // 29: skein.state.v1.AddInt64Request
+	(*AddInt64Response)(nil),      // 30: skein.state.v1.AddInt64Response
+	(*SetExpiryRequest)(nil),      // 31: skein.state.v1.SetExpiryRequest
+	(*SetExpiryResponse)(nil),     // 32: skein.state.v1.SetExpiryResponse
+	(*AppendElementRequest)(nil),  // 33: skein.state.v1.AppendElementRequest
+	(*AppendElementResponse)(nil), // 34: skein.state.v1.AppendElementResponse
+	(*ReadElementsRequest)(nil),   // 35: skein.state.v1.ReadElementsRequest
+	(*ReadElementsResponse)(nil),  // 36: skein.state.v1.ReadElementsResponse
+	(*ClearElementsRequest)(nil),  // 37: skein.state.v1.ClearElementsRequest
+	(*ClearElementsResponse)(nil), // 38: skein.state.v1.ClearElementsResponse
+	(*HoldLockRequest)(nil),       // 39: skein.state.v1.HoldLockRequest
+	(*HoldLockResponse)(nil),      // 40: skein.state.v1.HoldLockResponse
+	(*WatchValuesRequest)(nil),    // 41: skein.state.v1.WatchValuesRequest
+	(*WatchValuesResponse)(nil),   // 42: skein.state.v1.WatchValuesResponse
+	(*GetUsageRequest)(nil),       // 43: skein.state.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),      // 44: skein.state.v1.GetUsageResponse
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
 }
 var file_skein_state_v1_state_proto_depIdxs = []int32{
-	21, // 0: skein.state.v1.ValueInfo.update_time:type_name -> google.protobuf.Timestamp
-	0,  // 1: skein.state.v1.GetValueResponse.info:type_name -> skein.state.v1.ValueInfo
-	0,  // 2: skein.state.v1.ReadValueResponse.info:type_name -> skein.state.v1.ValueInfo
-	0,  // 3: skein.state.v1.StatValueResponse.info:type_name -> skein.state.v1.ValueInfo
-	0,  // 4: skein.state.v1.SetValueResponse.info:type_name -> skein.state.v1.ValueInfo
-	0,  // 5: skein.state.v1.WriteValueResponse.info:type_name -> skein.state.v1.ValueInfo
-	0,  // 6: skein.state.v1.SetRangeResponse.info:type_name -> skein.state.v1.ValueInfo
-	0,  // 7: skein.state.v1.AppendValueResponse.info:type_name -> skein.state.v1.ValueInfo
-	0,  // 8: skein.state.v1.CompareAndSetResponse.info:type_name -> skein.state.v1.ValueInfo
-	0,  // 9: skein.state.v1.ListValuesResponse.values:type_name -> skein.state.v1.ValueInfo
-	1,  // 10: skein.state.v1.StateService.GetValue:input_type -> skein.state.v1.GetValueRequest
-	3,  // 11: skein.state.v1.StateService.ReadValue:input_type -> skein.state.v1.ReadValueRequest
-	5,  // 12: skein.state.v1.StateService.StatValue:input_type -> skein.state.v1.StatValueRequest
-	7,  // 13: skein.state.v1.StateService.SetValue:input_type -> skein.state.v1.SetValueRequest
-	9,  // 14: skein.state.v1.StateService.WriteValue:input_type -> skein.state.v1.WriteValueRequest
-	11, // 15: skein.state.v1.StateService.SetRange:input_type -> skein.state.v1.SetRangeRequest
-	13, // 16: skein.state.v1.StateService.AppendValue:input_type -> skein.state.v1.AppendValueRequest
-	15, // 17: skein.state.v1.StateService.CompareAndSet:input_type -> skein.state.v1.CompareAndSetRequest
-	17, // 18: skein.state.v1.StateService.DeleteValue:input_type -> skein.state.v1.DeleteValueRequest
-	19, // 19: skein.state.v1.StateService.ListValues:input_type -> skein.state.v1.ListValuesRequest
-	2,  // 20: skein.state.v1.StateService.GetValue:output_type -> skein.state.v1.GetValueResponse
-	4,  // 21: skein.state.v1.StateService.ReadValue:output_type -> skein.state.v1.ReadValueResponse
-	6,  // 22: skein.state.v1.StateService.StatValue:output_type -> skein.state.v1.StatValueResponse
-	8,  // 23: skein.state.v1.StateService.SetValue:output_type -> skein.state.v1.SetValueResponse
-	10, // 24: skein.state.v1.StateService.WriteValue:output_type -> skein.state.v1.WriteValueResponse
-	12, // 25: skein.state.v1.StateService.SetRange:output_type -> skein.state.v1.SetRangeResponse
-	14, // 26: skein.state.v1.StateService.AppendValue:output_type -> skein.state.v1.AppendValueResponse
-	16, // 27: skein.state.v1.StateService.CompareAndSet:output_type -> skein.state.v1.CompareAndSetResponse
-	18, // 28: skein.state.v1.StateService.DeleteValue:output_type -> skein.state.v1.DeleteValueResponse
-	20, // 29: skein.state.v1.StateService.ListValues:output_type -> skein.state.v1.ListValuesResponse
-	20, // [20:30] is the sub-list for method output_type
-	10, // [10:20] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	45, // 0: skein.state.v1.ValueInfo.update_time:type_name -> google.protobuf.Timestamp
+	45, // 1: skein.state.v1.ValueInfo.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 2: skein.state.v1.GetValueResponse.info:type_name -> skein.state.v1.ValueInfo
+	1,  // 3: skein.state.v1.ReadValueResponse.info:type_name -> skein.state.v1.ValueInfo
+	1,  // 4: skein.state.v1.StatValueResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 5: skein.state.v1.SetValueRequest.fence:type_name -> skein.state.v1.Fence
+	1,  // 6: skein.state.v1.SetValueResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 7: skein.state.v1.WriteValueRequest.fence:type_name -> skein.state.v1.Fence
+	1,  // 8: skein.state.v1.WriteValueResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 9: skein.state.v1.SetRangeRequest.fence:type_name -> skein.state.v1.Fence
+	1,  // 10: skein.state.v1.SetRangeResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 11: skein.state.v1.AppendValueRequest.fence:type_name -> skein.state.v1.Fence
+	1,  // 12: skein.state.v1.AppendValueResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 13: skein.state.v1.CompareAndSetRequest.fence:type_name -> skein.state.v1.Fence
+	1,  // 14: skein.state.v1.CompareAndSetResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 15: skein.state.v1.DeleteValueRequest.fence:type_name -> skein.state.v1.Fence
+	1,  // 16: skein.state.v1.ListValuesResponse.values:type_name -> skein.state.v1.ValueInfo
+	1,  // 17: skein.state.v1.ReadChangesResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 18: skein.state.v1.PatchValueRequest.fence:type_name -> skein.state.v1.Fence
+	25, // 19: skein.state.v1.PatchValueRequest.patches:type_name -> skein.state.v1.Patch
+	1,  // 20: skein.state.v1.PatchValueResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 21: skein.state.v1.ResizeValueRequest.fence:type_name -> skein.state.v1.Fence
+	1,  // 22: skein.state.v1.ResizeValueResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 23: skein.state.v1.AddInt64Request.fence:type_name -> skein.state.v1.Fence
+	1,  // 24: skein.state.v1.AddInt64Response.info:type_name -> skein.state.v1.ValueInfo
+	46, // 25: skein.state.v1.SetExpiryRequest.time_to_live:type_name -> google.protobuf.Duration
+	1,  // 26: skein.state.v1.SetExpiryResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 27: skein.state.v1.AppendElementRequest.fence:type_name -> skein.state.v1.Fence
+	0,  // 28: skein.state.v1.ClearElementsRequest.fence:type_name -> skein.state.v1.Fence
+	46, // 29: skein.state.v1.HoldLockRequest.patience:type_name -> google.protobuf.Duration
+	46, // 30: skein.state.v1.HoldLockRequest.lease:type_name -> google.protobuf.Duration
+	46, // 31: skein.state.v1.HoldLockResponse.lease:type_name -> google.protobuf.Duration
+	2,  // 32: skein.state.v1.StateService.GetValue:input_type -> skein.state.v1.GetValueRequest
+	4,  // 33: skein.state.v1.StateService.ReadValue:input_type -> skein.state.v1.ReadValueRequest
+	6,  // 34: skein.state.v1.StateService.StatValue:input_type -> skein.state.v1.StatValueRequest
+	8,  // 35: skein.state.v1.StateService.SetValue:input_type -> skein.state.v1.SetValueRequest
+	10, // 36: skein.state.v1.StateService.WriteValue:input_type -> skein.state.v1.WriteValueRequest
+	12, // 37: skein.state.v1.StateService.SetRange:input_type -> skein.state.v1.SetRangeRequest
+	14, // 38: skein.state.v1.StateService.AppendValue:input_type -> skein.state.v1.AppendValueRequest
+	16, // 39: skein.state.v1.StateService.CompareAndSet:input_type -> skein.state.v1.CompareAndSetRequest
+	18, // 40: skein.state.v1.StateService.DeleteValue:input_type -> skein.state.v1.DeleteValueRequest
+	20, // 41: skein.state.v1.StateService.ListValues:input_type -> skein.state.v1.ListValuesRequest
+	22, // 42: skein.state.v1.StateService.ReadChanges:input_type -> skein.state.v1.ReadChangesRequest
+	24, // 43: skein.state.v1.StateService.PatchValue:input_type -> skein.state.v1.PatchValueRequest
+	27, // 44: skein.state.v1.StateService.ResizeValue:input_type -> skein.state.v1.ResizeValueRequest
+	29, // 45: skein.state.v1.StateService.AddInt64:input_type -> skein.state.v1.AddInt64Request
+	31, // 46: skein.state.v1.StateService.SetExpiry:input_type -> skein.state.v1.SetExpiryRequest
+	33, // 47: skein.state.v1.StateService.AppendElement:input_type -> skein.state.v1.AppendElementRequest
+	35, // 48: skein.state.v1.StateService.ReadElements:input_type -> skein.state.v1.ReadElementsRequest
+	37, // 49: skein.state.v1.StateService.ClearElements:input_type -> skein.state.v1.ClearElementsRequest
+	39, // 50: skein.state.v1.StateService.HoldLock:input_type -> skein.state.v1.HoldLockRequest
+	41, // 51: skein.state.v1.StateService.WatchValues:input_type -> skein.state.v1.WatchValuesRequest
+	43, // 52: skein.state.v1.StateService.GetUsage:input_type -> skein.state.v1.GetUsageRequest
+	3,  // 53: skein.state.v1.StateService.GetValue:output_type -> skein.state.v1.GetValueResponse
+	5,  // 54: skein.state.v1.StateService.ReadValue:output_type -> skein.state.v1.ReadValueResponse
+	7,  // 55: skein.state.v1.StateService.StatValue:output_type -> skein.state.v1.StatValueResponse
+	9,  // 56: skein.state.v1.StateService.SetValue:output_type -> skein.state.v1.SetValueResponse
+	11, // 57: skein.state.v1.StateService.WriteValue:output_type -> skein.state.v1.WriteValueResponse
+	13, // 58: skein.state.v1.StateService.SetRange:output_type -> skein.state.v1.SetRangeResponse
+	15, // 59: skein.state.v1.StateService.AppendValue:output_type -> skein.state.v1.AppendValueResponse
+	17, // 60: skein.state.v1.StateService.CompareAndSet:output_type -> skein.state.v1.CompareAndSetResponse
+	19, // 61: skein.state.v1.StateService.DeleteValue:output_type -> skein.state.v1.DeleteValueResponse
+	21, // 62: skein.state.v1.StateService.ListValues:output_type -> skein.state.v1.ListValuesResponse
+	23, // 63: skein.state.v1.StateService.ReadChanges:output_type -> skein.state.v1.ReadChangesResponse
+	26, // 64: skein.state.v1.StateService.PatchValue:output_type -> skein.state.v1.PatchValueResponse
+	28, // 65: skein.state.v1.StateService.ResizeValue:output_type -> skein.state.v1.ResizeValueResponse
+	30, // 66: skein.state.v1.StateService.AddInt64:output_type -> skein.state.v1.AddInt64Response
+	32, // 67: skein.state.v1.StateService.SetExpiry:output_type -> skein.state.v1.SetExpiryResponse
+	34, // 68: skein.state.v1.StateService.AppendElement:output_type -> skein.state.v1.AppendElementResponse
+	36, // 69: skein.state.v1.StateService.ReadElements:output_type -> skein.state.v1.ReadElementsResponse
+	38, // 70: skein.state.v1.StateService.ClearElements:output_type -> skein.state.v1.ClearElementsResponse
+	40, // 71: skein.state.v1.StateService.HoldLock:output_type -> skein.state.v1.HoldLockResponse
+	42, // 72: skein.state.v1.StateService.WatchValues:output_type -> skein.state.v1.WatchValuesResponse
+	44, // 73: skein.state.v1.StateService.GetUsage:output_type -> skein.state.v1.GetUsageResponse
+	53, // [53:74] is the sub-list for method output_type
+	32, // [32:53] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_skein_state_v1_state_proto_init() }
@@ -1440,7 +3134,7 @@ func file_skein_state_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skein_state_v1_state_proto_rawDesc), len(file_skein_state_v1_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

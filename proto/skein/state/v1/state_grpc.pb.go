@@ -32,6 +32,17 @@ const (
 	StateService_CompareAndSet_FullMethodName = "/skein.state.v1.StateService/CompareAndSet"
 	StateService_DeleteValue_FullMethodName   = "/skein.state.v1.StateService/DeleteValue"
 	StateService_ListValues_FullMethodName    = "/skein.state.v1.StateService/ListValues"
+	StateService_ReadChanges_FullMethodName   = "/skein.state.v1.StateService/ReadChanges"
+	StateService_PatchValue_FullMethodName    = "/skein.state.v1.StateService/PatchValue"
+	StateService_ResizeValue_FullMethodName   = "/skein.state.v1.StateService/ResizeValue"
+	StateService_AddInt64_FullMethodName      = "/skein.state.v1.StateService/AddInt64"
+	StateService_SetExpiry_FullMethodName     = "/skein.state.v1.StateService/SetExpiry"
+	StateService_AppendElement_FullMethodName = "/skein.state.v1.StateService/AppendElement"
+	StateService_ReadElements_FullMethodName  = "/skein.state.v1.StateService/ReadElements"
+	StateService_ClearElements_FullMethodName = "/skein.state.v1.StateService/ClearElements"
+	StateService_HoldLock_FullMethodName      = "/skein.state.v1.StateService/HoldLock"
+	StateService_WatchValues_FullMethodName   = "/skein.state.v1.StateService/WatchValues"
+	StateService_GetUsage_FullMethodName      = "/skein.state.v1.StateService/GetUsage"
 )
 
 // StateServiceClient is the client API for StateService service.
@@ -59,6 +70,37 @@ type StateServiceClient interface {
 	DeleteValue(ctx context.Context, in *DeleteValueRequest, opts ...grpc.CallOption) (*DeleteValueResponse, error)
 	// Keys of a user in byte order.
 	ListValues(ctx context.Context, in *ListValuesRequest, opts ...grpc.CallOption) (*ListValuesResponse, error)
+	// What changed since a version that the caller has: for replicas. Bytes come chunk by chunk (256 KiB), each chunk of one
+	// moment; only a stream whose first and last frame name the same version is of one moment as a whole. If nothing changed,
+	// one frame says so. ABORTED with reason VALUE_CHANGED if the value was replaced meanwhile: ask again.
+	ReadChanges(ctx context.Context, in *ReadChangesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadChangesResponse], error)
+	// Overwrites many ranges of one value, in the order in which they come. The ranges of one message change together; a
+	// message holds at most 256 KiB in 4,096 ranges. The value grows as with SetRange.
+	PatchValue(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PatchValueRequest, PatchValueResponse], error)
+	// Gives the value a size: it is cut, or grows by zeros. One that is not there is made.
+	ResizeValue(ctx context.Context, in *ResizeValueRequest, opts ...grpc.CallOption) (*ResizeValueResponse, error)
+	// Adds to the 8 bytes at an offset, taken as a little-endian signed integer, modulo 2^64, atomically. What the value has not yet is zero.
+	AddInt64(ctx context.Context, in *AddInt64Request, opts ...grpc.CallOption) (*AddInt64Response, error)
+	// When the value ends by itself, or never. It stays so when the value is replaced, not when it is deleted. Its version stays.
+	SetExpiry(ctx context.Context, in *SetExpiryRequest, opts ...grpc.CallOption) (*SetExpiryResponse, error)
+	// A list of elements kept beside the value under the same key, as Faasm's append_state has it. An element has at most 1 MiB, and
+	// all of a value, with 16 bytes more for each, as many bytes as a value may. A value that is not there is made, empty;
+	// one that is keeps its bytes and version. They end with the value.
+	AppendElement(ctx context.Context, in *AppendElementRequest, opts ...grpc.CallOption) (*AppendElementResponse, error)
+	// None where there is no value. ABORTED with reason VALUE_CHANGED if they are cleared meanwhile.
+	ReadElements(ctx context.Context, in *ReadElementsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadElementsResponse], error)
+	ClearElements(ctx context.Context, in *ClearElementsRequest, opts ...grpc.CallOption) (*ClearElementsResponse, error)
+	// A lock over all executors: many readers or one writer. The first message asks for it; the answer comes when it is
+	// held. While it is, the holder sends beats, at least one each third of the lease; without them, or when the stream
+	// ends, it is free again; the stream then ends with ABORTED and reason LOCK_LOST. Closing its side the holder gives it back,
+	// and the stream's good end confirms that. Writes that name its token (Fence) are refused once it is not held any more.
+	HoldLock(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HoldLockRequest, HoldLockResponse], error)
+	// Tells of changes of values, so that who has copies knows that they are old. Each message replaces the set of keys that is
+	// watched, and a key that is new in it is told at once, as it is. Changes that come fast are told as one. The end of a value by
+	// its expiry is not told.
+	WatchValues(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchValuesRequest, WatchValuesResponse], error)
+	// How much a user has stored, and may store.
+	GetUsage(ctx context.Context, in *GetUsageRequest, opts ...grpc.CallOption) (*GetUsageResponse, error)
 }
 
 type stateServiceClient struct {
@@ -181,6 +223,143 @@ func (c *stateServiceClient) ListValues(ctx context.Context, in *ListValuesReque
 	return out, nil
 }
 
+func (c *stateServiceClient) ReadChanges(ctx context.Context, in *ReadChangesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadChangesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &StateService_ServiceDesc.Streams[2], StateService_ReadChanges_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadChangesRequest, ReadChangesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StateService_ReadChangesClient = grpc.ServerStreamingClient[ReadChangesResponse]
+
+func (c *stateServiceClient) PatchValue(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PatchValueRequest, PatchValueResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &StateService_ServiceDesc.Streams[3], StateService_PatchValue_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PatchValueRequest, PatchValueResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StateService_PatchValueClient = grpc.ClientStreamingClient[PatchValueRequest, PatchValueResponse]
+
+func (c *stateServiceClient) ResizeValue(ctx context.Context, in *ResizeValueRequest, opts ...grpc.CallOption) (*ResizeValueResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResizeValueResponse)
+	err := c.cc.Invoke(ctx, StateService_ResizeValue_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *stateServiceClient) AddInt64(ctx context.Context, in *AddInt64Request, opts ...grpc.CallOption) (*AddInt64Response, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddInt64Response)
+	err := c.cc.Invoke(ctx, StateService_AddInt64_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *stateServiceClient) SetExpiry(ctx context.Context, in *SetExpiryRequest, opts ...grpc.CallOption) (*SetExpiryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetExpiryResponse)
+	err := c.cc.Invoke(ctx, StateService_SetExpiry_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *stateServiceClient) AppendElement(ctx context.Context, in *AppendElementRequest, opts ...grpc.CallOption) (*AppendElementResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AppendElementResponse)
+	err := c.cc.Invoke(ctx, StateService_AppendElement_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *stateServiceClient) ReadElements(ctx context.Context, in *ReadElementsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadElementsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &StateService_ServiceDesc.Streams[4], StateService_ReadElements_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadElementsRequest, ReadElementsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StateService_ReadElementsClient = grpc.ServerStreamingClient[ReadElementsResponse]
+
+func (c *stateServiceClient) ClearElements(ctx context.Context, in *ClearElementsRequest, opts ...grpc.CallOption) (*ClearElementsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ClearElementsResponse)
+	err := c.cc.Invoke(ctx, StateService_ClearElements_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *stateServiceClient) HoldLock(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HoldLockRequest, HoldLockResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &StateService_ServiceDesc.Streams[5], StateService_HoldLock_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[HoldLockRequest, HoldLockResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StateService_HoldLockClient = grpc.BidiStreamingClient[HoldLockRequest, HoldLockResponse]
+
+func (c *stateServiceClient) WatchValues(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchValuesRequest, WatchValuesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &StateService_ServiceDesc.Streams[6], StateService_WatchValues_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchValuesRequest, WatchValuesResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StateService_WatchValuesClient = grpc.BidiStreamingClient[WatchValuesRequest, WatchValuesResponse]
+
+func (c *stateServiceClient) GetUsage(ctx context.Context, in *GetUsageRequest, opts ...grpc.CallOption) (*GetUsageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetUsageResponse)
+	err := c.cc.Invoke(ctx, StateService_GetUsage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // StateServiceServer is the server API for StateService service.
 // All implementations must embed UnimplementedStateServiceServer
 // for forward compatibility.
@@ -206,6 +385,37 @@ type StateServiceServer interface {
 	DeleteValue(context.Context, *DeleteValueRequest) (*DeleteValueResponse, error)
 	// Keys of a user in byte order.
 	ListValues(context.Context, *ListValuesRequest) (*ListValuesResponse, error)
+	// What changed since a version that the caller has: for replicas. Bytes come chunk by chunk (256 KiB), each chunk of one
+	// moment; only a stream whose first and last frame name the same version is of one moment as a whole. If nothing changed,
+	// one frame says so. ABORTED with reason VALUE_CHANGED if the value was replaced meanwhile: ask again.
+	ReadChanges(*ReadChangesRequest, grpc.ServerStreamingServer[ReadChangesResponse]) error
+	// Overwrites many ranges of one value, in the order in which they come. The ranges of one message change together; a
+	// message holds at most 256 KiB in 4,096 ranges. The value grows as with SetRange.
+	PatchValue(grpc.ClientStreamingServer[PatchValueRequest, PatchValueResponse]) error
+	// Gives the value a size: it is cut, or grows by zeros. One that is not there is made.
+	ResizeValue(context.Context, *ResizeValueRequest) (*ResizeValueResponse, error)
+	// Adds to the 8 bytes at an offset, taken as a little-endian signed integer, modulo 2^64, atomically. What the value has not yet is zero.
+	AddInt64(context.Context, *AddInt64Request) (*AddInt64Response, error)
+	// When the value ends by itself, or never. It stays so when the value is replaced, not when it is deleted. Its version stays.
+	SetExpiry(context.Context, *SetExpiryRequest) (*SetExpiryResponse, error)
+	// A list of elements kept beside the value under the same key, as Faasm's append_state has it. An element has at most 1 MiB, and
+	// all of a value, with 16 bytes more for each, as many bytes as a value may. A value that is not there is made, empty;
+	// one that is keeps its bytes and version. They end with the value.
+	AppendElement(context.Context, *AppendElementRequest) (*AppendElementResponse, error)
+	// None where there is no value. ABORTED with reason VALUE_CHANGED if they are cleared meanwhile.
+	ReadElements(*ReadElementsRequest, grpc.ServerStreamingServer[ReadElementsResponse]) error
+	ClearElements(context.Context, *ClearElementsRequest) (*ClearElementsResponse, error)
+	// A lock over all executors: many readers or one writer. The first message asks for it; the answer comes when it is
+	// held. While it is, the holder sends beats, at least one each third of the lease; without them, or when the stream
+	// ends, it is free again; the stream then ends with ABORTED and reason LOCK_LOST. Closing its side the holder gives it back,
+	// and the stream's good end confirms that. Writes that name its token (Fence) are refused once it is not held any more.
+	HoldLock(grpc.BidiStreamingServer[HoldLockRequest, HoldLockResponse]) error
+	// Tells of changes of values, so that who has copies knows that they are old. Each message replaces the set of keys that is
+	// watched, and a key that is new in it is told at once, as it is. Changes that come fast are told as one. The end of a value by
+	// its expiry is not told.
+	WatchValues(grpc.BidiStreamingServer[WatchValuesRequest, WatchValuesResponse]) error
+	// How much a user has stored, and may store.
+	GetUsage(context.Context, *GetUsageRequest) (*GetUsageResponse, error)
 	mustEmbedUnimplementedStateServiceServer()
 }
 
@@ -245,6 +455,39 @@ func (UnimplementedStateServiceServer) DeleteValue(context.Context, *DeleteValue
 }
 func (UnimplementedStateServiceServer) ListValues(context.Context, *ListValuesRequest) (*ListValuesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListValues not implemented")
+}
+func (UnimplementedStateServiceServer) ReadChanges(*ReadChangesRequest, grpc.ServerStreamingServer[ReadChangesResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadChanges not implemented")
+}
+func (UnimplementedStateServiceServer) PatchValue(grpc.ClientStreamingServer[PatchValueRequest, PatchValueResponse]) error {
+	return status.Error(codes.Unimplemented, "method PatchValue not implemented")
+}
+func (UnimplementedStateServiceServer) ResizeValue(context.Context, *ResizeValueRequest) (*ResizeValueResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResizeValue not implemented")
+}
+func (UnimplementedStateServiceServer) AddInt64(context.Context, *AddInt64Request) (*AddInt64Response, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddInt64 not implemented")
+}
+func (UnimplementedStateServiceServer) SetExpiry(context.Context, *SetExpiryRequest) (*SetExpiryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetExpiry not implemented")
+}
+func (UnimplementedStateServiceServer) AppendElement(context.Context, *AppendElementRequest) (*AppendElementResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AppendElement not implemented")
+}
+func (UnimplementedStateServiceServer) ReadElements(*ReadElementsRequest, grpc.ServerStreamingServer[ReadElementsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadElements not implemented")
+}
+func (UnimplementedStateServiceServer) ClearElements(context.Context, *ClearElementsRequest) (*ClearElementsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ClearElements not implemented")
+}
+func (UnimplementedStateServiceServer) HoldLock(grpc.BidiStreamingServer[HoldLockRequest, HoldLockResponse]) error {
+	return status.Error(codes.Unimplemented, "method HoldLock not implemented")
+}
+func (UnimplementedStateServiceServer) WatchValues(grpc.BidiStreamingServer[WatchValuesRequest, WatchValuesResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchValues not implemented")
+}
+func (UnimplementedStateServiceServer) GetUsage(context.Context, *GetUsageRequest) (*GetUsageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetUsage not implemented")
 }
 func (UnimplementedStateServiceServer) mustEmbedUnimplementedStateServiceServer() {}
 func (UnimplementedStateServiceServer) testEmbeddedByValue()                      {}
@@ -429,6 +672,157 @@ func _StateService_ListValues_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _StateService_ReadChanges_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadChangesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(StateServiceServer).ReadChanges(m, &grpc.GenericServerStream[ReadChangesRequest, ReadChangesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StateService_ReadChangesServer = grpc.ServerStreamingServer[ReadChangesResponse]
+
+func _StateService_PatchValue_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(StateServiceServer).PatchValue(&grpc.GenericServerStream[PatchValueRequest, PatchValueResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StateService_PatchValueServer = grpc.ClientStreamingServer[PatchValueRequest, PatchValueResponse]
+
+func _StateService_ResizeValue_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResizeValueRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServiceServer).ResizeValue(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StateService_ResizeValue_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServiceServer).ResizeValue(ctx, req.(*ResizeValueRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StateService_AddInt64_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddInt64Request)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServiceServer).AddInt64(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StateService_AddInt64_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServiceServer).AddInt64(ctx, req.(*AddInt64Request))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StateService_SetExpiry_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetExpiryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServiceServer).SetExpiry(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StateService_SetExpiry_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServiceServer).SetExpiry(ctx, req.(*SetExpiryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StateService_AppendElement_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AppendElementRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServiceServer).AppendElement(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StateService_AppendElement_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServiceServer).AppendElement(ctx, req.(*AppendElementRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StateService_ReadElements_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadElementsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(StateServiceServer).ReadElements(m, &grpc.GenericServerStream[ReadElementsRequest, ReadElementsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StateService_ReadElementsServer = grpc.ServerStreamingServer[ReadElementsResponse]
+
+func _StateService_ClearElements_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ClearElementsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServiceServer).ClearElements(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StateService_ClearElements_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServiceServer).ClearElements(ctx, req.(*ClearElementsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StateService_HoldLock_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(StateServiceServer).HoldLock(&grpc.GenericServerStream[HoldLockRequest, HoldLockResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StateService_HoldLockServer = grpc.BidiStreamingServer[HoldLockRequest, HoldLockResponse]
+
+func _StateService_WatchValues_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(StateServiceServer).WatchValues(&grpc.GenericServerStream[WatchValuesRequest, WatchValuesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StateService_WatchValuesServer = grpc.BidiStreamingServer[WatchValuesRequest, WatchValuesResponse]
+
+func _StateService_GetUsage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetUsageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServiceServer).GetUsage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StateService_GetUsage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServiceServer).GetUsage(ctx, req.(*GetUsageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // StateService_ServiceDesc is the grpc.ServiceDesc for StateService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -468,6 +862,30 @@ var StateService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListValues",
 			Handler:    _StateService_ListValues_Handler,
 		},
+		{
+			MethodName: "ResizeValue",
+			Handler:    _StateService_ResizeValue_Handler,
+		},
+		{
+			MethodName: "AddInt64",
+			Handler:    _StateService_AddInt64_Handler,
+		},
+		{
+			MethodName: "SetExpiry",
+			Handler:    _StateService_SetExpiry_Handler,
+		},
+		{
+			MethodName: "AppendElement",
+			Handler:    _StateService_AppendElement_Handler,
+		},
+		{
+			MethodName: "ClearElements",
+			Handler:    _StateService_ClearElements_Handler,
+		},
+		{
+			MethodName: "GetUsage",
+			Handler:    _StateService_GetUsage_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -478,6 +896,33 @@ var StateService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WriteValue",
 			Handler:       _StateService_WriteValue_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "ReadChanges",
+			Handler:       _StateService_ReadChanges_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "PatchValue",
+			Handler:       _StateService_PatchValue_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "ReadElements",
+			Handler:       _StateService_ReadElements_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "HoldLock",
+			Handler:       _StateService_HoldLock_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "WatchValues",
+			Handler:       _StateService_WatchValues_Handler,
+			ServerStreams: true,
 			ClientStreams: true,
 		},
 	},

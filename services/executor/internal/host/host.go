@@ -24,8 +24,11 @@ import (
 	"skein.dev/services/executor/internal/vfs"
 )
 
-// meter is an alias so that the field which Call embeds doesn't hide the method Meter.
-type meter = machine.Meter
+// Aliases, so that the fields which Call embeds don't hide the methods Meter and Space.
+type (
+	meter = machine.Meter
+	space = machine.Space
+)
 
 // Call is a running call as the rows see it. It is the context that the guest runs under, so that a host function gets to
 // it without a look-up, and all that the host keeps for a guest is in it: nothing of a call stays with the instance. Its
@@ -33,6 +36,7 @@ type meter = machine.Meter
 type Call struct {
 	context.Context // ends with the call's deadline or cancellation
 	meter
+	space
 	ID       skein.CallID
 	Attempt  int32
 	Function skein.Function

@@ -109,8 +109,11 @@ func (inst *instance) serve(ctx Guest, p *Pointer) (exit Exit, usable bool) {
 	meter := ctx.Meter()
 	meter.begin(ctx, inst.mod.exceptions)
 	inst.mem.begin()
+	space := ctx.Space()
+	space.inst = inst
 	code, err := inst.call(ctx, p)
 	meter.end()
+	space.inst = nil
 	exit = classify(ctx, code, err)
 	exit.CPU, exit.MemoryPeak = meter.cpu, int64(inst.mem.high)
 	if inst.mem.refused && exit.State == skein.Failed {
@@ -200,6 +203,9 @@ func (inst *instance) invokeWith(ctx Guest, fn api.Function, arg uint32) (code u
 // reset makes the instance what it was before the call. After an error it must not serve another.
 func (inst *instance) reset() error {
 	mod := inst.mod
+	if err := inst.mem.unmapAll(inst.image); err != nil {
+		return err
+	}
 	if inst.mem.size != inst.image.size {
 		if err := inst.resize(); err != nil {
 			return err
@@ -290,6 +296,9 @@ func (inst *instance) capture() *Snapshot {
 func (inst *instance) close() {
 	if inst.engine != nil {
 		_ = inst.engine.Close(context.Background())
+	}
+	if inst.mem.unmapAll(nil) != nil { // the engine knows nothing of it and is gone
+		return // what it shows is not its own
 	}
 	inst.mod.m.tier.release(inst.mem.slab, inst.mem.high, inst.mem.held)
 	inst.mem.slab = nil

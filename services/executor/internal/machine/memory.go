@@ -19,6 +19,7 @@ type linear struct {
 	held    held
 	active  bool // it serves a call
 	refused bool // a growth
+	spans   []span
 }
 
 func (l *linear) begin() {
@@ -68,6 +69,10 @@ type tier interface {
 	// reset makes the first high bytes of a slab, into which img was restored, what they were then. It tells how many bytes
 	// stay resident for this slab alone.
 	reset(slab []byte, high uint64, img *image, h held) (resident int64, err error)
+	// share puts a file's bytes in the place of a part of a slab; unshare puts there what img, which was restored, has, or
+	// zeroes if it is nil.
+	share(part []byte, fd int, off int64) error
+	unshare(slab []byte, sp span, img *image, h held) error
 	// trim gives all of a slab that can be made again back to the system. The slab is img or, if blank, zeroes.
 	trim(slab []byte, high uint64, h held) (blank bool)
 	close()
@@ -107,6 +112,10 @@ func (p *portable) release(slab []byte, high uint64, _ held) {
 		p.free = append(p.free, slab)
 	}
 }
+
+func (p *portable) share([]byte, int, int64) error { return ErrNoMaps }
+
+func (p *portable) unshare([]byte, span, *image, held) error { return ErrNoMaps }
 
 func (p *portable) seal(*image) error { return nil }
 

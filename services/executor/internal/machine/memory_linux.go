@@ -214,14 +214,21 @@ func (t *mapped) restore(slab []byte, img *image) (held, error) {
 		return held{}, nil
 	}
 	for _, e := range img.file.extents {
-		at := slab[e.page*hostPage:][:e.n*hostPage]
-		_, err := unix.MmapPtr(img.file.fd, int64(e.file)*hostPage, unsafe.Pointer(&at[0]), uintptr(len(at)),
-			unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
-		if err != nil {
-			return h, fmt.Errorf("map an image: %w", err)
+		if err := mapExtent(slab, img, e); err != nil {
+			return h, err
 		}
 	}
 	return h, nil
+}
+
+func mapExtent(slab []byte, img *image, e extent) error {
+	at := slab[e.page*hostPage:][:e.n*hostPage]
+	_, err := unix.MmapPtr(img.file.fd, int64(e.file)*hostPage, unsafe.Pointer(&at[0]), uintptr(len(at)),
+		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
+	if err != nil {
+		return fmt.Errorf("map an image: %w", err)
+	}
+	return nil
 }
 
 func (t *mapped) reset(slab []byte, high uint64, img *image, h held) (int64, error) {
@@ -253,6 +260,38 @@ func (t *mapped) reset(slab []byte, high uint64, img *image, h held) (int64, err
 	}
 	img.copyTo(mem)
 	return int64(img.count) * hostPage, nil
+}
+
+func (t *mapped) share(part []byte, fd int, off int64) error {
+	_, err := unix.MmapPtr(fd, off, unsafe.Pointer(&part[0]), uintptr(len(part)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED)
+	if err != nil {
+		return fmt.Errorf("map a file: %w", err)
+	}
+	return nil
+}
+
+func (t *mapped) unshare(slab []byte, sp span, img *image, h held) error {
+	if err := unmap(slab[sp.at : sp.at+sp.n]); err != nil || img == nil {
+		return err
+	}
+	if h.mappings == 0 {
+		for page := sp.at / hostPage; page < (sp.at+sp.n)/hostPage && page*hostPage < img.size; page++ {
+			if img.page(int(page)) != nil {
+				img.put(slab, int(page))
+			}
+		}
+		return nil
+	}
+	// An extent is mapped anew as a whole, so that it stays one mapping of the kernel's.
+	for _, e := range img.file.extents {
+		at, n := uint64(e.page)*hostPage, uint64(e.n)*hostPage
+		if at < sp.at+sp.n && sp.at < at+n {
+			if err := mapExtent(slab, img, e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (t *mapped) trim(slab []byte, high uint64, h held) bool {

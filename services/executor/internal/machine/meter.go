@@ -18,6 +18,7 @@ import (
 type Guest interface {
 	context.Context
 	Meter() *Meter
+	Space() *Space
 	// Turn is called when the guest has computed for a while: it may wait for others, and returns soon after the context
 	// is done.
 	Turn()
