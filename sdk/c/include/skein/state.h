@@ -35,8 +35,9 @@ void *__skein_get_state(const char *key, size_t key_len, size_t size, int flags)
 
 // Maps len bytes of the replica from off over memory that the guest allocated at addr, for guests that own their
 // heap, and returns 0. What was there is lost up to the next multiple of 4 KiB, and the guest must keep the region
-// until its call ends. EINVAL unless addr and off are multiples of the 64 KiB page and the range lies in memory and
-// in the value, ENOENT if the value is absent, ENOTSUP where the executor's system can't map.
+// until its call ends. EINVAL unless addr and off are multiples of the 64 KiB page, the range lies in memory and in
+// the value, and no other mapping overlaps it in part, ENOENT if the value is absent, ENOTSUP where the executor's
+// system can't map.
 __attribute__((import_module("faasm"), import_name("map_state")))
 int __skein_map_state(const char *key, size_t key_len, int64_t off, size_t len, void *addr, int flags);
 

@@ -19,8 +19,9 @@ func GetState(key unsafe.Pointer, key_len uint32, size uint32, flags int32) unsa
 
 // MapState: Maps len bytes of the replica from off over memory that the guest allocated at addr, for guests that own
 // their heap, and returns 0. What was there is lost up to the next multiple of 4 KiB, and the guest must keep the
-// region until its call ends. EINVAL unless addr and off are multiples of the 64 KiB page and the range lies in
-// memory and in the value, ENOENT if the value is absent, ENOTSUP where the executor's system can't map.
+// region until its call ends. EINVAL unless addr and off are multiples of the 64 KiB page, the range lies in memory
+// and in the value, and no other mapping overlaps it in part, ENOENT if the value is absent, ENOTSUP where the
+// executor's system can't map.
 //
 //go:wasmimport faasm map_state
 //go:noescape
