@@ -6,6 +6,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/abi"
+	"skein.dev/platform/fault"
 	"skein.dev/services/executor/internal/machine"
 	"skein.dev/services/executor/internal/replica"
 )
@@ -34,6 +35,9 @@ func (c *Call) on(k skein.StateKey, f func(s *replica.Session, k skein.StateKey)
 	v, err := waiting(c, func() (int64, error) { return f(c.session(), k) })
 	if err != nil {
 		c.goOn()
+		if fault.From(err).Reason == "FENCED" { // the lock that goes with the write is another's
+			err = abi.ESTALE
+		}
 	}
 	return v, err
 }

@@ -51,7 +51,7 @@ func (s *Session) End() {
 		r.mu.Unlock()
 	}
 	if len(s.maps) > 0 {
-		s.store.shrink()
+		s.store.shrink(nil)
 	}
 	s.maps = nil
 }

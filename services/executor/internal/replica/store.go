@@ -94,7 +94,7 @@ func (s *Store) unlock(r *Replica) {
 	grew := s.settle(r)
 	r.mu.Unlock()
 	if grew {
-		s.shrink()
+		s.shrink(r)
 	}
 }
 
@@ -171,8 +171,9 @@ func (s *Store) room(n int64) error {
 	return nil
 }
 
-// shrink drops clean replicas, those longest unused first, until the budgets are kept. One in use right now stays.
-func (s *Store) shrink() {
+// shrink drops clean replicas, those longest unused first, until the budgets are kept. One in use right now stays, and so
+// does keep, which is about to be used.
+func (s *Store) shrink(keep *Replica) {
 	s.mu.Lock()
 	if s.size <= s.budget && s.files <= mostFiles {
 		s.mu.Unlock()
@@ -180,7 +181,7 @@ func (s *Store) shrink() {
 	}
 	all := make([]*Replica, 0, len(s.all))
 	for k, r := range s.all {
-		if s.locks[k] == nil {
+		if r != keep && s.locks[k] == nil {
 			all = append(all, r)
 		}
 	}

@@ -75,6 +75,7 @@ type value struct {
 	data    []byte
 	version int64
 	at      []int64 // of chunks
+	touched [][2]int
 }
 
 type server struct {
@@ -106,8 +107,8 @@ func (v *value) info() *statev1.ValueInfo {
 	return &statev1.ValueInfo{Size: int64(len(v.data)), Version: v.version}
 }
 
-// change makes a new version of a value by f, which says where it begins to differ and where that ends.
-func (s *server) change(r named, fence *statev1.Fence, f func(v *value) (from, to int)) (*statev1.ValueInfo, error) {
+// change makes a new version of a value by f.
+func (s *server) change(r named, fence *statev1.Fence, f func(v *value)) (*statev1.ValueInfo, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if fence != nil {
@@ -121,7 +122,7 @@ func (s *server) change(r named, fence *statev1.Fence, f func(v *value) (from, t
 		v = &value{version: s.version}
 		s.values[name(r)] = v
 	}
-	from, to := f(v)
+	f(v)
 	v.version++
 	s.version = max(s.version, v.version)
 	chunks := (len(v.data) + chunk - 1) / chunk
@@ -129,30 +130,37 @@ func (s *server) change(r named, fence *statev1.Fence, f func(v *value) (from, t
 		v.at = append(v.at, v.version)
 	}
 	v.at = v.at[:chunks]
-	for i := from / chunk; i*chunk < to && i < chunks; i++ {
-		v.at[i] = v.version
+	for _, t := range v.touched {
+		for i := t[0] / chunk; i*chunk < t[1] && i < chunks; i++ {
+			v.at[i] = v.version
+		}
 	}
+	v.touched = nil
 	return v.info(), nil
 }
 
-func (v *value) resize(n int) (from, to int) {
+func (v *value) set(data []byte) {
+	v.data = data
+	v.touched = append(v.touched, [2]int{0, len(data)})
+}
+
+func (v *value) resize(n int) {
 	old := len(v.data)
 	if n > old {
 		v.data = append(v.data, make([]byte, n-old)...)
 	} else {
 		v.data = v.data[:n:n]
 	}
-	return min(old, n), max(old, n)
+	v.touched = append(v.touched, [2]int{min(old, n), max(old, n)})
 }
 
-func (v *value) put(off int64, data []byte) (from, to int) {
-	from, to = int(off), int(off)+len(data)
+func (v *value) put(off int64, data []byte) {
+	to := int(off) + len(data)
 	if to > len(v.data) {
-		from = len(v.data)
 		v.resize(to)
 	}
 	copy(v.data[off:], data)
-	return min(from, int(off)), to
+	v.touched = append(v.touched, [2]int{int(off), to})
 }
 
 func (s *server) StatValue(_ context.Context, r *statev1.StatValueRequest) (*statev1.StatValueResponse, error) {
@@ -207,10 +215,7 @@ func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStrea
 }
 
 func (s *server) SetValue(_ context.Context, r *statev1.SetValueRequest) (*statev1.SetValueResponse, error) {
-	info, err := s.change(r, r.GetFence(), func(v *value) (int, int) {
-		v.data = r.GetData()
-		return 0, len(v.data)
-	})
+	info, err := s.change(r, r.GetFence(), func(v *value) { v.set(r.GetData()) })
 	return &statev1.SetValueResponse{Info: info}, err
 }
 
@@ -230,10 +235,7 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 		}
 		data = append(data, m.GetData()...)
 	}
-	info, err := s.change(first, first.GetFence(), func(v *value) (int, int) {
-		v.data = data
-		return 0, len(data)
-	})
+	info, err := s.change(first, first.GetFence(), func(v *value) { v.set(data) })
 	if err != nil {
 		return err
 	}
@@ -257,14 +259,11 @@ func (s *server) PatchValue(in grpc.ClientStreamingServer[statev1.PatchValueRequ
 	var info *statev1.ValueInfo
 	for m := first; ; {
 		size := 0
-		info, err = s.change(first, first.GetFence(), func(v *value) (from, to int) {
-			from = len(v.data)
+		info, err = s.change(first, first.GetFence(), func(v *value) {
 			for _, p := range m.GetPatches() {
-				a, b := v.put(p.GetOffset(), p.GetData())
-				from, to = min(from, a), max(to, b)
+				v.put(p.GetOffset(), p.GetData())
 				size += len(p.GetData())
 			}
-			return from, to
 		})
 		if err != nil {
 			return err
@@ -281,15 +280,15 @@ func (s *server) PatchValue(in grpc.ClientStreamingServer[statev1.PatchValueRequ
 }
 
 func (s *server) ResizeValue(_ context.Context, r *statev1.ResizeValueRequest) (*statev1.ResizeValueResponse, error) {
-	info, err := s.change(r, r.GetFence(), func(v *value) (int, int) { return v.resize(int(r.GetSize())) })
+	info, err := s.change(r, r.GetFence(), func(v *value) { v.resize(int(r.GetSize())) })
 	return &statev1.ResizeValueResponse{Info: info}, err
 }
 
 func (s *server) AppendValue(_ context.Context, r *statev1.AppendValueRequest) (*statev1.AppendValueResponse, error) {
 	var at int64
-	_, err := s.change(r, r.GetFence(), func(v *value) (int, int) {
+	_, err := s.change(r, r.GetFence(), func(v *value) {
 		at = int64(len(v.data))
-		return v.put(at, r.GetData())
+		v.put(at, r.GetData())
 	})
 	return &statev1.AppendValueResponse{Offset: at}, err
 }
@@ -302,22 +301,18 @@ func (s *server) CompareAndSet(_ context.Context, r *statev1.CompareAndSetReques
 	if !same {
 		return nil, fault.Conflict.New("CAS_MISMATCH", "another version").GRPCStatus().Err()
 	}
-	info, err := s.change(r, r.GetFence(), func(v *value) (int, int) {
-		v.data = r.GetData()
-		return 0, len(v.data)
-	})
+	info, err := s.change(r, r.GetFence(), func(v *value) { v.set(r.GetData()) })
 	return &statev1.CompareAndSetResponse{Info: info}, err
 }
 
 func (s *server) AddInt64(_ context.Context, r *statev1.AddInt64Request) (*statev1.AddInt64Response, error) {
 	var sum int64
-	info, err := s.change(r, r.GetFence(), func(v *value) (int, int) {
-		if len(v.data) < 8 {
-			v.resize(8)
+	info, err := s.change(r, r.GetFence(), func(v *value) {
+		sum = r.GetDelta()
+		if len(v.data) >= 8 {
+			sum += int64(binary.LittleEndian.Uint64(v.data))
 		}
-		sum = int64(binary.LittleEndian.Uint64(v.data)) + r.GetDelta()
-		binary.LittleEndian.PutUint64(v.data, uint64(sum))
-		return 0, 8
+		v.put(0, binary.LittleEndian.AppendUint64(nil, uint64(sum)))
 	})
 	return &statev1.AddInt64Response{Value: sum, Info: info}, err
 }
