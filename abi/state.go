@@ -21,7 +21,7 @@ var roomState = Room{
 		{
 			Module: Native, Mission: "byte* get_state(key, flags)", Support: Built,
 			Decl: "void *get_state(const char *key, size_t key_len, size_t size, int flags)",
-			Doc:  "Maps the executor's replica of the value into this memory and returns its address: every instance here that maps it sees the same bytes. size 0 takes the value's own size (ENOENT if absent); otherwise the first size bytes are mapped, and a value that is absent or shorter is created or grows with zero bytes. A second time in a call gives the same address. Returns 0 and sets last_error on failure: ENOMEM if memory can't grow, EINVAL if STATE_LOCAL is asked for a value that is shared, ENOTSUP where the executor's system can't map. Not for guests whose allocator alone may grow memory, such as Go's: they have map_state.",
+			Doc:  "Maps the executor's replica of the value into this memory and returns its address: every instance here that maps it sees the same bytes. size 0 takes the value's own size (ENOENT if absent); otherwise the first size bytes are mapped, and a value that is absent or shorter is created or grows with zero bytes. A second time in a call gives the same address. Returns 0 and sets last_error on failure: ENOMEM if memory can't grow, EINVAL if STATE_LOCAL is asked for a value that is shared, ENOTSUP where the executor's system can't map. Not for guests whose allocator alone may grow memory, such as Go's: they have map_state. A guest that doesn't export its malloc must have called it before: wasi-libc's takes all memory that it finds at its first use.",
 		},
 		{
 			Module: Native, Support: Built,

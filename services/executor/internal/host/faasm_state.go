@@ -180,7 +180,7 @@ func (c *Call) faasmMap(g guest, u replica.Use) int64 {
 	if u.Size == 0 {
 		return c.address(0, abi.EINVAL)
 	}
-	return c.address(c.mapKey(k, u))
+	return c.address(c.mapKey(g, k, u))
 }
 
 // cKey reads the key that Faasm's rows have as a string.

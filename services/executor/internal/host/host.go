@@ -67,6 +67,7 @@ type Call struct {
 	buffers   [][]byte        // of the last vector, for the next
 	checked   *uint32         // the entry of the function table that was chained last
 	number    bool            // it may take one
+	heap      bool            // the guest's allocator has its memory
 }
 
 // Moved is what the state service was asked for, and given, for this call.

@@ -192,10 +192,15 @@ func (c *Call) mapState(g guest, u replica.Use, flags uint32) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return c.mapKey(k, u)
+	return c.mapKey(g, k, u)
 }
 
-func (c *Call) mapKey(k skein.StateKey, u replica.Use) (int64, error) {
+func (c *Call) mapKey(g guest, k skein.StateKey, u replica.Use) (int64, error) {
+	if malloc := g.mod.ExportedFunction("malloc"); malloc != nil && !u.Own && !c.heap {
+		// At its first use an allocator may take all memory that is there: it must not find state.
+		c.heap = true
+		_, _ = allocate(c, malloc, 1)
+	}
 	return c.on(k, func(s *replica.Session, k skein.StateKey) (int64, error) {
 		m, err := s.Map(c, k, u, c.place)
 		switch {
