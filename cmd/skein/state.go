@@ -21,28 +21,7 @@ func (a *app) stateCmd() *cobra.Command {
 first '/', byte for byte.`,
 		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	type run func(ctx context.Context, cmd *cobra.Command, state statev1.StateServiceClient, key skein.StateKey, rest []string) error
-	one := func(use, short string, most int, run run) *cobra.Command {
-		return &cobra.Command{
-			Use: use, Short: short, Args: cobra.RangeArgs(1, most),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				user, name, err := splitRef(args[0], "KEY")
-				if err != nil {
-					return err
-				}
-				key, err := skein.NewStateKey(user, name)
-				if err != nil {
-					return err
-				}
-				state, err := a.stateClient()
-				if err != nil {
-					return err
-				}
-				return run(cmd.Context(), cmd, state, key, args[1:])
-			},
-		}
-	}
-
+	one := a.oneValue
 	var offset, length int64
 	get := one("get USER/KEY", "Write a value to stdout", 1, func(ctx context.Context, _ *cobra.Command, state statev1.StateServiceClient, key skein.StateKey, _ []string) error {
 		return a.getValue(ctx, state, key, offset, length)
@@ -99,9 +78,34 @@ first '/', byte for byte.`,
 			_, err := state.DeleteValue(ctx, &statev1.DeleteValueRequest{User: string(key.User), Key: []byte(key.Key)})
 			return err
 		}),
-		a.listStateCmd(),
+		a.listStateCmd(), a.resizeStateCmd(), a.expireStateCmd(), a.addStateCmd(), a.elementsCmd(), a.watchStateCmd(),
+		a.usageCmd(), a.exportStateCmd(), a.importStateCmd(),
 	)
 	return cmd
+}
+
+type runOne func(ctx context.Context, cmd *cobra.Command, state statev1.StateServiceClient, key skein.StateKey, rest []string) error
+
+// oneValue is a command about the value that its first argument names.
+func (a *app) oneValue(use, short string, most int, run runOne) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Args: cobra.RangeArgs(1, most),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			user, name, err := splitRef(args[0], "KEY")
+			if err != nil {
+				return err
+			}
+			key, err := skein.NewStateKey(user, name)
+			if err != nil {
+				return err
+			}
+			state, err := a.stateClient()
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), cmd, state, key, args[1:])
+		},
+	}
 }
 
 func (a *app) getValue(ctx context.Context, state statev1.StateServiceClient, key skein.StateKey, offset, length int64) error {
@@ -141,11 +145,19 @@ func (a *app) receive(what string, next func() (data []byte, total int64, err er
 }
 
 func (a *app) putValue(ctx context.Context, state statev1.StateServiceClient, key skein.StateKey, body io.Reader, total int64) error {
+	info, err := a.sendValue(ctx, state, key, body, total)
+	if err != nil {
+		return err
+	}
+	return a.printValue(info)
+}
+
+func (a *app) sendValue(ctx context.Context, state statev1.StateServiceClient, key skein.StateKey, body io.Reader, total int64) (*statev1.ValueInfo, error) {
 	ctx, cancel := context.WithCancel(ctx) // an error on our side must not end the stream in good order
 	defer cancel()
 	stream, err := state.WriteValue(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	bar := a.progress("state", total)
 	defer bar.done()
@@ -157,14 +169,10 @@ func (a *app) putValue(ctx context.Context, state statev1.StateServiceClient, ke
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := stream.CloseAndRecv()
-	bar.done()
-	if err != nil {
-		return err
-	}
-	return a.printValue(resp.GetInfo())
+	return resp.GetInfo(), err
 }
 
 func (a *app) setRange(ctx context.Context, state statev1.StateServiceClient, key skein.StateKey, at int64, body io.Reader) error {
@@ -184,6 +192,9 @@ func valueJSON(v *statev1.ValueInfo) map[string]any {
 	doc := map[string]any{"user": v.GetUser(), "size": v.GetSize(), "version": v.GetVersion()}
 	if v.GetUpdateTime() != nil {
 		doc["updateTime"] = v.GetUpdateTime().AsTime().Format(time.RFC3339Nano)
+	}
+	if v.GetExpireTime() != nil {
+		doc["expireTime"] = v.GetExpireTime().AsTime().Format(time.RFC3339Nano)
 	}
 	binary("key", v.GetKey(), doc)
 	return doc
@@ -205,6 +216,9 @@ func (a *app) printValue(v *statev1.ValueInfo) error {
 		row(w, "size", size(v.GetSize()))
 		row(w, "version", v.GetVersion())
 		row(w, "updated", moment(v.GetUpdateTime()))
+		if v.GetExpireTime() != nil {
+			row(w, "expires", moment(v.GetExpireTime()))
+		}
 	})
 }
 

@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -19,21 +21,28 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
+	"skein.dev/services/state/internal/feed"
 )
 
 // A value is stored under keys that share one hash tag, so that Redis Cluster keeps them in one slot and a script may
 // change them together. The tag is the user, which can't hold a slash, and the key in base64: no two values share a tag,
 // whatever bytes their keys have.
 //
-//	skein:state:{ann/a2V5}               hash v version, n size, g generation, t update time in µs, x incarnation;
-//	                                     og, on: the generation replaced last and its size
-//	skein:state:{ann/a2V5}:c:GEN:0 …     chunks of a generation; what is missing or short reads as zeros
-//	skein:state:{ann/a2V5}:o:GEN         final version of a replaced generation, while readers may finish it
+//	skein:state:{ann/a2V5}               hash v version, n size, g generation, t update time in µs, x incarnation; b version
+//	                                     and bn size when it was last replaced as a whole; e when it ends, in ms; og, on:
+//	                                     the generation replaced last and its size; lb, lm, lc: of the elements, how many
+//	                                     bytes they have, how many the largest, and how often they were cleared
+//	skein:state:{ann/a2V5}:c:GEN:0 …     chunks of a generation
+//	skein:state:{ann/a2V5}:w:GEN         hash of chunks that changed since version b: version and length of each. What a chunk
+//	                                     has beyond its length are zeros, what is missing before it is lost
+//	skein:state:{ann/a2V5}:o:GEN         final version of a replaced generation, while readers may finish it, and its bn
 //	skein:state:{ann/a2V5}:r:ID          answer to the request with that id
+//	skein:state:{ann/a2V5}:l             list of elements
+//	skein:state:{ann/a2V5}:lock :readers see lockScript
 //	skein:state:keys:ann                 sorted set of KEY NUL INCARNATION: the index, in a slot of its own
 //
 // A deleted value leaves v behind for as long as a tombstone lives. An incarnation is the life of a value from creation
-// to deletion; see mutate.
+// to deletion; see mutate. Changes are published on the channel META:v, with the version, and unlocking on META:lock.
 const (
 	// chunkSize keeps commands short and chunks few: a value of 64 MiB has 256. Pieces of 64 KiB were measured too: as fast
 	// both ways, and four times the keys for the script that replaces a large value.
@@ -47,13 +56,21 @@ const (
 	uploadTTL    = 10 * time.Minute // of the chunks of a streamed value before it is complete
 	readerTTL    = time.Minute      // how long a replaced generation can still be read
 	chunkTTL     = readerTTL + 5*time.Second
+
+	elementCost = 16 // bytes that an element counts beside its own
 )
 
 // db is the store's Redis: one server, a Sentinel group or a cluster.
 type db struct {
 	client  redis.UniversalClient
+	cluster bool
+	feed    *feed.Feed
 	addr    string        // for messages; without credentials
 	timeout time.Duration // of one round trip, with its retries
+
+	volatile bool // values may be lost
+	checking sync.Mutex
+	verdict  atomic.Pointer[verdict]
 }
 
 // silent keeps go-redis from writing to stderr by itself: what goes wrong is in the errors it returns.
@@ -92,7 +109,7 @@ func open(rawURL string, timeout time.Duration) (*db, error) {
 		o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = retries, 1, true
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
 		o.MaintNotificationsConfig, o.DisableIdentity = quiet, true
-		d.client = redis.NewClusterClient(o)
+		d.client, d.cluster = redis.NewClusterClient(o), true
 	default:
 		o, err := redis.ParseURL(rawURL)
 		if err != nil {
@@ -103,6 +120,7 @@ func open(rawURL string, timeout time.Duration) (*db, error) {
 		o.MaintNotificationsConfig, o.DisableIdentity = quiet, true
 		d.client, d.addr = redis.NewClient(o), o.Addr
 	}
+	d.feed = feed.New(d.client)
 	return d, nil
 }
 
@@ -137,6 +155,9 @@ func (once) NoRetry() bool { return true }
 
 // run evaluates a script; its first key decides the slot. Only a repeatable script is tried again after a lost connection.
 func (d *db) run(ctx context.Context, s script, repeatable bool, keys []string, args ...any) (any, error) {
+	if err := d.safe(ctx); err != nil {
+		return nil, err
+	}
 	bounded, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	line := make([]any, 0, 3+len(keys)+len(args))
@@ -166,6 +187,9 @@ func (d *db) run(ctx context.Context, s script, repeatable bool, keys []string, 
 
 // pipeline sends commands in one round trip and fails with the first that failed.
 func (d *db) pipeline(ctx context.Context, f func(redis.Pipeliner)) error {
+	if err := d.safe(ctx); err != nil {
+		return err
+	}
 	bounded, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	_, err := d.client.Pipelined(bounded, func(p redis.Pipeliner) error { f(p); return nil })
@@ -216,37 +240,90 @@ func (d *db) ping(ctx context.Context) error {
 	if err := d.client.Ping(bounded).Err(); err != nil {
 		return d.fault(ctx, err)
 	}
-	return nil
+	return d.safe(ctx)
 }
 
-// warnings tells what the set-up of Redis can't promise. Servers that don't say are taken to be well set up.
-func (d *db) warnings(ctx context.Context) (all []string) {
+const checkEach = 10 * time.Second
+
+// safe refuses a Redis that would lose values. It looks again every ten seconds, since set-ups change.
+func (d *db) safe(ctx context.Context) error {
+	if d.volatile {
+		return nil
+	}
+	if v := d.verdict.Load(); v != nil && time.Since(v.at) < checkEach {
+		return v.err
+	}
+	d.checking.Lock()
+	defer d.checking.Unlock()
+	if v := d.verdict.Load(); v != nil && time.Since(v.at) < checkEach {
+		return v.err
+	}
+	check := func(ctx context.Context, client *redis.Client) error { return d.durable(ctx, client) }
 	bounded, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	info, _ := d.client.Info(bounded).Result()
+	var err error
+	switch client := d.client.(type) {
+	case *redis.ClusterClient:
+		err = client.ForEachMaster(bounded, check)
+	case *redis.Client:
+		err = check(bounded, client)
+	}
+	if e := fault.From(err); err != nil && e.Reason != "REDIS_VOLATILE" {
+		return d.fault(ctx, err) // no verdict
+	}
+	d.verdict.Store(&verdict{time.Now(), err})
+	return err
+}
+
+type verdict struct {
+	at  time.Time
+	err error
+}
+
+// durable asks one server. Servers that don't say are taken to be well set up.
+func (d *db) durable(ctx context.Context, client *redis.Client) error {
+	info, err := client.Info(ctx).Result()
+	if err != nil {
+		return err
+	}
 	for line := range strings.Lines(info) {
 		switch name, value, _ := strings.Cut(strings.TrimSpace(line), ":"); {
 		case name == "aof_enabled" && value == "0":
-			all = append(all, "Redis writes no append-only file: values since its last snapshot are lost when it ends (appendonly yes)")
+			return fault.Unavailable.New("REDIS_VOLATILE", "Redis at %s writes no append-only file: values since its last snapshot would be lost when it ends", d.addr).
+				WithHint("set appendonly yes, or start the state service with --volatile if that may be")
 		case name == "maxmemory_policy" && value != "noeviction":
-			all = append(all, "Redis may evict parts of values, which then read as zeros: maxmemory-policy is "+value+", it must be noeviction")
+			return fault.Unavailable.New("REDIS_VOLATILE", "Redis at %s may evict values: its maxmemory-policy is %s", d.addr, value).
+				WithHint("set maxmemory-policy noeviction, or start the state service with --volatile if that may be")
 		}
 	}
-	return all
+	return nil
+}
+
+// change is what every change has beside its content.
+type change struct {
+	id, print string // of the request; both or none
+	fence     Fence
 }
 
 // mutate runs a script that may create the value. Only creation touches the index, and in this order, since it is in
 // another slot: add the entry, then commit. The script answers NEW when it would create and was given no incarnation.
 // Each creation has an incarnation, a part of its entry, so removing the entry of an old life never hides a new one, and
 // listing can tell an entry without a value from one with.
-func (d *db) mutate(ctx context.Context, s script, k skein.StateKey, id, print string, args ...any) ([]string, error) {
-	keys := []string{metaKey(k)}
-	if id != "" {
-		keys = append(keys, keys[0]+":r:"+id)
+func (d *db) mutate(ctx context.Context, s script, k skein.StateKey, c change, args ...any) ([]string, error) {
+	keys, token := []string{metaKey(k)}, ""
+	if c.id != "" {
+		keys = append(keys, keys[0]+":r:"+c.id)
+	}
+	if c.fence != (Fence{}) {
+		locked := skein.StateKey{User: k.User, Key: c.fence.Key}
+		if d.cluster && locked != k {
+			return nil, fault.Unsupported.New("FENCE_ELSEWHERE", "in a Redis cluster only the lock of the changed value itself can be its fence")
+		}
+		keys, token = append(keys, lockKeys(locked)...), strconv.FormatInt(c.fence.Token, 10)
 	}
 	incarnation := ""
 	for {
-		raw, err := d.run(ctx, s, id != "", keys, append([]any{print, incarnation}, args...)...)
+		raw, err := d.run(ctx, s, c.id != "", keys, append([]any{c.print, incarnation, token}, args...)...)
 		if err != nil {
 			return nil, err // an entry just added stays: the script may have run. Listing copes.
 		}
@@ -269,8 +346,25 @@ func (d *db) mutate(ctx context.Context, s script, k skein.StateKey, id, print s
 		if incarnation != "" && answer[len(answer)-1] != incarnation { // refused, or somebody else created it
 			_ = d.index(ctx, k, "", incarnation)
 		}
+		switch answer[0] {
+		case "FENCED":
+			return nil, fault.Conflict.New("FENCED", "the lock with token %s is not held any more: nothing was changed", token).
+				WithHint("take the lock again, read the value again")
+		case "CORRUPT":
+			return nil, corrupt(k, answer[1])
+		}
 		return answer, nil
 	}
+}
+
+func lockKeys(k skein.StateKey) []string {
+	meta := metaKey(k)
+	return []string{meta + ":lock", meta + ":readers"}
+}
+
+func corrupt(k skein.StateKey, chunk any) error {
+	return fault.DataLoss.New("CORRUPT", "Redis has lost bytes of %s (chunk %v)", k, chunk).
+		WithHint("restore Redis from a backup, or replace the value")
 }
 
 // index adds or removes the entry of an incarnation.
@@ -321,18 +415,18 @@ func (d *db) unstage(ctx context.Context, k skein.StateKey, gen string, from, to
 type head struct {
 	version, size, updated int64
 	gen, incarnation       string
+	based, ends, elements  int64
 }
+
+var headFields = []string{"v", "n", "t", "g", "x", "bn", "e", "lb"}
 
 func parseHead(fields []any) (h head, ok bool) {
 	text := func(i int) string { s, _ := fields[i].(string); return s }
-	if len(fields) < 5 || text(1) == "" {
+	number := func(i int) int64 { n, _ := strconv.ParseInt(text(i), 10, 64); return n }
+	if len(fields) < len(headFields) || text(1) == "" {
 		return head{}, false
 	}
-	h.version, _ = strconv.ParseInt(text(0), 10, 64)
-	h.size, _ = strconv.ParseInt(text(1), 10, 64)
-	h.updated, _ = strconv.ParseInt(text(2), 10, 64)
-	h.gen, h.incarnation = text(3), text(4)
-	return h, true
+	return head{number(0), number(1), number(2), text(3), text(4), number(5), number(6), number(7)}, true
 }
 
 // first reads the head of a value and, if it has no more than inline bytes, a range of it; else data is nil. ok is false if
@@ -343,6 +437,9 @@ func (d *db) first(ctx context.Context, k skein.StateKey, offset, length int64) 
 		return head{}, nil, false, err
 	}
 	fields, _ := raw.([]any)
+	if len(fields) == 2 {
+		return head{}, nil, false, corrupt(k, fields[1])
+	}
 	if h, ok = parseHead(fields); !ok {
 		return head{}, nil, false, nil
 	}
@@ -350,9 +447,9 @@ func (d *db) first(ctx context.Context, k skein.StateKey, offset, length int64) 
 	if n > inline {
 		return h, nil, true, nil
 	}
-	data = make([]byte, n) // zeros where a chunk is missing or short
+	data = make([]byte, n) // zeros where a chunk is short
 	at := int64(0)
-	for _, piece := range fields[5:] {
+	for _, piece := range fields[len(headFields):] {
 		s, _ := piece.(string)
 		copy(data[at:], s)
 		at += chunkSize - (offset+at)%chunkSize
@@ -360,47 +457,98 @@ func (d *db) first(ctx context.Context, k skein.StateKey, offset, length int64) 
 	return h, data, true, nil
 }
 
-// rest reads bytes from..to (the last one excluded) of the version that h tells of, cut at the chunks; ok is false if that
-// version can't be read any more.
-func (d *db) rest(ctx context.Context, k skein.StateKey, h head, from, to int64) (pieces [][]byte, ok bool, err error) {
-	var got []*redis.StringCmd
-	var sizes []int64
+// stretch is bytes of one chunk, from the first to before the last.
+type stretch struct{ from, to int64 }
+
+// cut cuts bytes at the chunks.
+func cut(from, to int64) (all []stretch) {
+	for from < to {
+		end := min(to, from-from%chunkSize+chunkSize)
+		all = append(all, stretch{from, end})
+		from = end
+	}
+	return all
+}
+
+// rest reads bytes of the version that h tells of. ok is false if that version can't be read any more.
+func (d *db) rest(ctx context.Context, k skein.StateKey, h head, all []stretch) (pieces [][]byte, ok bool, err error) {
+	pieces, now, err := d.chunks(ctx, k, h, all)
+	return pieces, err == nil && pieces != nil && now.version == h.version, err
+}
+
+// chunks reads bytes of the generation that h tells of, each chunk as it was at some time from when h was read on, until
+// when what is returned was. pieces is nil if that was too late: h must be read again.
+func (d *db) chunks(ctx context.Context, k skein.StateKey, h head, all []stretch) (pieces [][]byte, now head, err error) {
+	got := make([]*redis.StringCmd, len(all))
 	err = d.pipeline(ctx, func(p redis.Pipeliner) {
-		for at := from; at < to; {
-			first := at % chunkSize
-			n := min(chunkSize-first, to-at)
-			got = append(got, p.GetRange(ctx, chunkKey(k, h.gen, at/chunkSize), first, first+n-1))
-			sizes = append(sizes, n)
-			at += n
+		for i, s := range all {
+			first := s.from % chunkSize
+			got[i] = p.GetRange(ctx, chunkKey(k, h.gen, s.from/chunkSize), first, first+s.to-s.from-1)
 		}
 	})
 	if err != nil {
-		return nil, false, err
+		return nil, head{}, err
 	}
-	// If the version is still the value's now, or was its generation's last, then it was while we read. A transaction
-	// would prove the same in one trip, but a Redis that is full refuses to queue commands, and a cluster that moves the
-	// slot meanwhile reorders a pipeline.
+	var short []int
+	for i, c := range got {
+		piece, _ := c.Bytes()
+		pieces = append(pieces, piece)
+		if int64(len(piece)) < all[i].to-all[i].from {
+			short = append(short, i)
+		}
+	}
+	var marks *redis.SliceCmd
+	if len(short) > 0 {
+		err = d.pipeline(ctx, func(p redis.Pipeliner) {
+			fields := make([]string, len(short))
+			for i, at := range short {
+				fields[i] = strconv.FormatInt(all[at].from/chunkSize, 10)
+			}
+			marks = p.HMGet(ctx, metaKey(k)+":w:"+h.gen, fields...)
+		})
+		if err != nil {
+			return nil, head{}, err
+		}
+	}
+	now, err = d.generation(ctx, k, h)
+	if err != nil || now.version == 0 || len(short) > 0 && now.version != h.version {
+		return nil, now, err
+	}
+	for i, at := range short { // the version is the same, so bytes and marks are of one moment
+		s, mark := all[at], marks.Val()[i]
+		length := min(max(now.based-s.from/chunkSize*chunkSize, 0), chunkSize)
+		if text, ok := mark.(string); ok {
+			_, text, _ = strings.Cut(text, " ")
+			length, _ = strconv.ParseInt(text, 10, 64)
+		}
+		if have := s.from%chunkSize + int64(len(pieces[at])); have < min(length, s.from%chunkSize+s.to-s.from) {
+			return nil, head{}, corrupt(k, s.from/chunkSize)
+		}
+		pieces[at] = append(pieces[at], make([]byte, s.to-s.from-int64(len(pieces[at])))...)
+	}
+	return pieces, now, nil
+}
+
+// generation tells what is known of h's generation now: of the value if it still has that, or else of its last version.
+// If the version is still h's, then it was all the time since h was read. A transaction would prove the same in one trip,
+// but a Redis that is full refuses to queue commands, and a cluster that moves the slot meanwhile reorders a pipeline.
+func (d *db) generation(ctx context.Context, k skein.StateKey, h head) (head, error) {
 	var now *redis.SliceCmd
 	var final *redis.StringCmd
-	err = d.pipeline(ctx, func(p redis.Pipeliner) {
-		now = p.HMGet(ctx, metaKey(k), "v", "n", "t", "g", "x")
+	err := d.pipeline(ctx, func(p redis.Pipeliner) {
+		now = p.HMGet(ctx, metaKey(k), headFields...)
 		final = p.Get(ctx, metaKey(k)+":o:"+h.gen)
 	})
 	if err != nil {
-		return nil, false, err
+		return head{}, err
 	}
-	current, exists := parseHead(now.Val())
-	if live := exists && current.gen == h.gen && current.version == h.version; !live && final.Val() != strconv.FormatInt(h.version, 10) {
-		return nil, false, nil
+	if current, exists := parseHead(now.Val()); exists && current.gen == h.gen {
+		return current, nil
 	}
-	for i, c := range got {
-		piece, _ := c.Bytes()
-		if missing := int(sizes[i]) - len(piece); missing > 0 {
-			piece = append(piece, make([]byte, missing)...)
-		}
-		pieces = append(pieces, piece)
-	}
-	return pieces, true, nil
+	version, based, _ := strings.Cut(final.Val(), " ")
+	h.version, _ = strconv.ParseInt(version, 10, 64)
+	h.based, _ = strconv.ParseInt(based, 10, 64)
+	return h, nil
 }
 
 // stat reads heads of many values; an absent one has version 0.
@@ -408,7 +556,7 @@ func (d *db) stat(ctx context.Context, keys []skein.StateKey) ([]head, error) {
 	cmds := make([]*redis.SliceCmd, len(keys))
 	err := d.pipeline(ctx, func(p redis.Pipeliner) {
 		for i, k := range keys {
-			cmds[i] = p.HMGet(ctx, metaKey(k), "v", "n", "t", "g", "x")
+			cmds[i] = p.HMGet(ctx, metaKey(k), headFields...)
 		}
 	})
 	if err != nil {
@@ -464,4 +612,4 @@ func (e entry) old() bool {
 	return err != nil || time.Since(time.Unix(seconds, 0)) > time.Hour
 }
 
-func (d *db) close() error { return d.client.Close() }
+func (d *db) close() error { return errors.Join(d.feed.Close(), d.client.Close()) }

@@ -113,7 +113,7 @@ func openStore(t *testing.T, url string, timeout time.Duration) *Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.close() })
-	return &Store{d, 8 << 20}
+	return newStore(d, 8<<20)
 }
 
 // The suite holds for a real Redis, for a Redis cluster, and for the stand-in that
@@ -243,13 +243,32 @@ func TestRedisRefuses(t *testing.T) {
 	if info, err := s.Set(t.Context(), k, []byte("again"), Absent, ""); err != nil || info.Size != 5 {
 		t.Error("with memory again:", info, err)
 	}
-	if all := s.db.warnings(t.Context()); len(all) != 0 {
-		t.Error("warnings about a good set-up:", all)
-	}
-	must("CONFIG SET maxmemory-policy allkeys-lru")
-	must("CONFIG SET appendonly no")
-	if all := s.db.warnings(t.Context()); len(all) != 2 {
-		t.Error("warnings about a bad set-up:", all)
+}
+
+// A Redis that would lose values is refused.
+func TestVolatileRedis(t *testing.T) {
+	for name, bad := range map[string][]string{
+		"no append-only file": {"--appendonly", "no"},
+		"evicts":              {"--maxmemory-policy", "allkeys-lru"},
+		"evicts some":         {"--maxmemory-policy", "volatile-ttl"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startRedis(t, bad...)
+			s, k := openStore(t, "redis://"+r.addr, 5*time.Second), key(t, "ann", "k")
+			_, err := s.Set(t.Context(), k, []byte("x"), Any, "")
+			reason(t, "set", err, fault.Unavailable, "REDIS_VOLATILE")
+			_, _, err = s.Get(t.Context(), k, 0, 0)
+			reason(t, "get", err, fault.Unavailable, "REDIS_VOLATILE")
+			reason(t, "ready", s.db.ping(t.Context()), fault.Unavailable, "REDIS_VOLATILE")
+			if e := fault.From(err); !strings.Contains(e.Hint, "--volatile") {
+				t.Error(e.Hint)
+			}
+			volatile := openStore(t, "redis://"+r.addr, 5*time.Second)
+			volatile.db.volatile = true
+			if _, err := volatile.Set(t.Context(), k, []byte("x"), Any, ""); err != nil {
+				t.Error("with --volatile:", err)
+			}
+		})
 	}
 }
 

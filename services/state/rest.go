@@ -23,12 +23,18 @@ import (
 //	GET    /v1/state/{user}/{key}         value → body; Range: bytes=a-b, a-, -n. HEAD is the same without the body
 //	DELETE /v1/state/{user}/{key}
 //	POST   /v1/state/{user}/{key}:append  body at the value's end
+//	POST   …:resize?size=  …:add?delta=&offset=  …:expire?ttl=  …:appendElement  …:clearElements
+//	GET    …:elements      …:watch               see rest_streams.go
 //	GET    /v1/state/{user}               ?prefix= &page_size= &page_token=
+//	GET    /v1/state/{user}:usage  …:export   POST …:import
 //
 // A key is what follows the user, unescaped once. A client that escapes all but letters, digits, '-' and '_' can name
 // every key; one that doesn't meets the web's own rules for "//", "." and "..". An ETag is the version in quotes. Changes
 // take ?request_id=.
-type rest struct{ store *Store }
+type rest struct {
+	store   *Store
+	leaving <-chan struct{} // closed when the process is to end
+}
 
 // Errors that only HTTP tells apart from others.
 var (
@@ -41,7 +47,8 @@ func (h *rest) routes(s *service.Server) {
 	s.Handle("GET /v1/state/{user}/{key...}", h.get)
 	s.Handle("DELETE /v1/state/{user}/{key...}", h.remove)
 	s.Handle("POST /v1/state/{user}/{key...}", h.post)
-	s.Handle("GET /v1/state/{user}", h.list)
+	s.Handle("GET /v1/state/{user}", h.getUser)
+	s.Handle("POST /v1/state/{user}", h.postUser)
 }
 
 // target reads the key from the path as it was sent, since the decoded path no longer tells "/" from "%2F" or a verb from a
@@ -165,6 +172,12 @@ func (b body) Read(p []byte) (int, error) {
 }
 
 func (h *rest) get(w http.ResponseWriter, r *http.Request) error {
+	switch path := r.URL.EscapedPath(); {
+	case strings.HasSuffix(path, ":elements"):
+		return h.elements(w, r)
+	case strings.HasSuffix(path, ":watch"):
+		return h.watch(w, r)
+	}
 	k, err := target(r, "")
 	if err != nil {
 		return err
@@ -278,16 +291,85 @@ func (h *rest) remove(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// post changes a value by the verb behind its key.
 func (h *rest) post(w http.ResponseWriter, r *http.Request) error {
-	k, err := target(r, ":append")
+	path := r.URL.EscapedPath()
+	verb := path[strings.LastIndexByte(path, ':')+1:] // all of it if there is none
+	k, err := target(r, ":"+verb)
 	if err != nil {
 		return err
 	}
+	q := r.URL.Query()
+	id := q.Get("request_id")
+	switch verb {
+	case "append":
+		return h.append(w, r, k, id)
+	case "resize":
+		size, err := numberOf(q, "size")
+		if err != nil {
+			return err
+		}
+		info, err := h.store.Resize(r.Context(), k, size, id)
+		return answerInfo(w, info, err)
+	case "expire":
+		var ttl time.Duration
+		if text := q.Get("ttl"); text != "" {
+			if ttl, err = time.ParseDuration(text); err != nil || ttl == 0 {
+				return fault.Invalid.New("BAD_EXPIRY", "ttl=%.40q is not a time to live", text).WithHint("such as 90s or 24h; leave it out for never")
+			}
+		}
+		info, err := h.store.Expire(r.Context(), k, ttl, id)
+		return answerInfo(w, info, err)
+	case "add":
+		return h.add(w, r, k, id)
+	case "appendElement":
+		data, err := payload(r)
+		if err != nil {
+			return err
+		}
+		index, err := h.store.AppendElement(r.Context(), k, data, id)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, struct {
+			Index int64 `json:"index,string"`
+		}{index})
+	case "clearElements":
+		if err := h.store.ClearElements(r.Context(), k, id); err != nil {
+			return err
+		}
+		return writeJSON(w, struct{}{})
+	}
+	return fault.NotFound.New("NO_ROUTE", "%.40q is no verb", verb).WithHint("append, resize, add, expire, appendElement or clearElements")
+}
+
+func answerInfo(w http.ResponseWriter, info Info, err error) error {
+	if err != nil {
+		return err
+	}
+	w.Header().Set("ETag", etag(info))
+	return writeJSON(w, infoJSON(info))
+}
+
+// numberOf reads a number, 0 if there is none, from a query.
+func numberOf(q url.Values, name string) (int64, error) {
+	text := q.Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, fault.Invalid.New("BAD_NUMBER", "%s=%.40q is not a number", name, text)
+	}
+	return n, nil
+}
+
+func (h *rest) append(w http.ResponseWriter, r *http.Request, k skein.StateKey, id string) error {
 	data, err := payload(r)
 	if err != nil {
 		return err
 	}
-	offset, info, err := h.store.Append(r.Context(), k, data, r.URL.Query().Get("request_id"))
+	offset, info, err := h.store.Append(r.Context(), k, data, id)
 	if err != nil {
 		return err
 	}
@@ -298,11 +380,63 @@ func (h *rest) post(w http.ResponseWriter, r *http.Request) error {
 	}{offset, infoJSON(info)})
 }
 
-func (h *rest) list(w http.ResponseWriter, r *http.Request) error {
-	u, err := skein.ParseUser(r.PathValue("user"))
+func (h *rest) add(w http.ResponseWriter, r *http.Request, k skein.StateKey, id string) error {
+	delta, err1 := numberOf(r.URL.Query(), "delta")
+	offset, err2 := numberOf(r.URL.Query(), "offset")
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	sum, info, err := h.store.Add(r.Context(), k, offset, delta, id)
 	if err != nil {
 		return err
 	}
+	w.Header().Set("ETag", etag(info))
+	return writeJSON(w, struct {
+		Value int64     `json:"value,string"`
+		Info  valueInfo `json:"info"`
+	}{sum, infoJSON(info)})
+}
+
+// getUser is about all values of a user; a verb follows the name, which can't hold a colon.
+func (h *rest) getUser(w http.ResponseWriter, r *http.Request) error {
+	name, verb, _ := strings.Cut(r.PathValue("user"), ":")
+	u, err := skein.ParseUser(name)
+	if err != nil {
+		return err
+	}
+	switch verb {
+	case "":
+		return h.list(w, r, u)
+	case "export":
+		return h.export(w, r, u)
+	case "usage":
+		usage, err := h.store.Usage(r.Context(), u)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, struct {
+			Bytes       int64 `json:"bytes,string"`
+			Values      int64 `json:"values,string"`
+			BytesLimit  int64 `json:"bytesLimit,string"`
+			ValuesLimit int64 `json:"valuesLimit,string"`
+		}(usage))
+	}
+	return fault.NotFound.New("NO_ROUTE", "%.40q is no verb", verb).WithHint("export or usage")
+}
+
+func (h *rest) postUser(w http.ResponseWriter, r *http.Request) error {
+	name, ok := strings.CutSuffix(r.PathValue("user"), ":import")
+	if !ok {
+		return fault.NotFound.New("NO_ROUTE", "POST needs a key, or a verb after the user").WithHint("such as :import")
+	}
+	u, err := skein.ParseUser(name)
+	if err != nil {
+		return err
+	}
+	return h.importAll(w, r, u)
+}
+
+func (h *rest) list(w http.ResponseWriter, r *http.Request, u skein.User) (err error) {
 	q := r.URL.Query()
 	size := int64(0)
 	if s := q.Get("page_size"); s != "" {
@@ -332,10 +466,15 @@ type valueInfo struct {
 	Size       int64  `json:"size,string"`
 	Version    int64  `json:"version,string"`
 	UpdateTime string `json:"updateTime"`
+	ExpireTime string `json:"expireTime,omitempty"`
 }
 
 func infoJSON(i Info) valueInfo {
-	return valueInfo{string(i.Key.User), []byte(i.Key.Key), escape(i.Key.Key), i.Size, i.Version, i.Updated.Format(time.RFC3339Nano)}
+	expires := ""
+	if !i.Expires.IsZero() {
+		expires = i.Expires.Format(time.RFC3339Nano)
+	}
+	return valueInfo{string(i.Key.User), []byte(i.Key.Key), escape(i.Key.Key), i.Size, i.Version, i.Updated.Format(time.RFC3339Nano), expires}
 }
 
 // escape leaves only bytes that no client, proxy or router reads anything into: not even '.', for "..".

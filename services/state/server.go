@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"skein.dev"
@@ -16,13 +18,18 @@ import (
 // server is Store in terms of the contract.
 type server struct {
 	statev1.UnimplementedStateServiceServer
-	store *Store
+	store   *Store
+	leaving <-chan struct{} // closed when the process is to end
 }
 
 func infoProto(i Info) *statev1.ValueInfo {
-	return &statev1.ValueInfo{
+	p := &statev1.ValueInfo{
 		User: string(i.Key.User), Key: []byte(i.Key.Key), Size: i.Size, Version: i.Version, UpdateTime: timestamppb.New(i.Updated),
 	}
+	if !i.Expires.IsZero() {
+		p.ExpireTime = timestamppb.New(i.Expires)
+	}
+	return p
 }
 
 // keyed is every request that names a value.
@@ -33,6 +40,11 @@ type keyed interface {
 
 func keyOf(r keyed) (skein.StateKey, error) {
 	return skein.NewStateKey(r.GetUser(), string(r.GetKey()))
+}
+
+// fenced is the store for a change.
+func (s *server) fenced(r interface{ GetFence() *statev1.Fence }) *Store {
+	return s.store.Fenced(Fence{string(r.GetFence().GetKey()), r.GetFence().GetToken()})
 }
 
 func (s *server) GetValue(ctx context.Context, r *statev1.GetValueRequest) (*statev1.GetValueResponse, error) {
@@ -84,7 +96,7 @@ func (s *server) SetValue(ctx context.Context, r *statev1.SetValueRequest) (*sta
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.store.Set(ctx, k, r.GetData(), Any, r.GetRequestId())
+	info, err := s.fenced(r).Set(ctx, k, r.GetData(), Any, r.GetRequestId())
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +115,7 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 	if err != nil {
 		return err
 	}
-	info, err := s.store.Write(in.Context(), k, &frames{in, head.GetData()}, Any, head.GetRequestId())
+	info, err := s.fenced(head).Write(in.Context(), k, &frames{in, head.GetData()}, Any, head.GetRequestId())
 	if err != nil {
 		return err
 	}
@@ -134,7 +146,7 @@ func (s *server) SetRange(ctx context.Context, r *statev1.SetRangeRequest) (*sta
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.store.SetRange(ctx, k, r.GetOffset(), r.GetData(), r.GetRequestId())
+	info, err := s.fenced(r).SetRange(ctx, k, r.GetOffset(), r.GetData(), r.GetRequestId())
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +158,7 @@ func (s *server) AppendValue(ctx context.Context, r *statev1.AppendValueRequest)
 	if err != nil {
 		return nil, err
 	}
-	offset, info, err := s.store.Append(ctx, k, r.GetData(), r.GetRequestId())
+	offset, info, err := s.fenced(r).Append(ctx, k, r.GetData(), r.GetRequestId())
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +173,7 @@ func (s *server) CompareAndSet(ctx context.Context, r *statev1.CompareAndSetRequ
 	if r.GetExpectedVersion() < 0 {
 		return nil, fault.Invalid.New("BAD_VERSION", "expected_version %d is negative", r.GetExpectedVersion())
 	}
-	info, err := s.store.Set(ctx, k, r.GetData(), r.GetExpectedVersion(), r.GetRequestId())
+	info, err := s.fenced(r).Set(ctx, k, r.GetData(), r.GetExpectedVersion(), r.GetRequestId())
 	if err != nil {
 		return nil, err
 	}
@@ -173,10 +185,256 @@ func (s *server) DeleteValue(ctx context.Context, r *statev1.DeleteValueRequest)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.store.Delete(ctx, k, r.GetRequestId()); err != nil {
+	if err := s.fenced(r).Delete(ctx, k, r.GetRequestId()); err != nil {
 		return nil, err
 	}
 	return &statev1.DeleteValueResponse{}, nil
+}
+
+func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStreamingServer[statev1.ReadChangesResponse]) error {
+	k, err := keyOf(r)
+	if err != nil {
+		return err
+	}
+	var head *statev1.ValueInfo // until the first frame has taken it
+	last, err := s.store.Changes(out.Context(), k, r.GetSinceVersion(), r.GetOffset(), r.GetLength(), func(i Info) error {
+		head = infoProto(i)
+		return nil
+	}, func(offset int64, b []byte) error {
+		frame := &statev1.ReadChangesResponse{Info: head, Offset: offset, Data: b}
+		head = nil
+		return out.Send(frame)
+	})
+	if err != nil {
+		return err
+	}
+	return out.Send(&statev1.ReadChangesResponse{Info: infoProto(last)})
+}
+
+func (s *server) PatchValue(in grpc.ClientStreamingServer[statev1.PatchValueRequest, statev1.PatchValueResponse]) error {
+	head, err := in.Recv()
+	if errors.Is(err, io.EOF) {
+		return fault.Invalid.New("NO_KEY", "the stream ended before it named a value")
+	}
+	if err != nil {
+		return err
+	}
+	k, err := keyOf(head)
+	if err != nil {
+		return err
+	}
+	store, id := s.fenced(head), head.GetRequestId()
+	if err := checkRequest(id); err != nil {
+		return err
+	}
+	var info Info
+	for m, n := head, 0; ; n++ {
+		part := id
+		if id != "" && n > 0 { // each message is a change of its own
+			part = partOf(id, n)
+		}
+		patches := make([]Patch, len(m.GetPatches()))
+		for i, p := range m.GetPatches() {
+			patches[i] = Patch{p.GetOffset(), p.GetData()}
+		}
+		if len(patches) > 0 {
+			if info, err = store.Patch(in.Context(), k, patches, part); err != nil {
+				return err
+			}
+		}
+		if m, err = in.Recv(); errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if info.Version == 0 { // no ranges at all
+		if info, err = store.Stat(in.Context(), k); err != nil {
+			return err
+		}
+	}
+	return in.SendAndClose(&statev1.PatchValueResponse{Info: infoProto(info)})
+}
+
+func (s *server) ResizeValue(ctx context.Context, r *statev1.ResizeValueRequest) (*statev1.ResizeValueResponse, error) {
+	k, err := keyOf(r)
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.fenced(r).Resize(ctx, k, r.GetSize(), r.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
+	return &statev1.ResizeValueResponse{Info: infoProto(info)}, nil
+}
+
+func (s *server) AddInt64(ctx context.Context, r *statev1.AddInt64Request) (*statev1.AddInt64Response, error) {
+	k, err := keyOf(r)
+	if err != nil {
+		return nil, err
+	}
+	sum, info, err := s.fenced(r).Add(ctx, k, r.GetOffset(), r.GetDelta(), r.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
+	return &statev1.AddInt64Response{Value: sum, Info: infoProto(info)}, nil
+}
+
+func (s *server) SetExpiry(ctx context.Context, r *statev1.SetExpiryRequest) (*statev1.SetExpiryResponse, error) {
+	k, err := keyOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if r.GetTimeToLive() != nil && r.GetTimeToLive().AsDuration() == 0 {
+		return nil, fault.Invalid.New("BAD_EXPIRY", "a time to live of 0").WithHint("leave it out for never, or delete the value")
+	}
+	info, err := s.store.Expire(ctx, k, r.GetTimeToLive().AsDuration(), r.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
+	return &statev1.SetExpiryResponse{Info: infoProto(info)}, nil
+}
+
+func (s *server) AppendElement(ctx context.Context, r *statev1.AppendElementRequest) (*statev1.AppendElementResponse, error) {
+	k, err := keyOf(r)
+	if err != nil {
+		return nil, err
+	}
+	index, err := s.fenced(r).AppendElement(ctx, k, r.GetData(), r.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
+	return &statev1.AppendElementResponse{Index: index}, nil
+}
+
+func (s *server) ReadElements(r *statev1.ReadElementsRequest, out grpc.ServerStreamingServer[statev1.ReadElementsResponse]) error {
+	k, err := keyOf(r)
+	if err != nil {
+		return err
+	}
+	return s.store.Elements(out.Context(), k, r.GetIndex(), r.GetCount(), func(page [][]byte) error {
+		return out.Send(&statev1.ReadElementsResponse{Elements: page})
+	})
+}
+
+func (s *server) ClearElements(ctx context.Context, r *statev1.ClearElementsRequest) (*statev1.ClearElementsResponse, error) {
+	k, err := keyOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fenced(r).ClearElements(ctx, k, r.GetRequestId()); err != nil {
+		return nil, err
+	}
+	return &statev1.ClearElementsResponse{}, nil
+}
+
+func (s *server) HoldLock(in grpc.BidiStreamingServer[statev1.HoldLockRequest, statev1.HoldLockResponse]) error {
+	r, err := in.Recv()
+	if errors.Is(err, io.EOF) {
+		return fault.Invalid.New("NO_KEY", "the stream ended before it named a lock")
+	}
+	if err != nil {
+		return err
+	}
+	k, err := keyOf(r)
+	if err != nil {
+		return err
+	}
+	lock, err := s.store.Lock(in.Context(), k, LockRequest{
+		Shared: r.GetShared(), Patience: r.GetPatience().AsDuration(), Lease: r.GetLease().AsDuration(), Holder: r.GetHolder(),
+	})
+	if err != nil {
+		return err
+	}
+	// After this the stream's end ends Keep, which gives the lock back.
+	_ = in.Send(&statev1.HoldLockResponse{Token: lock.Token, Lease: durationpb.New(lock.Lease)})
+	beats := make(chan struct{})
+	go func() {
+		defer close(beats)
+		for {
+			if _, err := in.Recv(); err != nil {
+				return
+			}
+			select {
+			case beats <- struct{}{}:
+			case <-in.Context().Done():
+				return
+			}
+		}
+	}()
+	return lock.Keep(in.Context(), beats)
+}
+
+func (s *server) WatchValues(in grpc.BidiStreamingServer[statev1.WatchValuesRequest, statev1.WatchValuesResponse]) error {
+	ctx, end := untilLeaving(in.Context(), s.leaving)
+	defer end(nil)
+	sets := make(chan []skein.StateKey)
+	go func() {
+		for {
+			set, err := watchedSet(in)
+			if err != nil {
+				end(err)
+				return
+			}
+			select {
+			case sets <- set:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	err := s.store.Watch(ctx, sets, func(k skein.StateKey, version int64) error {
+		return in.Send(&statev1.WatchValuesResponse{User: string(k.User), Key: []byte(k.Key), Version: version})
+	})
+	if cause := context.Cause(ctx); cause != nil && in.Context().Err() == nil {
+		err = cause
+	}
+	if errors.Is(err, io.EOF) { // the client has said all
+		return nil
+	}
+	return err
+}
+
+// untilLeaving gives a context that ends, too, when the process is to: who watches goes elsewhere then, and holds up nobody.
+func untilLeaving(ctx context.Context, leaving <-chan struct{}) (context.Context, context.CancelCauseFunc) {
+	ctx, end := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-leaving:
+			end(fault.Unavailable.New("DRAINING", "this process is about to end").WithHint("watch another").WithRetry(time.Second))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, end
+}
+
+func watchedSet(in grpc.BidiStreamingServer[statev1.WatchValuesRequest, statev1.WatchValuesResponse]) ([]skein.StateKey, error) {
+	r, err := in.Recv()
+	if err != nil {
+		return nil, err
+	}
+	set := make([]skein.StateKey, len(r.GetKeys()))
+	for i, key := range r.GetKeys() {
+		if set[i], err = skein.NewStateKey(r.GetUser(), string(key)); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
+}
+
+func (s *server) GetUsage(ctx context.Context, r *statev1.GetUsageRequest) (*statev1.GetUsageResponse, error) {
+	u, err := skein.ParseUser(r.GetUser())
+	if err != nil {
+		return nil, err
+	}
+	usage, err := s.store.Usage(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	return &statev1.GetUsageResponse{
+		Bytes: usage.Bytes, Values: usage.Values, BytesLimit: usage.BytesLimit, ValuesLimit: usage.ValuesLimit,
+	}, nil
 }
 
 func (s *server) ListValues(ctx context.Context, r *statev1.ListValuesRequest) (*statev1.ListValuesResponse, error) {

@@ -14,7 +14,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -60,10 +59,24 @@ type Info struct {
 	Size    int64
 	Version int64 // grows with every change, also over a deletion
 	Updated time.Time
+	Expires time.Time // zero for never
 }
 
 func (h head) info(k skein.StateKey) Info {
-	return Info{k, h.size, h.version, time.UnixMicro(h.updated).UTC()}
+	return Info{k, h.size, h.version, time.UnixMicro(h.updated).UTC(), expiry(h.ends)}
+}
+
+func expiry(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+// Fence is a lock that must be held while a change is made; see Store.Fenced.
+type Fence struct {
+	Key   string // the user is the value's
+	Token int64
 }
 
 // Store is the values of all users. Its methods may be called concurrently. Keys are valid as skein.NewStateKey has it.
@@ -72,8 +85,27 @@ func (h head) info(k skein.StateKey) Info {
 // id gets the first one's answer and changes nothing, and one with other content is refused with REQUEST_ID_REUSED. With
 // "" a change that ends in fault.Unavailable may or may not have happened.
 type Store struct {
-	db  *db
-	max int64
+	db    *db
+	max   int64
+	fence Fence
+	locks *lines
+	quota *quota
+}
+
+func newStore(db *db, most int64) *Store {
+	return &Store{db: db, max: most, locks: &lines{all: map[string]*line{}}, quota: &quota{users: map[skein.User]*counted{}}}
+}
+
+// Fenced gives a Store whose changes are refused with fault.Conflict, reason FENCED, unless the lock is held. The zero Fence asks for none.
+func (s *Store) Fenced(f Fence) *Store {
+	fenced := *s
+	fenced.fence = f
+	return &fenced
+}
+
+// becomes is the size of a value whose bytes up to stop were written.
+func becomes(stop int64) func(int64) int64 {
+	return func(old int64) int64 { return max(old, stop) }
 }
 
 // span returns how many bytes a range has within a value; length 0 means to the end.
@@ -147,7 +179,7 @@ func (s *Store) Read(ctx context.Context, k skein.StateKey, offset, length int64
 		pieces := [][]byte{data}
 		if data == nil {
 			stop := (pos/chunkSize + batch) * chunkSize // from here on batches are whole chunks
-			pieces, ok, err = s.db.rest(ctx, k, h, pos, min(end, stop))
+			pieces, ok, err = s.db.rest(ctx, k, h, cut(pos, min(end, stop)))
 			if err != nil {
 				return err
 			}
@@ -289,7 +321,11 @@ func (s *Store) flip(ctx context.Context, k skein.StateKey, expected int64, id, 
 	if expected != Any {
 		condition = strconv.FormatInt(expected, 10)
 	}
-	answer, err := s.db.mutate(ctx, putScript, k, id, print, append([]any{condition}, value...)...)
+	size, ok := value[len(value)-1].(int64)
+	if !ok {
+		size = int64(len(value[0].([]byte))) //nolint:forcetypeassert // see above
+	}
+	answer, err := s.mutate(ctx, putScript, k, id, print, func(int64) int64 { return size }, append([]any{condition}, value...)...)
 	if err != nil {
 		return Info{}, err
 	}
@@ -302,9 +338,9 @@ func (s *Store) flip(ctx context.Context, k skein.StateKey, expected int64, id, 
 	}
 	info, err := parseInfo(k, answer)
 	if err == nil {
-		err = s.drop(ctx, k, answer[5:])
+		err = s.drop(ctx, k, answer[7:])
 	}
-	if len(value) > 1 && err == nil && answer[4] != value[1] { // a repetition: the value is what was staged the first time
+	if len(value) > 1 && err == nil && answer[6] != value[1] { // a repetition: the value is what was staged the first time
 		s.db.unstage(ctx, k, value[1].(string), 0, info.Size) //nolint:forcetypeassert // see upload
 	}
 	return info, err
@@ -359,6 +395,10 @@ func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []b
 	if at != atEnd {
 		offset = strconv.FormatInt(at, 10)
 	}
+	size := becomes(at + int64(len(data)))
+	if at == atEnd {
+		size = func(old int64) int64 { return old + int64(len(data)) }
+	}
 	for attempt := 0; len(data) > inline && attempt < spliceAttempts; attempt++ {
 		cut := at
 		if at == atEnd {
@@ -374,7 +414,7 @@ func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []b
 			return 0, Info{}, err
 		}
 		id, sum := repeatable(id, print, gen)
-		answer, err := s.db.mutate(ctx, spliceScript, k, id, sum, offset, "", s.max, gen, len(data), cut)
+		answer, err := s.mutate(ctx, spliceScript, k, id, sum, size, offset, "", s.max, gen, len(data), cut)
 		if err != nil || answer[0] == "OK" {
 			return s.landed(k, answer, err)
 		}
@@ -383,7 +423,7 @@ func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []b
 			return s.landed(k, answer, nil)
 		}
 	}
-	answer, err := s.db.mutate(ctx, spliceScript, k, id, print.String(), offset, data, s.max)
+	answer, err := s.mutate(ctx, spliceScript, k, id, print.String(), size, offset, data, s.max)
 	return s.landed(k, answer, err)
 }
 
@@ -402,7 +442,7 @@ func (s *Store) landed(k skein.StateKey, answer []string, err error) (int64, Inf
 	if err != nil {
 		return 0, Info{}, err
 	}
-	offset, err := strconv.ParseInt(answer[5], 10, 64)
+	offset, err := strconv.ParseInt(answer[7], 10, 64)
 	return offset, info, err
 }
 
@@ -413,102 +453,34 @@ func (s *Store) Delete(ctx context.Context, k skein.StateKey, requestID string) 
 	if err := checkRequest(requestID); err != nil {
 		return err
 	}
-	answer, err := s.db.mutate(ctx, deleteScript, k, requestID, printOf(requestID, "delete", 0).String())
+	answer, err := s.mutate(ctx, deleteScript, k, requestID, printOf(requestID, "delete", 0).String(), nil)
 	if err != nil {
 		return err
 	}
 	switch {
 	case answer[0] == "NOVALUE":
 		return noValue(k)
-	case answer[0] != "OK" || len(answer) != 4:
+	case answer[0] != "OK" || len(answer) != 5:
 		return badAnswer(answer)
 	}
 	// The value is gone whether or not this works: listing passes an entry without a value over.
-	_ = s.db.index(ctx, k, "", answer[3])
-	return s.drop(ctx, k, answer[1:])
+	_ = s.db.index(ctx, k, "", answer[4])
+	return s.drop(ctx, k, answer[2:])
 }
 
-// List returns values of a user in the byte order of their keys, which begin with prefix, and a token for the next page,
-// "" at the end. size 0 means 50, and more than 1,000 means 1,000. A page can be short before the end. A value that exists
-// throughout is listed; one that comes or goes meanwhile may be.
-func (s *Store) List(ctx context.Context, u skein.User, prefix string, size int, token string) (page []Info, next string, err error) {
-	ctx, op := begin(ctx, "list", skein.StateKey{User: u, Key: prefix})
-	defer op.end(&err)
-	if size < 0 {
-		return nil, "", fault.Invalid.New("BAD_PAGE", "page_size %d is negative", size)
-	}
-	if len(prefix) > skein.MaxKeyLen {
-		return nil, "", fault.Invalid.New("BAD_PREFIX", "a prefix of %d bytes: keys have at most %d", len(prefix), skein.MaxKeyLen)
-	}
-	if size == 0 {
-		size = defaultPage
-	}
-	size = min(size, maxPage)
-	after, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil || len(after) > skein.MaxKeyLen+maxRequestID {
-		return nil, "", fault.Invalid.New("BAD_PAGE", "the page_token is none that this service gave").WithHint("begin with an empty one")
-	}
-	last := string(after)
-	for range maxListRounds {
-		wanted := size - len(page)
-		entries, err := s.db.entries(ctx, u, prefix, last, wanted)
-		if err != nil {
-			return nil, "", err
-		}
-		infos, err := s.verify(ctx, entries)
-		if err != nil {
-			return nil, "", err
-		}
-		page = append(page, infos...)
-		if len(entries) < wanted {
-			return page, "", nil
-		}
-		last = entries[len(entries)-1].String()
-		if len(page) == size {
-			break
-		}
-	}
-	return page, base64.RawURLEncoding.EncodeToString([]byte(last)), nil
-}
-
-// verify keeps the entries that have a value, and removes those that can't get one any more.
-func (s *Store) verify(ctx context.Context, entries []entry) ([]Info, error) {
-	if len(entries) == 0 {
-		return nil, nil
-	}
-	keys := make([]skein.StateKey, len(entries))
-	for i, e := range entries {
-		keys[i] = e.key
-	}
-	heads, err := s.db.stat(ctx, keys)
-	if err != nil {
-		return nil, err
-	}
-	var infos []Info
-	for i, e := range entries {
-		switch {
-		case heads[i].version != 0 && heads[i].incarnation == e.incarnation:
-			infos = append(infos, heads[i].info(e.key))
-		case e.old():
-			_ = s.db.index(ctx, e.key, "", e.incarnation)
-		}
-	}
-	return infos, nil
-}
-
-// parseInfo reads "OK version size µs generation …".
+// parseInfo reads "OK version size µs expiry oldsize generation …".
 func parseInfo(k skein.StateKey, answer []string) (Info, error) {
-	if answer[0] != "OK" || len(answer) < 6 {
+	if answer[0] != "OK" || len(answer) < 8 {
 		return Info{}, badAnswer(answer)
 	}
-	var n [3]int64
+	var n [5]int64
 	for i := range n {
 		var err error
 		if n[i], err = strconv.ParseInt(answer[1+i], 10, 64); err != nil {
 			return Info{}, badAnswer(answer)
 		}
 	}
-	return Info{k, n[1], n[0], time.UnixMicro(n[2]).UTC()}, nil
+	return Info{k, n[1], n[0], time.UnixMicro(n[2]).UTC(), expiry(n[3])}, nil
 }
 
 func badAnswer(answer []string) error { return fmt.Errorf("redis: a script answered %q", answer) }

@@ -37,7 +37,8 @@ func runSuite(t *testing.T, s *Store) {
 	for name, test := range map[string]func(*testing.T, *Store, skein.User){
 		"life": testLife, "keys": testKeys, "bad input": testBadInput, "model": testModel, "concurrent changes": testConcurrent,
 		"request ids": testRequestIDs, "replaced while read": testReplacedWhileRead, "failed uploads": testFailedUploads,
-		"list": testList, "index": testIndex, "nothing left": testNothingLeft,
+		"list": testList, "changes": testChanges, "add": testAdd, "elements": testElements, "expiry": testExpiry,
+		"lock": testLock, "fence": testFence, "watch": testWatch, "lost chunks": testLostChunks, "patches": testPatches, "quota": testQuota, "index": testIndex, "nothing left": testNothingLeft,
 	} {
 		n++
 		user := skein.User(fmt.Sprintf("user-%d", n))

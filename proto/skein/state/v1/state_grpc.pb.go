@@ -71,27 +71,33 @@ type StateServiceClient interface {
 	// Keys of a user in byte order.
 	ListValues(ctx context.Context, in *ListValuesRequest, opts ...grpc.CallOption) (*ListValuesResponse, error)
 	// What changed since a version that the caller has: for replicas. Bytes come chunk by chunk (256 KiB), each chunk of one
-	// moment; only a stream whose first and last frame name the same version is of one moment as a whole.
+	// moment; only a stream whose first and last frame name the same version is of one moment as a whole. If nothing changed,
+	// one frame says so. ABORTED with reason VALUE_CHANGED if the value was replaced meanwhile: ask again.
 	ReadChanges(ctx context.Context, in *ReadChangesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadChangesResponse], error)
 	// Overwrites many ranges of one value, in the order in which they come. The ranges of one message change together; a
-	// message holds at most 256 KiB. The value grows as with SetRange.
+	// message holds at most 256 KiB in 4,096 ranges. The value grows as with SetRange.
 	PatchValue(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PatchValueRequest, PatchValueResponse], error)
 	// Gives the value a size: it is cut, or grows by zeros. One that is not there is made.
 	ResizeValue(ctx context.Context, in *ResizeValueRequest, opts ...grpc.CallOption) (*ResizeValueResponse, error)
 	// Adds to the 8 bytes at an offset, taken as a little-endian signed integer, modulo 2^64, atomically. What the value has not yet is zero.
 	AddInt64(ctx context.Context, in *AddInt64Request, opts ...grpc.CallOption) (*AddInt64Response, error)
-	// When the value ends by itself, or never.
+	// When the value ends by itself, or never. It stays so when the value is replaced, not when it is deleted. Its version stays.
 	SetExpiry(ctx context.Context, in *SetExpiryRequest, opts ...grpc.CallOption) (*SetExpiryResponse, error)
-	// A list of elements kept beside the value under the same key, as Faasm's append_state has it.
+	// A list of elements kept beside the value under the same key, as Faasm's append_state has it. An element has at most 1 MiB, and
+	// all of a value, with 16 bytes more for each, as many bytes as a value may. A value that is not there is made, empty;
+	// one that is keeps its bytes and version. They end with the value.
 	AppendElement(ctx context.Context, in *AppendElementRequest, opts ...grpc.CallOption) (*AppendElementResponse, error)
+	// None where there is no value. ABORTED with reason VALUE_CHANGED if they are cleared meanwhile.
 	ReadElements(ctx context.Context, in *ReadElementsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadElementsResponse], error)
 	ClearElements(ctx context.Context, in *ClearElementsRequest, opts ...grpc.CallOption) (*ClearElementsResponse, error)
 	// A lock over all executors: many readers or one writer. The first message asks for it; the answer comes when it is
 	// held. While it is, the holder sends beats, at least one each third of the lease; without them, or when the stream
-	// ends, it is free again. Writes that name its token (Fence) are refused once another has had it.
+	// ends, it is free again; the stream then ends with ABORTED and reason LOCK_LOST. Closing its side the holder gives it back,
+	// and the stream's good end confirms that. Writes that name its token (Fence) are refused once it is not held any more.
 	HoldLock(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HoldLockRequest, HoldLockResponse], error)
 	// Tells of changes of values, so that who has copies knows that they are old. Each message replaces the set of keys that is
-	// watched. Changes that come fast are told as one.
+	// watched, and a key that is new in it is told at once, as it is. Changes that come fast are told as one. The end of a value by
+	// its expiry is not told.
 	WatchValues(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchValuesRequest, WatchValuesResponse], error)
 	// How much a user has stored, and may store.
 	GetUsage(ctx context.Context, in *GetUsageRequest, opts ...grpc.CallOption) (*GetUsageResponse, error)
@@ -380,27 +386,33 @@ type StateServiceServer interface {
 	// Keys of a user in byte order.
 	ListValues(context.Context, *ListValuesRequest) (*ListValuesResponse, error)
 	// What changed since a version that the caller has: for replicas. Bytes come chunk by chunk (256 KiB), each chunk of one
-	// moment; only a stream whose first and last frame name the same version is of one moment as a whole.
+	// moment; only a stream whose first and last frame name the same version is of one moment as a whole. If nothing changed,
+	// one frame says so. ABORTED with reason VALUE_CHANGED if the value was replaced meanwhile: ask again.
 	ReadChanges(*ReadChangesRequest, grpc.ServerStreamingServer[ReadChangesResponse]) error
 	// Overwrites many ranges of one value, in the order in which they come. The ranges of one message change together; a
-	// message holds at most 256 KiB. The value grows as with SetRange.
+	// message holds at most 256 KiB in 4,096 ranges. The value grows as with SetRange.
 	PatchValue(grpc.ClientStreamingServer[PatchValueRequest, PatchValueResponse]) error
 	// Gives the value a size: it is cut, or grows by zeros. One that is not there is made.
 	ResizeValue(context.Context, *ResizeValueRequest) (*ResizeValueResponse, error)
 	// Adds to the 8 bytes at an offset, taken as a little-endian signed integer, modulo 2^64, atomically. What the value has not yet is zero.
 	AddInt64(context.Context, *AddInt64Request) (*AddInt64Response, error)
-	// When the value ends by itself, or never.
+	// When the value ends by itself, or never. It stays so when the value is replaced, not when it is deleted. Its version stays.
 	SetExpiry(context.Context, *SetExpiryRequest) (*SetExpiryResponse, error)
-	// A list of elements kept beside the value under the same key, as Faasm's append_state has it.
+	// A list of elements kept beside the value under the same key, as Faasm's append_state has it. An element has at most 1 MiB, and
+	// all of a value, with 16 bytes more for each, as many bytes as a value may. A value that is not there is made, empty;
+	// one that is keeps its bytes and version. They end with the value.
 	AppendElement(context.Context, *AppendElementRequest) (*AppendElementResponse, error)
+	// None where there is no value. ABORTED with reason VALUE_CHANGED if they are cleared meanwhile.
 	ReadElements(*ReadElementsRequest, grpc.ServerStreamingServer[ReadElementsResponse]) error
 	ClearElements(context.Context, *ClearElementsRequest) (*ClearElementsResponse, error)
 	// A lock over all executors: many readers or one writer. The first message asks for it; the answer comes when it is
 	// held. While it is, the holder sends beats, at least one each third of the lease; without them, or when the stream
-	// ends, it is free again. Writes that name its token (Fence) are refused once another has had it.
+	// ends, it is free again; the stream then ends with ABORTED and reason LOCK_LOST. Closing its side the holder gives it back,
+	// and the stream's good end confirms that. Writes that name its token (Fence) are refused once it is not held any more.
 	HoldLock(grpc.BidiStreamingServer[HoldLockRequest, HoldLockResponse]) error
 	// Tells of changes of values, so that who has copies knows that they are old. Each message replaces the set of keys that is
-	// watched. Changes that come fast are told as one.
+	// watched, and a key that is new in it is told at once, as it is. Changes that come fast are told as one. The end of a value by
+	// its expiry is not told.
 	WatchValues(grpc.BidiStreamingServer[WatchValuesRequest, WatchValuesResponse]) error
 	// How much a user has stored, and may store.
 	GetUsage(context.Context, *GetUsageRequest) (*GetUsageResponse, error)

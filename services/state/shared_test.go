@@ -1,0 +1,773 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"skein.dev"
+	"skein.dev/platform/fault"
+)
+
+// replica is what an executor keeps: bytes and the version they were of.
+type replica struct {
+	data    []byte
+	version int64
+	frames  int
+}
+
+func (r *replica) pull(ctx context.Context, s *Store, k skein.StateKey) error {
+	var size int64
+	last, err := s.Changes(ctx, k, r.version, 0, 0, func(i Info) error {
+		size = i.Size
+		r.data = append(r.data[:min(size, int64(len(r.data)))], make([]byte, max(0, size-int64(len(r.data))))...)
+		r.version = i.Version
+		return nil
+	}, func(at int64, b []byte) error {
+		r.frames++
+		if len(b) == 0 || len(b) > chunkSize {
+			return fmt.Errorf("a frame of %d bytes", len(b))
+		}
+		copy(r.data[at:], b)
+		return nil
+	})
+	if err == nil && (last.Version != r.version || last.Size != size) {
+		err = fmt.Errorf("%+v at the end, version %d at the beginning", last, r.version)
+	}
+	return err
+}
+
+// Random changes do to a value what they do to a slice, and a replica that pulls changes now and then follows.
+func testChanges(t *testing.T, s *Store, u skein.User) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	ctx, k := t.Context(), key(t, string(u), "k")
+	var model []byte
+	var copies [3]replica
+	grow := func(n int) { model = append(model, make([]byte, max(0, n-len(model)))...) }
+	random := func(n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(r.Uint32() | 1)
+		}
+		return b
+	}
+	const most = 2 << 20
+	for step := range 120 {
+		var err error
+		op := r.IntN(7)
+		switch op {
+		case 0:
+			if r.IntN(4) > 0 {
+				continue // seldom, since it makes all new
+			}
+			model = random(size(r, most))
+			_, err = s.Set(ctx, k, model, Any, "")
+		case 1:
+			data, at := random(size(r, 300_000)), size(r, most)
+			_, err = s.SetRange(ctx, k, int64(at), data, "")
+			if len(data) > 0 {
+				grow(at + len(data))
+				copy(model[at:], data)
+			}
+		case 2:
+			n := size(r, most)
+			_, err = s.Resize(ctx, k, int64(n), "")
+			grow(n)
+			model = slices.Clone(model[:n])
+		case 3, 4:
+			var patches []Patch
+			for left := maxPatchBytes; left > 0 && len(patches) < r.IntN(9)+1; {
+				p := Patch{int64(size(r, most)), random(min(left, size(r, 100_000)))}
+				left -= len(p.Data)
+				patches = append(patches, p)
+				if len(p.Data) > 0 {
+					grow(int(p.Offset) + len(p.Data))
+					copy(model[p.Offset:], p.Data)
+				}
+			}
+			_, err = s.Patch(ctx, k, patches, "")
+		case 5:
+			at, delta := size(r, most), int64(r.Uint64())
+			var sum int64
+			sum, _, err = s.Add(ctx, k, int64(at), delta, "")
+			grow(at + 8)
+			want := int64(binary.LittleEndian.Uint64(model[at:])) + delta
+			binary.LittleEndian.PutUint64(model[at:], uint64(want))
+			if sum != want {
+				t.Fatalf("step %d: the sum is %d, want %d", step, sum, want)
+			}
+		case 6:
+			data := random(size(r, 100_000))
+			_, _, err = s.Append(ctx, k, data, "")
+			model = append(slices.Clone(model), data...)
+		}
+		if err != nil {
+			t.Fatalf("step %d, op %d: %v", step, op, err)
+		}
+		c := &copies[r.IntN(3)]
+		if err := c.pull(ctx, s, k); err != nil || !bytes.Equal(c.data, model) {
+			t.Fatalf("step %d, op %d: the replica has %d bytes, want %d; %v", step, op, len(c.data), len(model), err)
+		}
+		if step%10 == 0 {
+			holds(t, s, k, model)
+		}
+	}
+
+	// Only what changed comes.
+	if _, err := s.Set(ctx, k, make([]byte, 8*chunkSize), Any, ""); err != nil {
+		t.Fatal(err)
+	}
+	c := replica{}
+	if err := c.pull(ctx, s, k); err != nil || c.frames != 8 {
+		t.Error(c.frames, err)
+	}
+	c.frames = 0
+	if _, err := s.Patch(ctx, k, []Patch{{chunkSize - 1, []byte("ab")}, {5*chunkSize + 7, []byte("c")}}, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.pull(ctx, s, k); err != nil || c.frames != 3 || string(c.data[chunkSize-1:chunkSize+1]) != "ab" {
+		t.Error(c.frames, err)
+	}
+	if err := c.pull(ctx, s, k); err != nil || c.frames != 3 {
+		t.Error("nothing changed, but", c.frames-3, "chunks came", err)
+	}
+	c.version = math.MaxInt64 // of a Redis that is lost
+	if err := c.pull(ctx, s, k); err != nil || c.frames != 11 {
+		t.Error(c.frames, err)
+	}
+}
+
+// One message of ranges is seen as a whole.
+func testPatches(t *testing.T, s *Store, u skein.User) {
+	ctx, k := t.Context(), key(t, string(u), "k")
+	places := []int64{5, 3000, 60_000}
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := range 25 {
+				var all []Patch
+				for _, at := range places {
+					all = append(all, Patch{at, []byte{byte(w), byte(i)}})
+				}
+				if _, err := s.Patch(ctx, k, all, ""); err != nil {
+					t.Error(err)
+				}
+				data, _, err := s.Get(ctx, k, 0, 0)
+				if err != nil || !bytes.Equal(data[5:7], data[3000:3002]) || !bytes.Equal(data[5:7], data[60_000:]) {
+					t.Error("half a change", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	two := []Patch{{0, []byte("once")}, {10, []byte("more")}}
+	first, err := s.Patch(ctx, k, two, "id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Patch(ctx, k, []Patch{{0, []byte("x")}}, ""); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.Patch(ctx, k, two, "id"); err != nil || again != first {
+		t.Errorf("%+v %v, want %+v", again, err, first)
+	}
+	two[1].Offset++
+	_, err = s.Patch(ctx, k, two, "id")
+	reason(t, "other ranges", err, fault.Exists, "REQUEST_ID_REUSED")
+	_, err = s.Patch(ctx, k, make([]Patch, maxPatches+1), "")
+	reason(t, "many ranges", err, fault.TooLarge, "TOO_LARGE")
+	_, err = s.Patch(ctx, k, []Patch{{0, make([]byte, maxPatchBytes)}, {0, []byte("x")}}, "")
+	reason(t, "many bytes", err, fault.TooLarge, "TOO_LARGE")
+	_, err = s.Patch(ctx, k, []Patch{{0, []byte("lost")}, {-1, []byte("x")}}, "")
+	reason(t, "bad offset", err, fault.Invalid, "BAD_RANGE")
+	_, err = s.Patch(ctx, k, []Patch{{0, []byte("lost")}, {s.max, []byte("x")}}, "")
+	reason(t, "too far", err, fault.TooLarge, "TOO_LARGE")
+	if data, _, err := s.Get(ctx, k, 0, 4); err != nil || string(data) != "xnce" {
+		t.Errorf("%q %v", data, err)
+	}
+	_, err = s.Resize(ctx, k, s.max+1, "")
+	reason(t, "large", err, fault.TooLarge, "TOO_LARGE")
+	_, err = s.Resize(ctx, k, -1, "")
+	reason(t, "negative", err, fault.Invalid, "BAD_RANGE")
+}
+
+func testAdd(t *testing.T, s *Store, u skein.User) {
+	ctx, k := t.Context(), key(t, string(u), "k")
+	var want int64
+	for i, delta := range []int64{1, -1, -1, math.MaxInt64, math.MaxInt64, math.MinInt64, 1 << 32, -(1 << 32), 1<<53 + 1, 0xffffffff, -0xffffffff, 7} {
+		want += delta
+		got, info, err := s.Add(ctx, k, 3, delta, fmt.Sprint("id", i))
+		if err != nil || got != want || info.Size != 11 {
+			t.Errorf("+%d: %d, want %d; %+v %v", delta, got, want, info, err)
+		}
+		if again, _, err := s.Add(ctx, k, 3, delta, fmt.Sprint("id", i)); err != nil || again != want {
+			t.Errorf("repeated: %d, want %d; %v", again, want, err)
+		}
+	}
+	_, _, err := s.Add(ctx, k, 3, 8, "id11")
+	reason(t, "another delta", err, fault.Exists, "REQUEST_ID_REUSED")
+	for _, at := range []int64{s.max - 7, math.MaxInt64} {
+		_, _, err = s.Add(ctx, k, at, 1, "")
+		reason(t, "past the end", err, fault.TooLarge, "TOO_LARGE")
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 25 {
+				if _, _, err := s.Add(ctx, k, chunkSize-3, 1<<30+1, ""); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if sum, _, err := s.Add(ctx, k, chunkSize-3, 0, ""); err != nil || sum != 200*(1<<30+1) {
+		t.Error("across chunks:", sum, err)
+	}
+}
+
+func elements(t *testing.T, s *Store, k skein.StateKey, index, count int64) (all []string) {
+	t.Helper()
+	err := s.Elements(t.Context(), k, index, count, func(page [][]byte) error {
+		for _, e := range page {
+			all = append(all, string(e))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func testElements(t *testing.T, s *Store, u skein.User) {
+	ctx, k := t.Context(), key(t, string(u), "k")
+	if all := elements(t, s, k, 0, 0); len(all) != 0 {
+		t.Errorf("%q where nothing is", all)
+	}
+	var want []string
+	for i := range 60 {
+		e := strings.Repeat(string(rune('a'+i%26)), i*i*10%30_000)
+		at, err := s.AppendElement(ctx, k, []byte(e), fmt.Sprint("e", i))
+		if err != nil || at != int64(i) {
+			t.Fatal(at, err)
+		}
+		if at, err = s.AppendElement(ctx, k, []byte(e), fmt.Sprint("e", i)); err != nil || at != int64(i) {
+			t.Fatal("repeated:", at, err)
+		}
+		want = append(want, e)
+	}
+	info := holds(t, s, k, nil)
+	for _, r := range [][2]int64{{0, 0}, {0, 60}, {5, 1}, {58, 9}, {60, 0}, {math.MaxInt64, math.MaxInt64}, {7, 40}} {
+		part := want[min(r[0], 60):]
+		if r[1] > 0 {
+			part = part[:min(r[1], int64(len(part)))]
+		}
+		if got := elements(t, s, k, r[0], r[1]); !slices.Equal(got, part) {
+			t.Errorf("[%d,+%d) has %d elements, want %d", r[0], r[1], len(got), len(part))
+		}
+	}
+	if _, err := s.Set(ctx, k, []byte("beside"), info.Version, ""); err != nil {
+		t.Error("an element changed the version:", err)
+	}
+	_, err := s.AppendElement(ctx, k, make([]byte, maxElement+1), "")
+	reason(t, "large", err, fault.TooLarge, "TOO_LARGE")
+	for range s.max/maxElement - 1 {
+		if _, err := s.AppendElement(ctx, k, make([]byte, maxElement), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = s.AppendElement(ctx, k, make([]byte, maxElement), "")
+	reason(t, "many bytes", err, fault.TooLarge, "TOO_LARGE")
+	err = s.Elements(ctx, k, 0, 0, func([][]byte) error { return s.ClearElements(ctx, k, "") })
+	reason(t, "cleared while read", err, fault.Conflict, "VALUE_CHANGED")
+	if all := elements(t, s, k, 0, 0); len(all) != 0 {
+		t.Errorf("%d after a clear", len(all))
+	}
+	if at, err := s.AppendElement(ctx, k, []byte("x"), ""); err != nil || at != 0 {
+		t.Error(at, err)
+	}
+	if err := s.Delete(ctx, k, ""); err != nil {
+		t.Fatal(err)
+	}
+	if all := elements(t, s, k, 0, 0); len(all) != 0 {
+		t.Errorf("%d after a deletion", len(all))
+	}
+	if err := s.ClearElements(ctx, k, ""); err != nil {
+		t.Error(err)
+	}
+}
+
+func testExpiry(t *testing.T, s *Store, u skein.User) {
+	ctx, k := t.Context(), key(t, string(u), "k")
+	_, err := s.Expire(ctx, k, time.Hour, "")
+	reason(t, "no value", err, fault.NotFound, "NO_VALUE")
+	for _, bad := range []time.Duration{-1, 1, maxExpiry + 1} {
+		_, err = s.Expire(ctx, k, bad, "")
+		reason(t, bad.String(), err, fault.Invalid, "BAD_EXPIRY")
+	}
+	lives := func(what string, want bool) {
+		t.Helper()
+		all, err := s.db.client.Keys(ctx, metaKey(k)+"*").Result()
+		if err != nil || len(all) < 3 {
+			t.Fatal(all, err)
+		}
+		gen, err := s.db.client.HGet(ctx, metaKey(k), "g").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range all {
+			old := strings.Contains(name, "}:") && !strings.HasSuffix(name, ":l") && !strings.Contains(name, ":c:"+gen+":")
+			if old && !strings.HasSuffix(name, ":w:"+gen) {
+				continue
+			}
+			if ttl, err := s.db.client.PTTL(ctx, name).Result(); err != nil || ttl > 0 == want {
+				t.Errorf("%s: %s lives %s, %v", what, name, ttl, err)
+			}
+		}
+	}
+	set, err := s.Set(ctx, k, make([]byte, 3*chunkSize), Any, "")
+	if err != nil || !set.Expires.IsZero() {
+		t.Fatal(set, err)
+	}
+	lives("at first", true)
+	info, err := s.Expire(ctx, k, time.Hour, "id")
+	if left := time.Until(info.Expires); err != nil || left < 58*time.Minute || left > 62*time.Minute || info.Version != set.Version {
+		t.Fatal(info, err)
+	}
+	if again, err := s.Expire(ctx, k, time.Hour, "id"); err != nil || again != info {
+		t.Error(again, err)
+	}
+	for what, change := range map[string]func() (Info, error){
+		"range": func() (Info, error) { return s.SetRange(ctx, k, 7*chunkSize, []byte("x"), "") },
+		"patch": func() (Info, error) {
+			return s.Patch(ctx, k, []Patch{{9 * chunkSize, []byte("x")}, {1, []byte("y")}}, "")
+		},
+		"resize": func() (Info, error) { return s.Resize(ctx, k, chunkSize+5, "") },
+		"add":    func() (Info, error) { _, i, err := s.Add(ctx, k, 2*chunkSize-4, 1, ""); return i, err },
+		"append": func() (Info, error) { _, i, err := s.Append(ctx, k, make([]byte, 300_000), ""); return i, err },
+		"set":    func() (Info, error) { return s.Set(ctx, k, make([]byte, 2*chunkSize), Any, "") },
+		"small":  func() (Info, error) { return s.Set(ctx, k, []byte("small"), Any, "") },
+	} {
+		i, err := change()
+		if err != nil || !i.Expires.Equal(info.Expires) {
+			t.Error(what, i, err)
+		}
+		if _, err := s.AppendElement(ctx, k, []byte("e"), ""); err != nil {
+			t.Error(err)
+		}
+		lives(what, false)
+	}
+	if i, err := s.Expire(ctx, k, 0, ""); err != nil || !i.Expires.IsZero() {
+		t.Error(i, err)
+	}
+	lives("for ever", true)
+	if _, err := s.Expire(ctx, k, time.Hour, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(ctx, k, ""); err != nil {
+		t.Fatal(err)
+	}
+	if i, err := s.Set(ctx, k, []byte("again"), Absent, ""); err != nil || !i.Expires.IsZero() {
+		t.Error("of the next life:", i, err)
+	}
+}
+
+// Bytes that Redis does not have any more are an error and not zeros; those that were never written are zeros.
+func testLostChunks(t *testing.T, s *Store, u skein.User) {
+	ctx := t.Context()
+	for name, make := range map[string]func(k skein.StateKey) error{
+		"small": func(k skein.StateKey) error { _, err := s.Set(ctx, k, []byte("small"), Any, ""); return err },
+		"large": func(k skein.StateKey) error {
+			_, err := s.Set(ctx, k, bytes.Repeat([]byte("x"), 1<<20), Any, "")
+			return err
+		},
+		"range": func(k skein.StateKey) error { _, err := s.SetRange(ctx, k, 100, []byte("x"), ""); return err },
+		"append": func(k skein.StateKey) error {
+			_, _, err := s.Append(ctx, k, bytes.Repeat([]byte("x"), 300_000), "")
+			return err
+		},
+		"patch": func(k skein.StateKey) error {
+			_, err := s.Patch(ctx, k, []Patch{{9, []byte("x")}, {0, []byte("y")}}, "")
+			return err
+		},
+	} {
+		k := key(t, string(u), name)
+		if err := make(k); err != nil {
+			t.Fatal(name, err)
+		}
+		if _, err := s.Resize(ctx, k, 3<<20, ""); err != nil {
+			t.Fatal(name, err)
+		}
+		if _, _, err := s.Get(ctx, k, 0, 0); err != nil {
+			t.Error(name, "with a hole:", err)
+		}
+		if err := s.db.client.Del(ctx, chunks(t, s, k)...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := s.Get(ctx, k, 0, 9)
+		reason(t, name+", short", err, fault.DataLoss, "CORRUPT")
+		_, _, err = s.Get(ctx, k, 0, 0)
+		reason(t, name+", long", err, fault.DataLoss, "CORRUPT")
+		reason(t, name+", changes", (&replica{}).pull(ctx, s, k), fault.DataLoss, "CORRUPT")
+		_, _, err = s.Add(ctx, k, 0, 1, "")
+		reason(t, name+", add", err, fault.DataLoss, "CORRUPT")
+		if got, _, err := s.Get(ctx, k, 2<<20, 9); err != nil || string(got) != strings.Repeat("\x00", 9) {
+			t.Errorf("%s, the hole: %q %v", name, got, err)
+		}
+	}
+}
+
+func testLock(t *testing.T, s *Store, u skein.User) {
+	ctx, k := t.Context(), key(t, string(u), "k")
+	take := func(shared bool, patience time.Duration) *Lock {
+		t.Helper()
+		l, err := s.Lock(ctx, k, LockRequest{Shared: shared, Patience: patience, Holder: "call-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	refused := func(shared bool, patience time.Duration) {
+		t.Helper()
+		_, err := s.Lock(ctx, k, LockRequest{Shared: shared, Patience: patience})
+		reason(t, "held", err, fault.Timeout, "LOCK_TIMEOUT")
+	}
+	free := func(l *Lock) {
+		t.Helper()
+		if err := l.Release(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := take(false, 0)
+	_, err := s.Lock(ctx, k, LockRequest{})
+	if err == nil || !strings.Contains(err.Error(), "call-1") {
+		t.Error("who holds it is not said:", err)
+	}
+	refused(true, 0)
+	refused(false, 20*time.Millisecond)
+	free(first)
+	a, b := take(true, time.Minute), take(true, 0)
+	if a.Token <= first.Token || b.Token <= a.Token {
+		t.Error("tokens", first.Token, a.Token, b.Token)
+	}
+	refused(false, 0)
+	free(a)
+	refused(false, 0)
+	free(b)
+	for _, bad := range []LockRequest{{Lease: 1}, {Lease: maxLease + 1}, {Patience: -1}, {Holder: strings.Repeat("h", maxHolder+1)}} {
+		_, err := s.Lock(ctx, k, bad)
+		if !errors.Is(err, fault.Invalid) {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+
+	// Exclusion among many, readers among them, and nobody is left.
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	writers, readers := 0, 0
+	for w := range 8 {
+		wg.Go(func() {
+			for range 10 {
+				l, err := s.Lock(ctx, k, LockRequest{Shared: w%4 == 0, Patience: time.Minute})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				if writers > 0 || w%4 != 0 && readers > 0 {
+					t.Error("not alone")
+				}
+				if w%4 == 0 {
+					readers++
+				} else {
+					writers++
+				}
+				mu.Unlock()
+				_, _, _ = s.Get(ctx, k, 0, 0)
+				mu.Lock()
+				if w%4 == 0 {
+					readers--
+				} else {
+					writers--
+				}
+				mu.Unlock()
+				if err := l.Release(ctx); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+
+	// Who goes away while waiting gets nothing.
+	l := take(false, 0)
+	gone, cancel := context.WithCancel(ctx)
+	done := make(chan error)
+	go func() { _, err := s.Lock(gone, k, LockRequest{Patience: time.Hour}); done <- err }()
+	go func() { _, err := s.Lock(gone, k, LockRequest{Patience: time.Hour, Shared: true}); done <- err }()
+	cancel()
+	for range 2 {
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+	free(l)
+	free(take(false, time.Minute))
+
+	// In the order in which they asked.
+	l = take(false, 0)
+	var order []int
+	for i := range 5 {
+		wg.Go(func() {
+			l, err := s.Lock(ctx, k, LockRequest{Patience: time.Minute})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			order = append(order, i)
+			mu.Unlock()
+			_ = l.Release(ctx)
+		})
+		for s.locks.waiting(k) != i+1 {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(20 * time.Millisecond) // from counted to in line
+	}
+	free(l)
+	wg.Wait()
+	if !slices.IsSorted(order) {
+		t.Error("order", order)
+	}
+	if s.locks.n != 0 || len(s.locks.all) != 0 {
+		t.Errorf("%d locks and %d lines are left", s.locks.n, len(s.locks.all))
+	}
+}
+
+func (l *lines) waiting(k skein.StateKey) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if q := l.all[metaKey(k)]; q != nil {
+		return q.users
+	}
+	return 0
+}
+
+// A write with a token changes something only while the lock is held.
+func testFence(t *testing.T, s *Store, u skein.User) {
+	ctx, k := t.Context(), key(t, string(u), "k")
+	l, err := s.Lock(ctx, k, LockRequest{Lease: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fenced := s.Fenced(Fence{k.Key, l.Token})
+	if _, err := fenced.Set(ctx, k, []byte("mine"), Any, "id"); err != nil {
+		t.Fatal(err)
+	}
+	beats := make(chan struct{})
+	kept := make(chan error, 1)
+	go func() { kept <- l.Keep(ctx, beats) }()
+	if err := <-kept; !errors.Is(err, fault.Conflict) { // no beat came
+		t.Error(err)
+	}
+	next, err := s.Lock(ctx, k, LockRequest{Shared: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := make([]byte, 300_000)
+	changes := map[string]func() error{
+		"set":    func() error { _, err := fenced.Set(ctx, k, []byte("x"), Any, ""); return err },
+		"id":     func() error { _, err := fenced.Set(ctx, k, []byte("x"), Any, "other"); return err },
+		"write":  func() error { _, err := fenced.Write(ctx, k, bytes.NewReader(big), Any, ""); return err },
+		"range":  func() error { _, err := fenced.SetRange(ctx, k, 0, []byte("x"), ""); return err },
+		"large":  func() error { _, err := fenced.SetRange(ctx, k, 0, big, ""); return err },
+		"append": func() error { _, _, err := fenced.Append(ctx, k, []byte("x"), ""); return err },
+		"patch": func() error {
+			_, err := fenced.Patch(ctx, k, []Patch{{0, []byte("x")}, {3, []byte("y")}}, "")
+			return err
+		},
+		"resize":  func() error { _, err := fenced.Resize(ctx, k, 1, ""); return err },
+		"add":     func() error { _, _, err := fenced.Add(ctx, k, 0, 1, ""); return err },
+		"element": func() error { _, err := fenced.AppendElement(ctx, k, []byte("x"), ""); return err },
+		"clear":   func() error { return fenced.ClearElements(ctx, k, "") },
+		"delete":  func() error { return fenced.Delete(ctx, k, "") },
+		"create": func() error {
+			_, err := s.Fenced(Fence{k.Key, l.Token + 1}).Set(ctx, k, []byte("x"), Any, "")
+			return err
+		},
+	}
+	for name, change := range changes {
+		reason(t, name, change(), fault.Conflict, "FENCED")
+	}
+	if _, err := fenced.Set(ctx, k, []byte("mine"), Any, "id"); err != nil {
+		t.Error("a repetition of what was done:", err)
+	}
+	holds(t, s, k, []byte("mine"))
+	fenced = s.Fenced(Fence{k.Key, next.Token})
+	for _, name := range []string{"set", "large", "patch", "resize", "add", "append", "element", "clear", "write", "range", "delete"} {
+		if err := changes[name](); err != nil {
+			t.Error("held,", name, err)
+		}
+	}
+	if err := next.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	reason(t, "given back", changes["set"](), fault.Conflict, "FENCED")
+	reason(t, "renewed", next.Renew(ctx), fault.Conflict, "LOCK_LOST")
+	_, err = s.Fenced(Fence{"other", 5}).Set(ctx, k, []byte("x"), Any, "")
+	if e := fault.From(err); e == nil || e.Reason != "FENCED" && (e.Reason != "FENCE_ELSEWHERE" || !s.db.cluster) {
+		t.Error("another key's lock:", err)
+	}
+}
+
+func testWatch(t *testing.T, s *Store, u skein.User) {
+	ctx, cancel := context.WithCancel(t.Context())
+	a, b := key(t, string(u), "a"), key(t, string(u), "b")
+	type news struct {
+		key     string
+		version int64
+	}
+	told, sets, done := make(chan news), make(chan []skein.StateKey), make(chan error)
+	go func() {
+		done <- s.Watch(ctx, sets, func(k skein.StateKey, v int64) error {
+			select {
+			case told <- news{k.Key, v}:
+			case <-ctx.Done():
+			}
+			return nil
+		})
+	}()
+	hears := func(k string, version int64) {
+		t.Helper()
+		for {
+			select {
+			case n := <-told:
+				if n.key == k && n.version == version {
+					return
+				}
+				t.Errorf("told %+v while waiting for version %d of %s", n, version, k)
+			case <-time.After(20 * time.Second):
+				t.Fatalf("nothing said of %s at %d", k, version)
+			}
+		}
+	}
+	info, err := s.Set(ctx, a, []byte("x"), Any, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets <- []skein.StateKey{a}
+	hears("a", info.Version)
+	info, err = s.SetRange(ctx, a, 5, []byte("x"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hears("a", info.Version)
+	sets <- []skein.StateKey{a, b}
+	hears("b", 0)
+	if info, err = s.Resize(ctx, b, 100, ""); err != nil {
+		t.Fatal(err)
+	}
+	hears("b", info.Version)
+	if err := s.Delete(ctx, a, ""); err != nil {
+		t.Fatal(err)
+	}
+	hears("a", 0)
+	sets <- []skein.StateKey{b}
+	if _, err = s.Set(ctx, a, []byte("unheard"), Any, ""); err != nil {
+		t.Fatal(err)
+	}
+	if info, err = s.Set(ctx, b, []byte("heard"), Any, ""); err != nil {
+		t.Fatal(err)
+	}
+	hears("b", info.Version)
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	err = s.Watch(t.Context(), many(make([]skein.StateKey, maxWatched+1)), nil)
+	reason(t, "many", err, fault.TooLarge, "TOO_LARGE")
+}
+
+func many(set []skein.StateKey) chan []skein.StateKey {
+	c := make(chan []skein.StateKey, 1)
+	c <- set
+	return c
+}
+
+func testQuota(t *testing.T, s *Store, u skein.User) {
+	limited := newStore(s.db, s.max)
+	limited.quota.bytes, limited.quota.values = 1000, 3
+	other := newStore(s.db, s.max)
+	ctx, a, b := t.Context(), key(t, string(u), "a"), key(t, string(u), "b")
+	set := func(k skein.StateKey, n int) error {
+		_, err := limited.Set(ctx, k, make([]byte, n), Any, "")
+		return err
+	}
+	has := func(bytes, values int64) {
+		t.Helper()
+		limited.quota.of(u).at = time.Time{} // count now
+		if got, err := limited.Usage(ctx, u); err != nil || got != (Usage{bytes, values, 1000, 3}) {
+			t.Errorf("%+v %v, want %d in %d", got, err, bytes, values)
+		}
+	}
+	if err := errors.Join(set(a, 600), set(b, 400), set(a, 600), set(a, 300), set(a, 600)); err != nil {
+		t.Fatal(err)
+	}
+	has(1000, 2)
+	for name, change := range map[string]func() error{
+		"set":    func() error { return set(a, 601) },
+		"create": func() error { return set(key(t, string(u), "c"), 1) },
+		"append": func() error { _, _, err := limited.Append(ctx, a, []byte("x"), ""); return err },
+		"range":  func() error { _, err := limited.SetRange(ctx, a, 600, []byte("x"), ""); return err },
+		"patch": func() error {
+			_, err := limited.Patch(ctx, a, []Patch{{1, []byte("x")}, {600, []byte("x")}}, "")
+			return err
+		},
+		"resize":  func() error { _, err := limited.Resize(ctx, a, 601, ""); return err },
+		"add":     func() error { _, _, err := limited.Add(ctx, a, 593, 1, ""); return err },
+		"element": func() error { _, err := limited.AppendElement(ctx, a, nil, ""); return err },
+		"write": func() error {
+			_, err := limited.Write(ctx, a, bytes.NewReader(make([]byte, 500_000)), Any, "")
+			return err
+		},
+	} {
+		reason(t, name, change(), fault.Exhausted, "QUOTA")
+	}
+	if _, err := limited.SetRange(ctx, a, 590, []byte("within"), ""); err != nil {
+		t.Error(err)
+	}
+	if err := limited.Delete(ctx, b, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := limited.AppendElement(ctx, a, make([]byte, 84), ""); err != nil {
+		t.Error(err)
+	}
+	has(700, 1)
+	if err := set(b, 301); err == nil {
+		t.Error("elements don't count")
+	}
+	if err := errors.Join(set(b, 1), set(key(t, string(u), "c"), 1)); err != nil {
+		t.Error(err)
+	}
+	reason(t, "a value too many", set(key(t, string(u), "d"), 0), fault.Exhausted, "QUOTA")
+	if err := other.Delete(ctx, a, ""); err != nil { // by another process
+		t.Fatal(err)
+	}
+	limited.quota.of(u).at = time.Now().Add(-2 * freshCount)
+	if err := set(key(t, string(u), "d"), 998); err != nil {
+		t.Error("before it refuses it counts:", err)
+	}
+	has(1000, 3)
+}

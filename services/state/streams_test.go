@@ -1,0 +1,225 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"skein.dev/platform/fault"
+	"skein.dev/platform/service"
+	statev1 "skein.dev/proto/skein/state/v1"
+)
+
+func client(t *testing.T) statev1.StateServiceClient {
+	t.Helper()
+	conn, err := service.Connect(serve(t, "redis://"+miniredis.RunT(t).Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return statev1.NewStateServiceClient(conn)
+}
+
+func TestPatchValueStream(t *testing.T) {
+	c, ctx, k := client(t), t.Context(), []byte("k\xff")
+	send := func(id string, all ...*statev1.PatchValueRequest) (*statev1.ValueInfo, error) {
+		t.Helper()
+		stream, err := c.PatchValue(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range all {
+			if i == 0 {
+				m.User, m.Key, m.RequestId = "ann", k, id
+			}
+			if err := stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
+				t.Fatal(err)
+			}
+		}
+		resp, err := stream.CloseAndRecv()
+		return resp.GetInfo(), err
+	}
+	patch := func(at int64, data string) *statev1.PatchValueRequest {
+		return &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Offset: at, Data: []byte(data)}, {Offset: at + 10, Data: []byte(data)}}}
+	}
+	id := strings.Repeat("i", maxRequestID)
+	first, err := send(id, patch(0, "abc"), patch(1, "XY"), patch(300_000, "far"))
+	if err != nil || first.GetSize() != 300_013 {
+		t.Fatal(first, err)
+	}
+	if again, err := send(id, patch(0, "abc"), patch(1, "XY"), patch(300_000, "far")); err != nil || again.GetVersion() != first.GetVersion() {
+		t.Error(again, err)
+	}
+	_, err = send(id, patch(0, "abc"), patch(2, "XY"))
+	reason(t, "other ranges", err, fault.Exists, "REQUEST_ID_REUSED")
+	_, err = send(id+"i", patch(0, "abc"))
+	reason(t, "long id", err, fault.Invalid, "BAD_REQUEST_ID")
+	_, err = send("")
+	reason(t, "nothing", err, fault.Invalid, "NO_KEY")
+	if info, err := send("", &statev1.PatchValueRequest{}); err != nil || info.GetVersion() != first.GetVersion() {
+		t.Error("no ranges:", info, err)
+	}
+	got, err := c.GetValue(ctx, &statev1.GetValueRequest{User: "ann", Key: k, Length: 13})
+	if err != nil || string(got.GetData()) != "aXY\x00\x00\x00\x00\x00\x00\x00aXY" {
+		t.Errorf("%q %v", got.GetData(), err)
+	}
+
+	changes := func(since int64) (infos []*statev1.ValueInfo, bytes int) {
+		t.Helper()
+		stream, err := c.ReadChanges(ctx, &statev1.ReadChangesRequest{User: "ann", Key: k, SinceVersion: since})
+		for err == nil {
+			var m *statev1.ReadChangesResponse
+			if m, err = stream.Recv(); err == nil {
+				bytes += len(m.GetData())
+				if m.GetInfo() != nil {
+					infos = append(infos, m.GetInfo())
+				}
+			}
+		}
+		if !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		return infos, bytes
+	}
+	if infos, n := changes(0); n != 300_013 || len(infos) != 2 || infos[0].GetVersion() != infos[1].GetVersion() {
+		t.Error(n, infos)
+	}
+	if infos, n := changes(first.GetVersion()); n != 0 || len(infos) != 1 {
+		t.Error(n, infos)
+	}
+	if r, err := c.ResizeValue(ctx, &statev1.ResizeValueRequest{User: "ann", Key: k, Size: 2}); err != nil || r.GetInfo().GetSize() != 2 {
+		t.Error(r, err)
+	}
+	if infos, n := changes(first.GetVersion()); n != 2 || infos[0].GetSize() != 2 {
+		t.Error(n, infos)
+	}
+	if r, err := c.AddInt64(ctx, &statev1.AddInt64Request{User: "ann", Key: k, Offset: 8, Delta: math.MinInt64}); err != nil || r.GetValue() != math.MinInt64 {
+		t.Error(r, err)
+	}
+	if r, err := c.AppendElement(ctx, &statev1.AppendElementRequest{User: "ann", Key: k, Data: []byte("e")}); err != nil || r.GetIndex() != 0 {
+		t.Error(r, err)
+	}
+	if u, err := c.GetUsage(ctx, &statev1.GetUsageRequest{User: "ann"}); err != nil || u.GetBytes() != 16+1+elementCost || u.GetValues() != 1 {
+		t.Error(u, err)
+	}
+	e, err := c.SetExpiry(ctx, &statev1.SetExpiryRequest{User: "ann", Key: k, TimeToLive: durationpb.New(time.Hour)})
+	if err != nil || e.GetInfo().GetExpireTime() == nil {
+		t.Error(e, err)
+	}
+	_, err = c.SetExpiry(ctx, &statev1.SetExpiryRequest{User: "ann", Key: k, TimeToLive: durationpb.New(0)})
+	reason(t, "no time at all", err, fault.Invalid, "BAD_EXPIRY")
+	if e, err = c.SetExpiry(ctx, &statev1.SetExpiryRequest{User: "ann", Key: k}); err != nil || e.GetInfo().GetExpireTime() != nil {
+		t.Error(e, err)
+	}
+}
+
+// hold opens a stream that holds a lock, or gives why it doesn't.
+func hold(ctx context.Context, c statev1.StateServiceClient, r *statev1.HoldLockRequest) (statev1.StateService_HoldLockClient, int64, error) {
+	stream, err := c.HoldLock(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	r.User, r.Key = "ann", []byte("k")
+	if err := stream.Send(r); err != nil && !errors.Is(err, io.EOF) {
+		return nil, 0, err
+	}
+	got, err := stream.Recv()
+	return stream, got.GetToken(), err
+}
+
+func TestHoldLock(t *testing.T) {
+	c, ctx := client(t), t.Context()
+	minute := durationpb.New(time.Minute)
+	first, token, err := hold(ctx, c, &statev1.HoldLockRequest{Holder: "call-7"})
+	if err != nil || token == 0 {
+		t.Fatal(token, err)
+	}
+	_, _, err = hold(ctx, c, &statev1.HoldLockRequest{Shared: true})
+	reason(t, "held", err, fault.Timeout, "LOCK_TIMEOUT")
+	set := func(token int64) error {
+		_, err := c.SetValue(ctx, &statev1.SetValueRequest{User: "ann", Key: []byte("k"), Data: []byte("x"), Fence: &statev1.Fence{Key: []byte("k"), Token: token}})
+		return err
+	}
+	if err := set(token); err != nil {
+		t.Error(err)
+	}
+	// Given back by closing.
+	if err := first.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Recv(); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	reason(t, "given back", set(token), fault.Conflict, "FENCED")
+	// Given back by going away.
+	gone, cancel := context.WithCancel(ctx)
+	if _, _, err := hold(gone, c, &statev1.HoldLockRequest{Patience: minute, Lease: minute}); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	// Kept by beats beyond the lease, and lost without.
+	stream, token, err := hold(ctx, c, &statev1.HoldLockRequest{Patience: minute, Lease: durationpb.New(time.Second)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 {
+		time.Sleep(250 * time.Millisecond)
+		if err := stream.Send(&statev1.HoldLockRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := set(token); err != nil {
+		t.Error("with beats:", err)
+	}
+	_, err = stream.Recv()
+	reason(t, "without beats", err, fault.Conflict, "LOCK_LOST")
+	reason(t, "lost", set(token), fault.Conflict, "FENCED")
+	_, _, err = hold(ctx, c, &statev1.HoldLockRequest{Lease: durationpb.New(time.Hour)})
+	reason(t, "lease", err, fault.Invalid, "BAD_LEASE")
+	none, err := c.HoldLock(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = none.CloseSend()
+	_, err = none.Recv()
+	reason(t, "nothing", err, fault.Invalid, "NO_KEY")
+}
+
+func TestWatchValues(t *testing.T) {
+	c, ctx := client(t), t.Context()
+	stream, err := c.WatchValues(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&statev1.WatchValuesRequest{User: "ann", Keys: [][]byte{[]byte("k")}}); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := stream.Recv(); err != nil || m.GetVersion() != 0 || m.GetUser() != "ann" || string(m.GetKey()) != "k" {
+		t.Fatal(m, err)
+	}
+	set, err := c.SetValue(ctx, &statev1.SetValueRequest{User: "ann", Key: []byte("k")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := stream.Recv(); err != nil || m.GetVersion() != set.GetInfo().GetVersion() {
+		t.Fatal(m, err)
+	}
+	_ = stream.CloseSend()
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	bad, err := c.WatchValues(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = bad.Send(&statev1.WatchValuesRequest{User: "ann", Keys: [][]byte{nil}})
+	_, err = bad.Recv()
+	reason(t, "no key", err, fault.Invalid, "BAD_NAME")
+}
