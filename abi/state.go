@@ -11,7 +11,7 @@ var roomState = Room{
 	Name: "state",
 	Doc: "Values shared by a user's functions. A value lives in the global tier; an executor works on its replica, which all its " +
 		"instances share. A key is 1 to 1024 bytes without a NUL (else EINVAL) and resolves under the caller's user. A range outside memory is " +
-		"EFAULT, a store that can't be reached within the deadline EIO.",
+		"EFAULT, a store that can't be reached within the deadline EIO, a write beyond the user's quota EDQUOT.",
 	Consts: []Const{
 		{"STATE_READ_ONLY_HINT", StateReadOnlyHint, "The guest promises not to write through the mapping."},
 		{"STATE_PULL", StatePull, "Refresh the replica from the global tier first."},

@@ -35,8 +35,11 @@ func (c *Call) on(k skein.StateKey, f func(s *replica.Session, k skein.StateKey)
 	v, err := waiting(c, func() (int64, error) { return f(c.session(), k) })
 	if err != nil {
 		c.goOn()
-		if fault.From(err).Reason == "FENCED" { // the lock that goes with the write is another's
+		switch fault.From(err).Reason {
+		case "FENCED": // the lock that goes with the write is not held any more
 			err = abi.ESTALE
+		case "QUOTA":
+			err = abi.EDQUOT
 		}
 	}
 	return v, err

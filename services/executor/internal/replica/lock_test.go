@@ -133,12 +133,14 @@ func TestGlobalLock(t *testing.T) {
 	faults.Lose()
 	must(t, a.LockGlobal(ctx, k, true, "a"))
 	for name, write := range map[string]func() error{
-		"push of all":  func() error { return errors.Join(b.Set(k, []byte("late")), b.Push(ctx, k, 0, -1)) },
-		"append":       func() error { _, err := b.Append(ctx, k, []byte("late")); return err },
-		"clear":        func() error { return b.Clear(ctx, k) },
-		"add":          func() error { _, err := b.Add(ctx, k, 1); return err },
-		"CAS":          func() error { _, err := b.CompareAndSet(ctx, k, []byte("of the holder"), []byte("late")); return err },
-		"push of some": func() error { return errors.Join(a.Push(ctx, k, 0, -1), b.Pull(ctx, k, 0, -1), b.Write(ctx, k, 0, []byte("late")), b.Push(ctx, k, 0, -1)) },
+		"push of all": func() error { return errors.Join(b.Set(k, []byte("late")), b.Push(ctx, k, 0, -1)) },
+		"append":      func() error { _, err := b.Append(ctx, k, []byte("late")); return err },
+		"clear":       func() error { return b.Clear(ctx, k) },
+		"add":         func() error { _, err := b.Add(ctx, k, 1); return err },
+		"CAS":         func() error { _, err := b.CompareAndSet(ctx, k, []byte("of the holder"), []byte("late")); return err },
+		"push of some": func() error {
+			return errors.Join(a.Push(ctx, k, 0, -1), b.Pull(ctx, k, 0, -1), b.Write(ctx, k, 0, []byte("late")), b.Push(ctx, k, 0, -1))
+		},
 	} {
 		if err := write(); fault.From(err).Reason != "FENCED" {
 			t.Errorf("%s by one who lost the lock: %v", name, err)

@@ -129,9 +129,18 @@ func (s *Session) missing(ctx context.Context, r *Replica, off, n int64) error {
 	}
 }
 
-// fetch takes what changed of a range since a version, or all for 0, in whole chunks. n below 0 is all to the end. The
-// caller holds net.
+// fetch is tryFetch until the value is not replaced meanwhile. The caller holds net.
 func (s *Session) fetch(ctx context.Context, r *Replica, since, off, n int64) (err error) {
+	for range attempts {
+		if err = s.tryFetch(ctx, r, since, off, n); fault.From(err) == nil || fault.From(err).Reason != "VALUE_CHANGED" {
+			break
+		}
+	}
+	return err
+}
+
+// tryFetch takes what changed of a range since a version, or all for 0, in whole chunks. n below 0 is all to the end.
+func (s *Session) tryFetch(ctx context.Context, r *Replica, since, off, n int64) (err error) {
 	ctx, end := begin(ctx, "state pull", r.key)
 	before := s.moved.Read
 	defer func() { end(s.moved.Read-before, err) }()

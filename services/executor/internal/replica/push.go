@@ -15,6 +15,7 @@ const (
 	// A message of patches has at most so many bytes of data, with what each patch adds to the message.
 	mostPatched = 240 << 10
 	patchCost   = 16
+	mostPatches = 4 << 10
 	// A batch is what goes in one stream, and is kept until it has arrived.
 	mostBatch     = 4 << 20
 	mostBatchRuns = 64 << 10
@@ -208,20 +209,6 @@ func (s *Session) writeValue(ctx context.Context, r *Replica, size int64, sets i
 	return resp.GetInfo(), err
 }
 
-// pushedAt notes the version that a write of ours has made, in n steps: if nobody else's came between, what was the newest
-// here still is. The caller holds mu.
-func (r *Replica) pushedAt(info *statev1.ValueInfo, n int64) {
-	v := info.GetVersion()
-	if v == r.latest+n {
-		for i := range r.at {
-			if r.at[i] == r.latest {
-				r.at[i] = v
-			}
-		}
-	}
-	r.latest = max(r.latest, v)
-}
-
 // batch is patches on their way.
 type batch struct {
 	messages [][]*statev1.Patch
@@ -237,7 +224,7 @@ const bufferSize = 16 << 10
 // add puts a run of the replica into the batch. The caller holds mu.
 func (b *batch) add(r *Replica, s span) {
 	for s.start < s.end {
-		if b.room <= patchCost {
+		if last := len(b.messages) - 1; b.room <= patchCost || len(b.messages[last]) == mostPatches {
 			b.messages, b.room = append(b.messages, nil), mostPatched
 		}
 		n := min(s.end-s.start, int64(b.room-patchCost))
@@ -314,7 +301,7 @@ func (s *Session) sendBatch(ctx context.Context, r *Replica, b *batch) (*statev1
 			}
 		}
 	}
-	r.pushedAt(info, int64(len(b.messages)))
+	r.latest = max(r.latest, info.GetVersion())
 	return info, nil
 }
 

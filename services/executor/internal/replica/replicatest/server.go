@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -22,10 +23,37 @@ import (
 	statev1 "skein.dev/proto/skein/state/v1"
 )
 
-// Client connects to a new, empty service that ends with the test.
+// Client connects to a new, empty service that ends with the test. If SKEIN_TEST_STATE has the address of a real one, it is
+// that, and ann's values there are deleted.
 func Client(t testing.TB) statev1.StateServiceClient {
+	if address := os.Getenv("SKEIN_TEST_STATE"); address != "" {
+		return realOne(t, address)
+	}
 	client, _ := Service(t)
 	return client
+}
+
+func realOne(t testing.TB, address string) statev1.StateServiceClient {
+	conn, err := service.Connect(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	client := statev1.NewStateServiceClient(conn)
+	for {
+		resp, err := client.ListValues(t.Context(), &statev1.ListValuesRequest{User: "ann", PageSize: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(resp.GetValues()) == 0 {
+			return client
+		}
+		for _, v := range resp.GetValues() {
+			if _, err := client.DeleteValue(t.Context(), &statev1.DeleteValueRequest{User: "ann", Key: v.GetKey()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // Faults makes the service fail.
@@ -123,7 +151,7 @@ func (s *server) change(r named, fence *statev1.Fence, f func(v *value)) (*state
 		s.values[name(r)] = v
 	}
 	f(v)
-	v.version++
+	v.version += 1000 // as if by a clock
 	s.version = max(s.version, v.version)
 	chunks := (len(v.data) + chunk - 1) / chunk
 	for len(v.at) < chunks {
