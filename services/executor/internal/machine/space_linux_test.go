@@ -158,3 +158,53 @@ func TestSpaceLimits(t *testing.T) {
 		t.Errorf("%d mappings are still charged for", n)
 	}
 }
+
+// A Go program gives the region to map from its own heap, for its allocator would take what the host grows.
+func TestGoMapsState(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles a Go program")
+	}
+	m := open(t, tiers["native"])
+	m.Compare()
+	mod := boot(t, m, "state")
+	for i := range 3 {
+		store := replica.New(replicatest.Client(t), 1<<30)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		f, _ := skein.NewFunction("ann", "state")
+		var out bytes.Buffer
+		c := &host.Call{Context: ctx, Function: f, State: store, Stdout: &out, Stderr: &out}
+		exit := mod.Run(c)
+		c.End()
+		cancel()
+		if exit.State != skein.Succeeded {
+			t.Fatalf("call %d: %+v\n%s", i, exit, out.String())
+		}
+	}
+	mod.Settle()
+	if n := m.Differences(); n != 0 {
+		t.Errorf("%d resets left something", n)
+	}
+}
+
+// Where nothing can be mapped, that is said, and rows that copy work.
+func TestNoMaps(t *testing.T) {
+	m := open(t, tiers["portable"])
+	mod := boot(t, m, "space.c")
+	store := replica.New(replicatest.Client(t), 1<<30)
+	k, _ := skein.NewStateKey("ann", "k")
+	s := store.Open()
+	defer s.End()
+	if err := s.Set(k, make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	f, _ := skein.NewFunction("ann", "space")
+	for _, how := range []string{"i", "a", "e"} {
+		log := &host.Log{}
+		c := &host.Call{Context: t.Context(), Function: f, State: store, Log: log, Input: []byte(how + "\x00\x00\x00\x00\x00\x00\x00")}
+		exit := mod.Run(c)
+		c.End()
+		if (exit.State == skein.Succeeded) != (how == "e") || !bytes.Contains(log.Bytes(), []byte("state can't be mapped")) {
+			t.Errorf("%s: %+v\n%s", how, exit, log.Bytes())
+		}
+	}
+}

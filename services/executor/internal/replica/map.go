@@ -51,7 +51,7 @@ func (s *Session) Map(ctx context.Context, k skein.StateKey, u Use, place func(*
 		return nil, abi.EINVAL
 	}
 	if u.Pull {
-		if err := s.Pull(ctx, k, u.Off, u.Len); err != nil && (u.Size == 0 || !errors.Is(err, fault.NotFound)) {
+		if err := s.Pull(ctx, k, u.Off, u.Len); err != nil && !errors.Is(err, fault.NotFound) { // it may be here alone
 			return nil, err
 		}
 	}
