@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -350,4 +351,9 @@ func TestManyWriters(t *testing.T) {
 			}
 		}
 	}
+}
+
+func remap(region []byte, fd int) error {
+	_, err := unix.MmapPtr(fd, 0, unsafe.Pointer(&region[0]), uintptr(len(region)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED)
+	return err
 }

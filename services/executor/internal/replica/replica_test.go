@@ -14,7 +14,7 @@ import (
 	"skein.dev/services/executor/internal/replica/replicatest"
 )
 
-func key(t *testing.T, name string) skein.StateKey {
+func key(t testing.TB, name string) skein.StateKey {
 	k, err := skein.NewStateKey("ann", name)
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
