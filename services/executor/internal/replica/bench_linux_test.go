@@ -101,3 +101,19 @@ func BenchmarkLockHandOff(b *testing.B) {
 	}
 	<-done
 }
+
+// A value that is not here: of the sizes that a message, a chunk and many have.
+func BenchmarkPull(b *testing.B) {
+	client := replicatest.Client(b)
+	for _, size := range []int{64, 4 << 10, 1 << 20, 16 << 20} {
+		k, from := key(b, fmt.Sprint(size)), session(b, replica.New(client, 1<<30))
+		must(b, from.Set(k, make([]byte, size)))
+		must(b, from.Push(b.Context(), k, 0, -1))
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				must(b, replica.New(client, 1<<30).Open().Pull(b.Context(), k, 0, -1))
+			}
+		})
+	}
+}

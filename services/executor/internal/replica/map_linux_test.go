@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -319,25 +320,35 @@ func TestHardLimit(t *testing.T) {
 	}
 }
 
-// Many writers of one value, each with a range of its own, on two executors: no byte is lost.
+var (
+	manyRounds = flag.Int("rounds", 8, "how often each of the many writers writes")
+	manyBytes  = flag.Int("part", 16<<10, "bytes that each of them has")
+)
+
+// Many writers of one value, each with a range of its own, on two executors: no byte is lost. With -rounds 1000 -part 1048576
+// it is 64 MiB and takes minutes.
 func TestManyWriters(t *testing.T) {
-	const writers, rounds, part = 16, 12, 64 << 10
+	const writers = 64
+	rounds, part := *manyRounds, *manyBytes
+	stride := 97 + part/128
 	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
 	stores := []*replica.Store{replica.New(client, 1<<30), replica.New(client, 1<<30)}
 	var wg sync.WaitGroup
 	for w := range writers {
 		s := session(t, stores[w%2])
-		v := view(t, s, k, replica.Use{Off: int64(w * part), Len: part, Size: writers * part})
+		v := view(t, s, k, replica.Use{Off: int64(w * part), Len: int64(part), Size: int64(writers * part)})
 		wg.Go(func() {
 			for round := range rounds {
-				for i := w; i < part; i += 97 {
+				for i := w; i < part; i += stride {
 					v[i] = byte(round + i + 1)
 				}
-				if err := s.Push(ctx, k, int64(w*part), part); err != nil {
+				if err := s.Push(ctx, k, int64(w*part), int64(part)); err != nil {
 					t.Error(err)
 				}
-				if err := s.Pull(ctx, k, 0, -1); err != nil {
-					t.Error(err)
+				if round%8 == w%8 { // what another writes
+					if err := s.Pull(ctx, k, int64((w+round)%writers*part), int64(part)); err != nil {
+						t.Error(err)
+					}
 				}
 			}
 		})
@@ -345,7 +356,7 @@ func TestManyWriters(t *testing.T) {
 	wg.Wait()
 	got := global(t, session(t, stores[0]), k)
 	for w := range writers {
-		for i := w; i < part; i += 97 {
+		for i := w; i < part; i += stride {
 			if got[w*part+i] != byte(rounds+i) {
 				t.Fatalf("byte %d of writer %d: %d", i, w, got[w*part+i])
 			}
