@@ -251,6 +251,17 @@ func (r *Replica) toFile() error {
 	return nil
 }
 
+// lacksBase is how many bytes base would take.
+func (r *Replica) lacksBase(off, end int64) (n int64) {
+	first, last := cover(off, end)
+	for i := first; i < last; i++ {
+		if !r.based.has(i) {
+			n += chunk
+		}
+	}
+	return n
+}
+
 // base keeps what the chunks of a range are from now on. Dirty ranges stay so.
 func (r *Replica) base(off, end int64) {
 	first, last := cover(off, end)
