@@ -79,6 +79,53 @@ func TestMappedMemoryIsReset(t *testing.T) {
 	}
 }
 
+// checkSpace maps the file of 1 MiB in all ways that are wrong, and in some that are right.
+func checkSpace(t *testing.T, s *machine.Space, fd int) {
+	size := uint64(s.Bytes())
+	for name, got := range map[string]error{
+		"no bytes": s.Map(0, 0, fd, 0), "an odd address": s.Map(100, 4096, fd, 0), "an odd length": s.Map(0, 4095, fd, 0),
+		"an odd offset": s.Map(0, 4096, fd, 1), "beyond the end": s.Map(size, 4096, fd, 0), "over the end": s.Map(size-4096, 8192, fd, 0),
+		"a length that wraps": s.Map(4096, ^uint64(4095), fd, 0), "an address that wraps": s.Map(^uint64(4095), 4096, fd, 0),
+		"an Unmap of nothing": s.Unmap(0, 4096),
+	} {
+		if !errors.Is(got, machine.ErrBadRange) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if _, err := s.Grow(guestMemory); !errors.Is(err, machine.ErrNoSpace) {
+		t.Errorf("growth beyond the limit: %v", err)
+	}
+	if _, err := s.Grow(^uint64(0)); !errors.Is(err, machine.ErrNoSpace) {
+		t.Errorf("growth that wraps: %v", err)
+	}
+	at, err := s.Grow(4 << 20)
+	if err != nil || at != size {
+		t.Fatalf("growth: %d, %v", at, err)
+	}
+	if err := errors.Join(s.Map(at, 8192, fd, 0), s.Map(at, 8192, fd, 4096)); err != nil { // in its place
+		t.Error(err)
+	}
+	if err := s.Map(at+4096, 8192, fd, 0); !errors.Is(err, machine.ErrBadRange) {
+		t.Errorf("an overlap: %v", err)
+	}
+	if err := s.Map(at+8192, 4096, -1, 0); err == nil {
+		t.Error("a file that isn't")
+	}
+	n := 1
+	for ; n <= 1000 && err == nil; n++ {
+		err = s.Map(at+uint64(n)*8192, 4096, fd, 0)
+	}
+	if !errors.Is(err, machine.ErrNoSpace) || n > 300 {
+		t.Errorf("%d mappings: %v", n, err)
+	}
+	if err := s.Unmap(at, 8192); err != nil {
+		t.Error(err)
+	}
+	if err := s.Map(at, 4096, fd, 0); err != nil {
+		t.Errorf("after an Unmap: %v", err)
+	}
+}
+
 func TestSpaceLimits(t *testing.T) {
 	m := open(t, tiers["native"])
 	mod := load(t, m, "guest.c")
@@ -100,51 +147,8 @@ func TestSpaceLimits(t *testing.T) {
 			return
 		}
 		ran = true
-		s := c.Space()
 		defer cancel()
-		size := uint64(s.Bytes())
-		for name, got := range map[string]error{
-			"no bytes": s.Map(0, 0, fd, 0), "an odd address": s.Map(100, 4096, fd, 0), "an odd length": s.Map(0, 4095, fd, 0),
-			"an odd offset": s.Map(0, 4096, fd, 1), "beyond the end": s.Map(size, 4096, fd, 0), "over the end": s.Map(size-4096, 8192, fd, 0),
-			"a length that wraps": s.Map(4096, ^uint64(4095), fd, 0), "an address that wraps": s.Map(^uint64(4095), 4096, fd, 0),
-			"an Unmap of nothing": s.Unmap(0, 4096),
-		} {
-			if !errors.Is(got, machine.ErrBadRange) {
-				t.Errorf("%s: %v", name, got)
-			}
-		}
-		if _, err := s.Grow(guestMemory); !errors.Is(err, machine.ErrNoSpace) {
-			t.Errorf("growth beyond the limit: %v", err)
-		}
-		if _, err := s.Grow(^uint64(0)); !errors.Is(err, machine.ErrNoSpace) {
-			t.Errorf("growth that wraps: %v", err)
-		}
-		at, err := s.Grow(4 << 20)
-		if err != nil || at != size {
-			t.Fatalf("growth: %d, %v", at, err)
-		}
-		if err := errors.Join(s.Map(at, 8192, fd, 0), s.Map(at, 8192, fd, 4096)); err != nil { // in its place
-			t.Error(err)
-		}
-		if err := s.Map(at+4096, 8192, fd, 0); !errors.Is(err, machine.ErrBadRange) {
-			t.Errorf("an overlap: %v", err)
-		}
-		if err := s.Map(at+8192, 4096, -1, 0); err == nil {
-			t.Error("a file that isn't")
-		}
-		n := 1
-		for ; n <= 1000 && err == nil; n++ {
-			err = s.Map(at+uint64(n)*8192, 4096, fd, 0)
-		}
-		if !errors.Is(err, machine.ErrNoSpace) || n > 300 {
-			t.Errorf("%d mappings: %v", n, err)
-		}
-		if err := s.Unmap(at, 8192); err != nil {
-			t.Error(err)
-		}
-		if err := s.Map(at, 4096, fd, 0); err != nil {
-			t.Errorf("after an Unmap: %v", err)
-		}
+		checkSpace(t, c.Space(), fd)
 	}}
 	exit := mod.Run(call)
 	if !ran || exit.State == skein.Succeeded {

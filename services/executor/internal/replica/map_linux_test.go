@@ -2,7 +2,6 @@ package replica_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -36,16 +35,6 @@ func view(t testing.TB, s *replica.Session, k skein.StateKey, u replica.Use) []b
 	return b[u.Off-m.Off:]
 }
 
-func global(t testing.TB, s *replica.Session, k skein.StateKey) []byte {
-	t.Helper()
-	buf := make([]byte, replica.MaxValue)
-	n, err := s.ReadGlobal(context.Background(), k, 0, buf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return buf[:n]
-}
-
 // Two executors have each the odd or the even bytes of a value, and change them through mappings and rows. Pushes and pulls,
 // of all and of ranges, lose no byte, and bring all to everybody in the end.
 func TestMappedWritersLoseNothing(t *testing.T) {
@@ -72,17 +61,9 @@ func TestMappedWritersLoseNothing(t *testing.T) {
 				off := int64(rng.IntN(size))
 				n := min(size-off, int64(rng.IntN(300_000)))
 				var err error
-				switch rng.IntN(12) {
-				case 0:
-					err = s.Push(ctx, k, 0, -1)
-				case 1:
-					err = s.Pull(ctx, k, 0, -1)
-				case 2:
-					err = s.Push(ctx, k, off, n)
-				case 3:
-					err = s.Pull(ctx, k, off, n)
-				case 4:
-					_, err = s.Read(ctx, k, off, make([]byte, n))
+				switch op := rng.IntN(12); op {
+				case 0, 1, 2, 3, 4:
+					err = exchange(t, s, k, op, off, n)
 				default:
 					for i := off; i < min(off+n, off+500); i++ {
 						if int(i)%2 != who {
@@ -118,6 +99,22 @@ func TestMappedWritersLoseNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// exchange is one of the ways to exchange bytes with the global tier.
+func exchange(t *testing.T, s *replica.Session, k skein.StateKey, op int, off, n int64) (err error) {
+	switch op {
+	case 0:
+		return s.Push(t.Context(), k, 0, -1)
+	case 1:
+		return s.Pull(t.Context(), k, 0, -1)
+	case 2:
+		return s.Push(t.Context(), k, off, n)
+	case 3:
+		return s.Pull(t.Context(), k, off, n)
+	}
+	_, err = s.Read(t.Context(), k, off, make([]byte, n))
+	return err
 }
 
 // What a guest writes while a push is on its way stays dirty, and goes with the next one.

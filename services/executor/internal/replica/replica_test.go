@@ -2,6 +2,7 @@ package replica_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -26,6 +27,16 @@ func session(t testing.TB, s *replica.Store) *replica.Session {
 	x := s.Open()
 	t.Cleanup(x.End)
 	return x
+}
+
+func global(t testing.TB, s *replica.Session, k skein.StateKey) []byte {
+	t.Helper()
+	buf := make([]byte, replica.MaxValue)
+	n, err := s.ReadGlobal(context.Background(), k, 0, buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return buf[:n]
 }
 
 // Two executors write disjoint parts of one value; pushes and pulls in any order lose no byte.
