@@ -319,7 +319,7 @@ func testExpiry(t *testing.T, s *Store, u skein.User) {
 	}
 	lives := func(what string, want bool) {
 		t.Helper()
-		all, err := s.db.client.Keys(ctx, metaKey(k)+"*").Result()
+		all, err := allKeys(t.Context(), s, metaKey(k)+"*")
 		if err != nil || len(all) < 3 {
 			t.Fatal(all, err)
 		}
@@ -770,4 +770,21 @@ func testQuota(t *testing.T, s *Store, u skein.User) {
 		t.Error("before it refuses it counts:", err)
 	}
 	has(1000, 3)
+	// Many at once go no further than one.
+	var wg sync.WaitGroup
+	if err := limited.Delete(ctx, key(t, string(u), "d"), ""); err != nil {
+		t.Fatal(err)
+	}
+	for range 8 {
+		wg.Go(func() {
+			for range 30 {
+				_, _, err := limited.Append(ctx, b, make([]byte, 7), "")
+				if err != nil && !errors.Is(err, fault.Exhausted) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	has(2+998/7*7, 2)
 }

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -65,6 +66,34 @@ func TestPatchValueStream(t *testing.T) {
 	reason(t, "nothing", err, fault.Invalid, "NO_KEY")
 	if info, err := send("", &statev1.PatchValueRequest{}); err != nil || info.GetVersion() != first.GetVersion() {
 		t.Error("no ranges:", info, err)
+	}
+	// Messages that follow each other.
+	var run []*statev1.PatchValueRequest
+	var want []byte
+	for i := range 30 {
+		data := bytes.Repeat([]byte{byte(i + 1)}, 50_000+i)
+		run = append(run, &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Offset: 400_000 + int64(len(want)), Data: data}}})
+		want = append(want, data...)
+	}
+	long, err := send("run", run...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := send("run", run...); err != nil || again.GetVersion() != long.GetVersion() {
+		t.Error(again, err)
+	}
+	if got, err := c.GetValue(ctx, &statev1.GetValueRequest{User: "ann", Key: k, Offset: 400_000}); err != nil || !bytes.Equal(got.GetData(), want) {
+		t.Error(len(got.GetData()), err)
+	}
+	_, err = send("", &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Data: make([]byte, maxPatchBytes+1)}}})
+	reason(t, "large", err, fault.TooLarge, "TOO_LARGE")
+	if first, err = send("", &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Offset: 300_013}}}); err != nil {
+		t.Error("no bytes:", err)
+	}
+	if r, err := c.ResizeValue(ctx, &statev1.ResizeValueRequest{User: "ann", Key: k, Size: 300_013}); err != nil {
+		t.Fatal(err)
+	} else {
+		first = r.GetInfo()
 	}
 	got, err := c.GetValue(ctx, &statev1.GetValueRequest{User: "ann", Key: k, Length: 13})
 	if err != nil || string(got.GetData()) != "aXY\x00\x00\x00\x00\x00\x00\x00aXY" {
