@@ -302,6 +302,34 @@ func TestBudgetOfMappings(t *testing.T) {
 	}
 }
 
+// What was mapped and is still to be pushed needs no file: a user who leaves many such values takes none from others.
+func TestFilesAreBounded(t *testing.T) {
+	ctx, client := t.Context(), replicatest.Client(t)
+	store := replica.New(client, 1<<30)
+	name := func(i int) skein.StateKey { return key(t, fmt.Sprint("key ", i)) }
+	const many = 2500
+	for i := range many {
+		s := store.Open()
+		v := view(t, s, name(i), replica.Use{Len: -1, Size: 10})
+		v[1], v[3] = 1, byte(i)
+		s.End()
+		_ = unix.Munmap(v[:cap(v)])
+	}
+	s := session(t, store)
+	for _, i := range []int{0, 1, 1000, many - 1} {
+		must(t, s.Push(ctx, name(i), 0, -1))
+		if got := global(t, s, name(i)); !bytes.Equal(got, []byte{0, 1, 0, byte(i), 0, 0, 0, 0, 0, 0}) {
+			t.Errorf("value %d: %v", i, got)
+		}
+	}
+	v := view(t, s, name(1), replica.Use{Len: -1})
+	v[5] = 5
+	must(t, s.Push(ctx, name(1), 0, -1))
+	if got := global(t, s, name(1)); got[5] != 5 {
+		t.Errorf("mapped again: %v", got)
+	}
+}
+
 // What can't go is bounded too.
 func TestHardLimit(t *testing.T) {
 	s := session(t, replica.New(replicatest.Client(t), 1<<20))

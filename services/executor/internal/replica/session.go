@@ -50,6 +50,7 @@ func (s *Session) End() {
 		r.mu.Unlock()
 	}
 	if len(s.maps) > 0 {
+		s.store.freed()
 		s.store.shrink(nil)
 	}
 	s.maps = nil
