@@ -32,7 +32,11 @@ func serve(t testing.TB, redisURL string, spans ...trace.SpanProcessor) (addr st
 	cfg := DefaultConfig()
 	fs := flag.NewFlagSet("state", flag.ContinueOnError)
 	cfg.Flags(fs)
-	if err := fs.Parse([]string{"--redis-url", redisURL, "--redis-timeout", "5s", "--max-value-size", "67108864"}); err != nil {
+	most := "8388608"
+	if _, ok := t.(*testing.B); ok {
+		most = strconv.Itoa(MaxValue)
+	}
+	if err := fs.Parse([]string{"--redis-url", redisURL, "--redis-timeout", "5s", "--max-value-size", most}); err != nil {
 		t.Fatal(err)
 	}
 	listening := make(chan string, 1)
