@@ -18,7 +18,7 @@ var guests sync.Map // name → func() (string, error)
 // errNoC is wrapped where the toolchain for guests in C is missing.
 var errNoC = errors.New("no clang with a WASI sysroot (Debian: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32; `make test` does)")
 
-// Guest gives the path of a guest's module: "echo-go", "echo-c", "chain-named-c" and so on of examples/, "calls" of
+// Guest gives the path of a guest's module: "echo-go", "echo-c", "chain-named-c" and so on of examples/, "calls" and "shared" of
 // testdata, or one that is assembled here (see wasm.go). Without clang, a test that wants a guest in C is skipped, or fails if
 // SKEIN_REQUIRE_TOOLS is set.
 func Guest(t testing.TB, name string) string {
@@ -47,8 +47,8 @@ func buildGuest(name string) (string, error) {
 	if bytes, ok := assembled[name]; ok {
 		return out, os.WriteFile(out, bytes(), 0o644)
 	}
-	if name == "calls" {
-		return out, buildC(out, []string{"test/cluster/testdata/calls.c"}, "-mexec-model=reactor")
+	if name == "calls" || name == "shared" {
+		return out, buildC(out, []string{"test/cluster/testdata/" + name + ".c"}, "-mexec-model=reactor")
 	}
 	cut := strings.LastIndexByte(name, '-')
 	example, language := name[:max(cut, 0)], name[cut+1:]
