@@ -70,6 +70,37 @@ int skein_set_state_at(const char *key, int64_t off, const void *val, size_t len
 	return __skein_set_state_offset(key, strlen(key), val, len, off);
 }
 
+// The allocator's first use is when it takes its memory.
+static void own_heap(void) {
+	static void *volatile first;
+	if (!first)
+		first = malloc(1);
+}
+
+static void *address(void *at) {
+	if (!at)
+		errno = __skein_last_error();
+	return at;
+}
+
+void *skein_get_state(const char *key, size_t size, int flags) {
+	own_heap();
+	return address(__skein_get_state(key, strlen(key), size, flags));
+}
+
+void *skein_get_state_offset(const char *key, int64_t off, size_t len, int64_t size, int flags) {
+	own_heap();
+	return address(__skein_get_state_offset(key, strlen(key), off, len, size, flags));
+}
+
+int skein_lock_state_read(const char *key) { return __skein_lock_state_read(key, strlen(key)); }
+
+int skein_lock_state_write(const char *key) { return __skein_lock_state_write(key, strlen(key)); }
+
+int skein_unlock_state_read(const char *key) { return __skein_unlock_state_read(key, strlen(key)); }
+
+int skein_unlock_state_write(const char *key) { return __skein_unlock_state_write(key, strlen(key)); }
+
 int skein_push_state(const char *key) { return __skein_push_state(key, strlen(key)); }
 
 int skein_pull_state(const char *key) { return __skein_pull_state(key, strlen(key)); }

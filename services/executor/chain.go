@@ -430,6 +430,27 @@ func (l *link) wait(c *host.Call, handles []int32, timeout time.Duration, memory
 	return i, err
 }
 
+// park waits for what a call can't go on without, which others may have to bring about: they can have its slot meanwhile.
+func (e *Executor) park(c *host.Call, r *run, memory int64, wait func() error) error {
+	l := r.link
+	count := func(n int64) {
+		if l != nil {
+			l.mu.Lock()
+			l.parked += n
+			l.mu.Unlock()
+		}
+	}
+	count(memory)
+	e.slots.give()
+	r.holds = false
+	err := wait()
+	if e.slots.take(c, r.call.Depth, true) == nil { // a call that is over needs no slot to end
+		r.holds = true
+	}
+	count(-memory)
+	return err
+}
+
 // sleep waits for one of the children.
 func (l *link) sleep(ctx context.Context, r *run, kids []*child, timeout time.Duration) (int, error) {
 	var over <-chan time.Time

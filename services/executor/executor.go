@@ -128,6 +128,7 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 		Input: call.Input, Stdin: bytes.NewReader(call.Input), Stdout: log, Stderr: log, Log: log,
 		State: e.state, Chain: chain,
 	}
+	c.Park = func(c *host.Call, memory int64, wait func() error) error { return e.park(c, r, memory, wait) }
 	files := vfs.New(c, e.files, call.Function.User)
 	c.Files = files
 	var exit machine.Exit
@@ -136,6 +137,7 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	} else {
 		exit = mod.RunPointer(c, machine.Pointer{Entry: *call.Entry, Input: call.Input})
 	}
+	c.End() // before anybody is told
 	if exit.Backtrace != "" {
 		fmt.Fprintf(log, "%s\n%s\n", exit.Message, exit.Backtrace)
 	}

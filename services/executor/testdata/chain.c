@@ -177,8 +177,56 @@ static int state(void) {
     return 0;
 }
 
+// One that waits for a lock doesn't keep its slot from the one that has it; and a lock ends with its call.
+static int wants_lock(void) {
+    if (__skein_lock_state_write("lock", 4))
+        return 1;
+    return output_number(__skein_state_size("lock", 4));
+}
+
+static int locker(void) {
+    CHECK(__skein_lock_state_write("lock", 4) == 0);
+    int a = start("want", 0), b = start("want", 0);
+    CHECK(child_number(start("tree", 0)) == 1);
+    CHECK(skein_set_state("lock", "value", 5) == 0 && __skein_unlock_state_write("lock", 4) == 0);
+    CHECK(child_number(a) == 5 && child_number(b) == 5);
+    return 0;
+}
+
+// A lock that the call's child waits for, for ever.
+static int deadlock(void) {
+    CHECK(__skein_lock_state_read("lock", 4) == 0);
+    return -__skein_await_call(start("want", 0));
+}
+
+// Each call counts in state that all of them map.
+static int count(void) {
+    int *n = skein_get_state("count", sizeof *n, 0);
+    CHECK(n && __skein_lock_state_write("count", 5) == 0);
+    for (int i = 0; i < 1000; i++)
+        *(volatile int *)n += 1;
+    return __skein_push_state("count", 5);
+}
+
+static int counts(void) {
+    int ids[32];
+    CHECK(skein_set_state("count", (int[1]){0}, 4) == 0);
+    for (int i = 0; i < 32; i++)
+        ids[i] = start("count", 0);
+    for (int i = 0; i < 32; i++)
+        CHECK(__skein_await_call(ids[i]) == 0);
+    int n = 0;
+    CHECK(__skein_read_appended_state("count", 5, 0, &n, 4) == 4); // their pushes are seen once they have ended
+    return output_number(n);
+}
+
 SKEIN_EXPORT(handle) int handle(void) {
     read_input();
+    if (!strncmp(in, "want", 4)) return wants_lock();
+    if (!strncmp(in, "lock", 4)) return locker();
+    if (!strncmp(in, "dead", 4)) return deadlock();
+    if (!strncmp(in, "counts", 6)) return counts();
+    if (!strncmp(in, "count", 5)) return count();
     if (!strncmp(in, "deep", 4)) return deep();
     if (!strncmp(in, "tree", 4)) return tree();
     if (!strncmp(in, "fan", 3)) return fan();

@@ -90,18 +90,17 @@ void __faasm_migrate_point(FaasmMigrateEntryPoint fn, int arg);
 __attribute__((import_module("env"), import_name("__faasm_read_state")))
 long __faasm_read_state(const char *key, unsigned char *buf, long len);
 
-// Maps the value, of total bytes, as get_state does and returns its address; 0 if it can't. [planned: arrives with
-// mapped state]
+// Maps the value, of total bytes, as get_state does and returns its address; 0 if it can't.
 __attribute__((import_module("env"), import_name("__faasm_read_state_ptr")))
 unsigned char *__faasm_read_state_ptr(const char *key, long total);
 
-// Copies len bytes from off of a value of total bytes to buf, pulling only the chunks that cover them. [planned:
-// arrives with push and pull of ranges]
+// Copies len bytes from off of a value of total bytes to buf, pulling only the chunks that cover them. What the value
+// doesn't have is zero.
 __attribute__((import_module("env"), import_name("__faasm_read_state_offset")))
 void __faasm_read_state_offset(const char *key, long total, long off, unsigned char *buf, long len);
 
 // Maps len bytes from off of a value of total bytes as get_state_offset does and returns the address of the byte at
-// off; 0 if it can't. [planned: arrives with mapped state]
+// off; 0 if it can't.
 __attribute__((import_module("env"), import_name("__faasm_read_state_offset_ptr")))
 unsigned char *__faasm_read_state_offset_ptr(const char *key, long total, long off, long len);
 
@@ -110,12 +109,11 @@ __attribute__((import_module("env"), import_name("__faasm_write_state")))
 void __faasm_write_state(const char *key, const unsigned char *data, long len);
 
 // Writes the len bytes at data into the replica of a value of total bytes from off, as set_state_offset does.
-// [planned: arrives with push and pull of ranges]
 __attribute__((import_module("env"), import_name("__faasm_write_state_offset")))
 void __faasm_write_state_offset(const char *key, long total, long off, const unsigned char *data, long len);
 
 // Makes the content of the file at path the value in the replica and returns its length in bytes; 0 if the file can't
-// be read. [planned: arrives with local-write files]
+// be read.
 __attribute__((import_module("env"), import_name("__faasm_write_state_from_file")))
 unsigned int __faasm_write_state_from_file(const char *key, const char *path);
 
@@ -123,12 +121,12 @@ unsigned int __faasm_write_state_from_file(const char *key, const char *path);
 __attribute__((import_module("env"), import_name("__faasm_push_state")))
 void __faasm_push_state(const char *key);
 
-// Sends only the dirty runs of bytes of the value to the global tier. [planned: arrives with pushes of dirty runs]
+// Sends only the dirty runs of bytes of the value to the global tier.
 __attribute__((import_module("env"), import_name("__faasm_push_state_partial")))
 void __faasm_push_state_partial(const char *key);
 
-// Sends those bytes of the value whose counterpart in the value mask_key, of the same size, is not zero. [planned:
-// arrives with pushes of dirty runs]
+// Sends those bytes of the value whose counterpart in the value mask_key, of the same size, is not zero, and only
+// them, changed or not.
 __attribute__((import_module("env"), import_name("__faasm_push_state_partial_mask")))
 void __faasm_push_state_partial_mask(const char *key, const char *mask_key);
 
@@ -137,42 +135,39 @@ __attribute__((import_module("env"), import_name("__faasm_pull_state")))
 void __faasm_pull_state(const char *key, long len);
 
 // Appends one element of len bytes to the key's list, which is kept in the global tier apart from its value.
-// [planned: arrives with the completion of appended state]
 __attribute__((import_module("env"), import_name("__faasm_append_state")))
 void __faasm_append_state(const char *key, const unsigned char *data, long len);
 
 // Copies the first n elements of the key's list, one after the other, to the len bytes at buf. Fewer elements, or
-// more bytes than len, fail the call. [planned: arrives with the completion of appended state]
+// more bytes than len, fail the call.
 __attribute__((import_module("env"), import_name("__faasm_read_appended_state")))
 void __faasm_read_appended_state(const char *key, unsigned char *buf, long len, long n);
 
-// Empties the key's list. [planned: arrives with the completion of appended state]
+// Empties the key's list.
 __attribute__((import_module("env"), import_name("__faasm_clear_appended_state")))
 void __faasm_clear_appended_state(const char *key);
 
-// Takes a read lock of the replica, as lock_state_read does. [planned: arrives with state locks]
+// Takes a read lock of the replica, as lock_state_read does.
 __attribute__((import_module("env"), import_name("__faasm_lock_state_read")))
 void __faasm_lock_state_read(const char *key);
 
-// Releases a read lock of the replica, as unlock_state_read does. [planned: arrives with state locks]
+// Releases a read lock of the replica, as unlock_state_read does.
 __attribute__((import_module("env"), import_name("__faasm_unlock_state_read")))
 void __faasm_unlock_state_read(const char *key);
 
-// Takes the write lock of the replica, as lock_state_write does. [planned: arrives with state locks]
+// Takes the write lock of the replica, as lock_state_write does.
 __attribute__((import_module("env"), import_name("__faasm_lock_state_write")))
 void __faasm_lock_state_write(const char *key);
 
-// Releases the write lock of the replica, as unlock_state_write does. [planned: arrives with state locks]
+// Releases the write lock of the replica, as unlock_state_write does.
 __attribute__((import_module("env"), import_name("__faasm_unlock_state_write")))
 void __faasm_unlock_state_write(const char *key);
 
-// Marks the whole value, of total bytes, as changed through its mapping, so that a push sends it. [planned: arrives
-// with mapped state]
+// Marks the whole value, of total bytes, as changed through its mapping, so that a push sends it.
 __attribute__((import_module("env"), import_name("__faasm_flag_state_dirty")))
 void __faasm_flag_state_dirty(const char *key, long total);
 
 // Marks len bytes from off of a value of total bytes as changed through its mapping, so that a push sends them.
-// [planned: arrives with mapped state]
 __attribute__((import_module("env"), import_name("__faasm_flag_state_offset_dirty")))
 void __faasm_flag_state_offset_dirty(const char *key, long total, long off, long len);
 

@@ -25,32 +25,38 @@ extern "C" {
 #define SKEIN_STATE_LOCAL 4
 
 // Maps the executor's replica of the value into this memory and returns its address: every instance here that maps it
-// sees the same bytes. size 0 takes the value's own size (ENOENT if absent); otherwise an absent value is created
-// with size zero bytes. Returns 0 and sets last_error on failure, ENOMEM if memory can't grow. [planned: arrives with
-// mapped state]
+// sees the same bytes. size 0 takes the value's own size (ENOENT if absent); otherwise the first size bytes are
+// mapped, and a value that is absent or shorter is created or grows with zero bytes. A second time in a call gives
+// the same address. Returns 0 and sets last_error on failure: ENOMEM if memory can't grow, EINVAL if STATE_LOCAL is
+// asked for a value that is shared, ENOTSUP where the executor's system can't map. Not for guests whose allocator
+// alone may grow memory, such as Go's: they have map_state. A guest that doesn't export its malloc must have called
+// it before: wasi-libc's takes all memory that it finds at its first use.
 __attribute__((import_module("faasm"), import_name("get_state")))
 void *__skein_get_state(const char *key, size_t key_len, size_t size, int flags);
 
 // Maps len bytes of the replica from off over memory that the guest allocated at addr, for guests that own their
-// heap, and returns 0. EINVAL unless addr and off are multiples of the 64 KiB page, ENOENT if the value is absent.
-// [planned: arrives with mapped state]
+// heap, and returns 0. What was there is lost up to the next multiple of 4 KiB, and the guest must keep the region
+// until its call ends. EINVAL unless addr and off are multiples of the 64 KiB page, the range lies in memory and in
+// the value, and no other mapping overlaps it in part, ENOENT if the value is absent, ENOTSUP where the executor's
+// system can't map.
 __attribute__((import_module("faasm"), import_name("map_state")))
 int __skein_map_state(const char *key, size_t key_len, int64_t off, size_t len, void *addr, int flags);
 
-// As get_state for the len bytes from off of a value of size bytes (0: its own size): only the chunks that cover the
-// range are pulled. Returns the address of the byte at off, or 0 with last_error; EINVAL if the range passes the
-// value's end. [planned: arrives with mapped state]
+// As get_state for the len bytes from off of a value of at least size bytes (0: as it is): only the chunks that cover
+// the range are pulled. Returns the address of the byte at off, or 0 with last_error; EINVAL if the range passes the
+// value's end.
 __attribute__((import_module("faasm"), import_name("get_state_offset")))
 void *__skein_get_state_offset(const char *key, size_t key_len, int64_t off, size_t len, int64_t size, int flags);
 
 // Copies at most cap bytes of the executor's replica from off to buf and returns the value's full size in bytes, so
-// that cap 0 asks the size. Pulls the value first if this executor has no replica. ENOENT if the value is absent,
-// EINVAL if off is negative; an off past the end copies nothing.
+// that cap 0 asks the size. Pulls the chunks of 256 KiB first that this executor doesn't have. ENOENT if the value is
+// absent, EINVAL if off is negative; an off past the end copies nothing.
 __attribute__((import_module("faasm"), import_name("read_state")))
 int __skein_read_state(const char *key, size_t key_len, int64_t off, void *buf, size_t cap);
 
 // Makes the val_len bytes at val the value in the replica, creating or resizing it, marks it dirty and returns 0.
-// Other executors see it after push_state. EFBIG if the value would pass the limit.
+// Other executors see it after push_state. EFBIG if the value would pass the limit of 64 MiB, ENOMEM if the executor
+// has no memory for it.
 __attribute__((import_module("faasm"), import_name("set_state")))
 int __skein_set_state(const char *key, size_t key_len, const void *val, size_t val_len);
 
@@ -60,8 +66,9 @@ int __skein_set_state(const char *key, size_t key_len, const void *val, size_t v
 __attribute__((import_module("faasm"), import_name("set_state_offset")))
 int __skein_set_state_offset(const char *key, size_t key_len, const void *val, size_t val_len, int64_t off);
 
-// Sends what this executor has changed to the global tier and returns 0 once it is there; nothing changed is a
-// success. ENOENT if this executor has no replica.
+// Sends the bytes that this executor has changed, by rows or through mappings, to the global tier and returns 0 once
+// they are there; nothing changed is a success. ENOENT if this executor has no replica, ESTALE if the call has lost
+// its cluster-wide lock of the value.
 __attribute__((import_module("faasm"), import_name("push_state")))
 int __skein_push_state(const char *key, size_t key_len);
 
@@ -71,12 +78,11 @@ __attribute__((import_module("faasm"), import_name("pull_state")))
 int __skein_pull_state(const char *key, size_t key_len);
 
 // As push_state for what was changed in the len bytes from off. EINVAL if off is negative or the range passes the
-// value's end. [planned: arrives with push and pull of ranges]
+// value's end.
 __attribute__((import_module("faasm"), import_name("push_state_offset")))
 int __skein_push_state_offset(const char *key, size_t key_len, int64_t off, size_t len);
 
-// As pull_state for the len bytes from off. EINVAL if off is negative or the range passes the value's end. [planned:
-// arrives with push and pull of ranges]
+// As pull_state for the len bytes from off. EINVAL if off is negative or the range passes the value's end.
 __attribute__((import_module("faasm"), import_name("pull_state_offset")))
 int __skein_pull_state_offset(const char *key, size_t key_len, int64_t off, size_t len);
 
@@ -87,57 +93,51 @@ __attribute__((import_module("faasm"), import_name("append_state")))
 int64_t __skein_append_state(const char *key, size_t key_len, const void *val, size_t val_len);
 
 // Copies at most cap bytes from off of the value in the global tier to buf, past the replica, and returns how many; 0
-// at the end. ENOENT if the value is absent, EINVAL if off is negative. [planned: arrives with the completion of
-// appended state]
+// at the end. ENOENT if the value is absent, EINVAL if off is negative.
 __attribute__((import_module("faasm"), import_name("read_appended_state")))
 int64_t __skein_read_appended_state(const char *key, size_t key_len, int64_t off, void *buf, size_t cap);
 
 // Makes the value in the global tier empty, atomically with respect to append_state, and returns 0. An absent value
-// stays absent. [planned: arrives with the completion of appended state]
+// stays absent.
 __attribute__((import_module("faasm"), import_name("clear_appended_state")))
 int __skein_clear_appended_state(const char *key, size_t key_len);
 
 // Waits for and takes a read lock of the executor's replica, shared with other readers, and returns 0. Released when
 // the call ends, however it ends. EDEADLK if this call holds the write lock, ETIMEDOUT at the call's deadline.
-// [planned: arrives with state locks]
 __attribute__((import_module("faasm"), import_name("lock_state_read")))
 int __skein_lock_state_read(const char *key, size_t key_len);
 
 // Waits for and takes the write lock of the executor's replica and returns 0. Released when the call ends, however it
-// ends. EDEADLK if this call holds any lock of it, ETIMEDOUT at the call's deadline. [planned: arrives with state
-// locks]
+// ends. EDEADLK if this call holds any lock of it, ETIMEDOUT at the call's deadline.
 __attribute__((import_module("faasm"), import_name("lock_state_write")))
 int __skein_lock_state_write(const char *key, size_t key_len);
 
-// Releases this call's read lock of the replica and returns 0. EPERM if it holds none. [planned: arrives with state
-// locks]
+// Releases this call's read lock of the replica and returns 0. EPERM if it holds none.
 __attribute__((import_module("faasm"), import_name("unlock_state_read")))
 int __skein_unlock_state_read(const char *key, size_t key_len);
 
-// Releases this call's write lock of the replica and returns 0. EPERM if it doesn't hold it. [planned: arrives with
-// state locks]
+// Releases this call's write lock of the replica and returns 0. EPERM if it doesn't hold it.
 __attribute__((import_module("faasm"), import_name("unlock_state_write")))
 int __skein_unlock_state_write(const char *key, size_t key_len);
 
 // Waits for and takes a read lock of the value in the whole cluster and returns 0. It is a lease that the executor
-// renews while the call runs. EDEADLK if this call holds the write lock, ETIMEDOUT at the call's deadline. [planned:
-// arrives with state locks]
+// renews while the call runs. EDEADLK if this call holds the write lock, ETIMEDOUT at the call's deadline.
 __attribute__((import_module("faasm"), import_name("lock_state_global_read")))
 int __skein_lock_state_global_read(const char *key, size_t key_len);
 
 // Waits for and takes the write lock of the value in the whole cluster and returns 0. It is a lease with a fencing
 // token that the store checks in each write, so a holder that lost it can't write. EDEADLK if this call holds any
-// lock of it, ETIMEDOUT at the call's deadline. [planned: arrives with state locks]
+// lock of it, ETIMEDOUT at the call's deadline.
 __attribute__((import_module("faasm"), import_name("lock_state_global_write")))
 int __skein_lock_state_global_write(const char *key, size_t key_len);
 
 // Releases this call's cluster-wide read lock and returns 0. EPERM if it holds none, ESTALE if the lease had been
-// lost. [planned: arrives with state locks]
+// lost.
 __attribute__((import_module("faasm"), import_name("unlock_state_global_read")))
 int __skein_unlock_state_global_read(const char *key, size_t key_len);
 
 // Releases this call's cluster-wide write lock and returns 0. EPERM if it doesn't hold it, ESTALE if the lease had
-// been lost. [planned: arrives with state locks]
+// been lost.
 __attribute__((import_module("faasm"), import_name("unlock_state_global_write")))
 int __skein_unlock_state_global_write(const char *key, size_t key_len);
 
@@ -152,19 +152,18 @@ __attribute__((import_module("faasm"), import_name("delete_state")))
 int __skein_delete_state(const char *key, size_t key_len);
 
 // Makes val the value in the global tier if the value equals old, in one atomic step, and returns 1; returns 0 if it
-// differs. An absent value equals an old of 0 bytes. EFBIG if val passes the limit. [planned: arrives with atomic
-// operations on the global tier]
+// differs. An absent value equals an old of 0 bytes. The replica stays as it is until a pull. EFBIG if val is larger
+// than a message (4 MiB less 64 KiB).
 __attribute__((import_module("faasm"), import_name("compare_and_set_state")))
 int __skein_compare_and_set_state(const char *key, size_t key_len, const void *old, size_t old_len, const void *val, size_t val_len);
 
-// Adds delta to the value in the global tier, a little-endian 64-bit integer that begins as 0, in one atomic step,
-// stores the sum at sum and returns 0. EINVAL if the value is not 8 bytes long, EOVERFLOW if the sum doesn't fit.
-// [planned: arrives with atomic operations on the global tier]
+// Adds delta to the first 8 bytes of the value in the global tier, a little-endian 64-bit integer that begins as 0
+// and wraps, in one atomic step, stores the sum at sum and returns 0. The replica stays as it is until a pull.
 __attribute__((import_module("faasm"), import_name("add_state_i64")))
 int __skein_add_state_i64(const char *key, size_t key_len, int64_t delta, int64_t *sum);
 
 // Copies at most cap bytes of the user's keys that begin with prefix to buf, in byte order and each followed by a
-// NUL, and returns the list's full size in bytes. [planned: arrives with atomic operations on the global tier]
+// NUL, and returns the list's full size in bytes.
 __attribute__((import_module("faasm"), import_name("list_state")))
 int __skein_list_state(const char *prefix, size_t prefix_len, void *buf, size_t cap);
 

@@ -64,6 +64,22 @@ int skein_set_state(const char *key, const void *val, size_t len);
 // Writes len bytes into the value on this executor from off; returns 0.
 int skein_set_state_at(const char *key, int64_t off, const void *val, size_t len);
 
+// Maps this executor's replica of the value, and returns its address: all instances here that do so see the same bytes. It is
+// valid until the call ends. size 0 takes the value as it is; otherwise one that is absent or shorter is made of that size.
+// flags are SKEIN_STATE_…. Prefer it to __skein_get_state, which a program must not call before its first malloc: the
+// allocator of some wasi-libcs then takes all memory that it finds for its own, mapped state too.
+void *skein_get_state(const char *key, size_t size, int flags);
+
+// As skein_get_state for len bytes from off of a value of at least size bytes.
+void *skein_get_state_offset(const char *key, int64_t off, size_t len, int64_t size, int flags);
+
+// Take and release a lock of the replica among the calls of this executor, and wait for it; return 0. All locks of a call
+// end with it.
+int skein_lock_state_read(const char *key);
+int skein_lock_state_write(const char *key);
+int skein_unlock_state_read(const char *key);
+int skein_unlock_state_write(const char *key);
+
 // Sends what this executor changed to everybody; returns 0.
 int skein_push_state(const char *key);
 

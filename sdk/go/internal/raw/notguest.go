@@ -30,6 +30,18 @@ func CancelCall(id int32) int32 { return NotGuest }
 
 func CallError(id int32, buf unsafe.Pointer, cap uint32) int32 { return NotGuest }
 
+func GetState(key unsafe.Pointer, key_len uint32, size uint32, flags int32) unsafe.Pointer {
+	return NotGuest
+}
+
+func MapState(key unsafe.Pointer, key_len uint32, off int64, len uint32, addr unsafe.Pointer, flags int32) int32 {
+	return NotGuest
+}
+
+func GetStateOffset(key unsafe.Pointer, key_len uint32, off int64, len uint32, size int64, flags int32) unsafe.Pointer {
+	return NotGuest
+}
+
 func ReadState(key unsafe.Pointer, key_len uint32, off int64, buf unsafe.Pointer, cap uint32) int32 {
 	return NotGuest
 }
@@ -46,10 +58,52 @@ func PushState(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
 
 func PullState(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
 
+func PushStateOffset(key unsafe.Pointer, key_len uint32, off int64, len uint32) int32 {
+	return NotGuest
+}
+
+func PullStateOffset(key unsafe.Pointer, key_len uint32, off int64, len uint32) int32 {
+	return NotGuest
+}
+
 func AppendState(key unsafe.Pointer, key_len uint32, val unsafe.Pointer, val_len uint32) int64 {
 	return NotGuest
 }
 
+func ReadAppendedState(key unsafe.Pointer, key_len uint32, off int64, buf unsafe.Pointer, cap uint32) int64 {
+	return NotGuest
+}
+
+func ClearAppendedState(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
+
+func LockStateRead(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
+
+func LockStateWrite(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
+
+func UnlockStateRead(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
+
+func UnlockStateWrite(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
+
+func LockStateGlobalRead(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
+
+func LockStateGlobalWrite(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
+
+func UnlockStateGlobalRead(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
+
+func UnlockStateGlobalWrite(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
+
 func StateSize(key unsafe.Pointer, key_len uint32) int64 { return NotGuest }
 
 func DeleteState(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
+
+func CompareAndSetState(key unsafe.Pointer, key_len uint32, old unsafe.Pointer, old_len uint32, val unsafe.Pointer, val_len uint32) int32 {
+	return NotGuest
+}
+
+func AddStateI64(key unsafe.Pointer, key_len uint32, delta int64, sum unsafe.Pointer) int32 {
+	return NotGuest
+}
+
+func ListState(prefix unsafe.Pointer, prefix_len uint32, buf unsafe.Pointer, cap uint32) int32 {
+	return NotGuest
+}

@@ -6,16 +6,47 @@ package raw
 
 import "unsafe"
 
+// GetState: Maps the executor's replica of the value into this memory and returns its address: every instance here
+// that maps it sees the same bytes. size 0 takes the value's own size (ENOENT if absent); otherwise the first size
+// bytes are mapped, and a value that is absent or shorter is created or grows with zero bytes. A second time in a
+// call gives the same address. Returns 0 and sets last_error on failure: ENOMEM if memory can't grow, EINVAL if
+// STATE_LOCAL is asked for a value that is shared, ENOTSUP where the executor's system can't map. Not for guests
+// whose allocator alone may grow memory, such as Go's: they have map_state. A guest that doesn't export its malloc
+// must have called it before: wasi-libc's takes all memory that it finds at its first use.
+//
+//go:wasmimport faasm get_state
+//go:noescape
+func GetState(key unsafe.Pointer, key_len uint32, size uint32, flags int32) unsafe.Pointer
+
+// MapState: Maps len bytes of the replica from off over memory that the guest allocated at addr, for guests that own
+// their heap, and returns 0. What was there is lost up to the next multiple of 4 KiB, and the guest must keep the
+// region until its call ends. EINVAL unless addr and off are multiples of the 64 KiB page, the range lies in memory
+// and in the value, and no other mapping overlaps it in part, ENOENT if the value is absent, ENOTSUP where the
+// executor's system can't map.
+//
+//go:wasmimport faasm map_state
+//go:noescape
+func MapState(key unsafe.Pointer, key_len uint32, off int64, len uint32, addr unsafe.Pointer, flags int32) int32
+
+// GetStateOffset: As get_state for the len bytes from off of a value of at least size bytes (0: as it is): only the
+// chunks that cover the range are pulled. Returns the address of the byte at off, or 0 with last_error; EINVAL if the
+// range passes the value's end.
+//
+//go:wasmimport faasm get_state_offset
+//go:noescape
+func GetStateOffset(key unsafe.Pointer, key_len uint32, off int64, len uint32, size int64, flags int32) unsafe.Pointer
+
 // ReadState: Copies at most cap bytes of the executor's replica from off to buf and returns the value's full size in
-// bytes, so that cap 0 asks the size. Pulls the value first if this executor has no replica. ENOENT if the value is
-// absent, EINVAL if off is negative; an off past the end copies nothing.
+// bytes, so that cap 0 asks the size. Pulls the chunks of 256 KiB first that this executor doesn't have. ENOENT if
+// the value is absent, EINVAL if off is negative; an off past the end copies nothing.
 //
 //go:wasmimport faasm read_state
 //go:noescape
 func ReadState(key unsafe.Pointer, key_len uint32, off int64, buf unsafe.Pointer, cap uint32) int32
 
 // SetState: Makes the val_len bytes at val the value in the replica, creating or resizing it, marks it dirty and
-// returns 0. Other executors see it after push_state. EFBIG if the value would pass the limit.
+// returns 0. Other executors see it after push_state. EFBIG if the value would pass the limit of 64 MiB, ENOMEM if
+// the executor has no memory for it.
 //
 //go:wasmimport faasm set_state
 //go:noescape
@@ -29,8 +60,9 @@ func SetState(key unsafe.Pointer, key_len uint32, val unsafe.Pointer, val_len ui
 //go:noescape
 func SetStateOffset(key unsafe.Pointer, key_len uint32, val unsafe.Pointer, val_len uint32, off int64) int32
 
-// PushState: Sends what this executor has changed to the global tier and returns 0 once it is there; nothing changed
-// is a success. ENOENT if this executor has no replica.
+// PushState: Sends the bytes that this executor has changed, by rows or through mappings, to the global tier and
+// returns 0 once they are there; nothing changed is a success. ENOENT if this executor has no replica, ESTALE if the
+// call has lost its cluster-wide lock of the value.
 //
 //go:wasmimport faasm push_state
 //go:noescape
@@ -43,6 +75,20 @@ func PushState(key unsafe.Pointer, key_len uint32) int32
 //go:noescape
 func PullState(key unsafe.Pointer, key_len uint32) int32
 
+// PushStateOffset: As push_state for what was changed in the len bytes from off. EINVAL if off is negative or the
+// range passes the value's end.
+//
+//go:wasmimport faasm push_state_offset
+//go:noescape
+func PushStateOffset(key unsafe.Pointer, key_len uint32, off int64, len uint32) int32
+
+// PullStateOffset: As pull_state for the len bytes from off. EINVAL if off is negative or the range passes the
+// value's end.
+//
+//go:wasmimport faasm pull_state_offset
+//go:noescape
+func PullStateOffset(key unsafe.Pointer, key_len uint32, off int64, len uint32) int32
+
 // AppendState: Appends the val_len bytes at val to the value in the global tier in one atomic step, creating it if
 // absent, and returns the offset at which they landed. A pull shows them. EFBIG if the value would pass the limit
 // (nothing is appended).
@@ -50,6 +96,77 @@ func PullState(key unsafe.Pointer, key_len uint32) int32
 //go:wasmimport faasm append_state
 //go:noescape
 func AppendState(key unsafe.Pointer, key_len uint32, val unsafe.Pointer, val_len uint32) int64
+
+// ReadAppendedState: Copies at most cap bytes from off of the value in the global tier to buf, past the replica, and
+// returns how many; 0 at the end. ENOENT if the value is absent, EINVAL if off is negative.
+//
+//go:wasmimport faasm read_appended_state
+//go:noescape
+func ReadAppendedState(key unsafe.Pointer, key_len uint32, off int64, buf unsafe.Pointer, cap uint32) int64
+
+// ClearAppendedState: Makes the value in the global tier empty, atomically with respect to append_state, and returns
+// 0. An absent value stays absent.
+//
+//go:wasmimport faasm clear_appended_state
+//go:noescape
+func ClearAppendedState(key unsafe.Pointer, key_len uint32) int32
+
+// LockStateRead: Waits for and takes a read lock of the executor's replica, shared with other readers, and returns 0.
+// Released when the call ends, however it ends. EDEADLK if this call holds the write lock, ETIMEDOUT at the call's
+// deadline.
+//
+//go:wasmimport faasm lock_state_read
+//go:noescape
+func LockStateRead(key unsafe.Pointer, key_len uint32) int32
+
+// LockStateWrite: Waits for and takes the write lock of the executor's replica and returns 0. Released when the call
+// ends, however it ends. EDEADLK if this call holds any lock of it, ETIMEDOUT at the call's deadline.
+//
+//go:wasmimport faasm lock_state_write
+//go:noescape
+func LockStateWrite(key unsafe.Pointer, key_len uint32) int32
+
+// UnlockStateRead: Releases this call's read lock of the replica and returns 0. EPERM if it holds none.
+//
+//go:wasmimport faasm unlock_state_read
+//go:noescape
+func UnlockStateRead(key unsafe.Pointer, key_len uint32) int32
+
+// UnlockStateWrite: Releases this call's write lock of the replica and returns 0. EPERM if it doesn't hold it.
+//
+//go:wasmimport faasm unlock_state_write
+//go:noescape
+func UnlockStateWrite(key unsafe.Pointer, key_len uint32) int32
+
+// LockStateGlobalRead: Waits for and takes a read lock of the value in the whole cluster and returns 0. It is a lease
+// that the executor renews while the call runs. EDEADLK if this call holds the write lock, ETIMEDOUT at the call's
+// deadline.
+//
+//go:wasmimport faasm lock_state_global_read
+//go:noescape
+func LockStateGlobalRead(key unsafe.Pointer, key_len uint32) int32
+
+// LockStateGlobalWrite: Waits for and takes the write lock of the value in the whole cluster and returns 0. It is a
+// lease with a fencing token that the store checks in each write, so a holder that lost it can't write. EDEADLK if
+// this call holds any lock of it, ETIMEDOUT at the call's deadline.
+//
+//go:wasmimport faasm lock_state_global_write
+//go:noescape
+func LockStateGlobalWrite(key unsafe.Pointer, key_len uint32) int32
+
+// UnlockStateGlobalRead: Releases this call's cluster-wide read lock and returns 0. EPERM if it holds none, ESTALE if
+// the lease had been lost.
+//
+//go:wasmimport faasm unlock_state_global_read
+//go:noescape
+func UnlockStateGlobalRead(key unsafe.Pointer, key_len uint32) int32
+
+// UnlockStateGlobalWrite: Releases this call's cluster-wide write lock and returns 0. EPERM if it doesn't hold it,
+// ESTALE if the lease had been lost.
+//
+//go:wasmimport faasm unlock_state_global_write
+//go:noescape
+func UnlockStateGlobalWrite(key unsafe.Pointer, key_len uint32) int32
 
 // StateSize: Returns the value's size in bytes: the replica's if this executor has one, else the global tier's.
 // ENOENT if the value is absent.
@@ -64,3 +181,26 @@ func StateSize(key unsafe.Pointer, key_len uint32) int64
 //go:wasmimport faasm delete_state
 //go:noescape
 func DeleteState(key unsafe.Pointer, key_len uint32) int32
+
+// CompareAndSetState: Makes val the value in the global tier if the value equals old, in one atomic step, and returns
+// 1; returns 0 if it differs. An absent value equals an old of 0 bytes. The replica stays as it is until a pull.
+// EFBIG if val is larger than a message (4 MiB less 64 KiB).
+//
+//go:wasmimport faasm compare_and_set_state
+//go:noescape
+func CompareAndSetState(key unsafe.Pointer, key_len uint32, old unsafe.Pointer, old_len uint32, val unsafe.Pointer, val_len uint32) int32
+
+// AddStateI64: Adds delta to the first 8 bytes of the value in the global tier, a little-endian 64-bit integer that
+// begins as 0 and wraps, in one atomic step, stores the sum at sum and returns 0. The replica stays as it is until a
+// pull.
+//
+//go:wasmimport faasm add_state_i64
+//go:noescape
+func AddStateI64(key unsafe.Pointer, key_len uint32, delta int64, sum unsafe.Pointer) int32
+
+// ListState: Copies at most cap bytes of the user's keys that begin with prefix to buf, in byte order and each
+// followed by a NUL, and returns the list's full size in bytes.
+//
+//go:wasmimport faasm list_state
+//go:noescape
+func ListState(prefix unsafe.Pointer, prefix_len uint32, buf unsafe.Pointer, cap uint32) int32

@@ -53,10 +53,13 @@ type Call struct {
 	Log            *Log      // gets what the host says to the function's author; nil keeps nothing
 	State          *replica.Store
 	Chain          *Chain // nil for a call that can't make others
+	// Park waits for what the call can't go on without, and lets others have its slot meanwhile; memory is what it keeps, in
+	// bytes. Nil just waits.
+	Park func(c *Call, memory int64, wait func() error) error
 
 	Output []byte
 
-	moved     replica.Traffic
+	state     *replica.Session // nil until it is used
 	keys      []skein.StateKey // of values it used, the last first
 	lastError abi.Errno
 	noted     map[string]bool // what the log has been told already
@@ -64,10 +67,23 @@ type Call struct {
 	buffers   [][]byte        // of the last vector, for the next
 	checked   *uint32         // the entry of the function table that was chained last
 	number    bool            // it may take one
+	heap      bool            // the guest's allocator has its memory
 }
 
 // Moved is what the state service was asked for, and given, for this call.
-func (c *Call) Moved() replica.Traffic { return c.moved }
+func (c *Call) Moved() replica.Traffic {
+	if c.state == nil {
+		return replica.Traffic{}
+	}
+	return c.state.Moved()
+}
+
+// End releases what the call holds; it must follow the run, however that ended, and before anybody is told how.
+func (c *Call) End() {
+	if c.state != nil {
+		c.state.End()
+	}
+}
 
 // usedKeys bounds what is remembered of a call's use of state.
 const usedKeys = 4
@@ -147,7 +163,7 @@ type row func(c *Call, g guest) int64
 type room map[string]row
 
 // rooms in the order of the abi. Those that are missing are not begun.
-var rooms = []room{ioRoom, chainRoom, stateRoom, wasiProcess, wasiFD, wasiPath, wasiSock}
+var rooms = []room{ioRoom, chainRoom, stateRoom, faasmState, wasiProcess, wasiFD, wasiPath, wasiSock}
 
 // Link makes the host modules on a runtime.
 func Link(ctx context.Context, rt wazero.Runtime) error {

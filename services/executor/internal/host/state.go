@@ -1,138 +1,262 @@
 package host
 
 import (
+	"errors"
 	"math"
 
 	"skein.dev"
 	"skein.dev/abi"
+	"skein.dev/platform/fault"
+	"skein.dev/services/executor/internal/machine"
+	"skein.dev/services/executor/internal/replica"
 )
 
+// session is what the call does with state.
+func (c *Call) session() *replica.Session {
+	if c.state == nil {
+		c.state = c.State.Open()
+		if c.Park != nil {
+			c.state.Park = func(wait func() error) error { return c.Park(c, c.Space().Bytes(), wait) }
+		}
+	}
+	return c.state
+}
+
+// stated is a row of the room: k is the key that its first two arguments are. Time in f is time that the guest waits.
+func (c *Call) stated(g guest, f func(s *replica.Session, k skein.StateKey) (int64, error)) (int64, error) {
+	k, err := c.key(g)
+	if err != nil {
+		return 0, err
+	}
+	return c.on(k, f)
+}
+
+func (c *Call) on(k skein.StateKey, f func(s *replica.Session, k skein.StateKey) (int64, error)) (int64, error) {
+	v, err := waiting(c, func() (int64, error) { return f(c.session(), k) })
+	if err != nil {
+		c.goOn()
+		switch fault.From(err).Reason {
+		case "FENCED": // the lock that goes with the write is not held any more
+			err = abi.ESTALE
+		case "QUOTA":
+			err = abi.EDQUOT
+		}
+	}
+	return v, err
+}
+
+// valued is stated for rows that take a range of memory besides.
+func (c *Call) valued(g guest, ptr, size int, f func(s *replica.Session, k skein.StateKey, val []byte) (int64, error)) (int64, error) {
+	k, err := c.key(g)
+	if err != nil {
+		return 0, err
+	}
+	val, err := g.bytes(ptr, size)
+	if err != nil {
+		return 0, err
+	}
+	return c.on(k, func(s *replica.Session, k skein.StateKey) (int64, error) { return f(s, k, val) })
+}
+
+// locking is the native rows of locks, by what they do.
+func locking(f func(c *Call, s *replica.Session, k skein.StateKey) error) row {
+	return func(c *Call, g guest) int64 {
+		return i32(c.stated(g, func(s *replica.Session, k skein.StateKey) (int64, error) { return 0, f(c, s, k) }))
+	}
+}
+
 var stateRoom = room{
+	"faasm.get_state": func(c *Call, g guest) int64 {
+		size := int64(g.u32(2))
+		u := replica.Use{Len: size, Size: size}
+		if size == 0 {
+			u.Len = -1
+		}
+		return c.address(c.mapState(g, u, g.u32(3)))
+	},
+	"faasm.get_state_offset": func(c *Call, g guest) int64 {
+		return c.address(c.mapState(g, replica.Use{Off: g.i64(2), Len: int64(g.u32(3)), Size: g.i64(4)}, g.u32(5)))
+	},
+	"faasm.map_state": func(c *Call, g guest) int64 {
+		off, n, at := g.i64(2), int64(g.u32(3)), g.u32(4)
+		if n == 0 || off%guestPage != 0 || at%guestPage != 0 {
+			return i32(0, abi.EINVAL)
+		}
+		_, err := c.mapState(g, replica.Use{Off: off, Len: n, Own: true, At: uint64(at)}, g.u32(5))
+		return i32(0, err)
+	},
 	"faasm.read_state": func(c *Call, g guest) int64 {
-		k, err := c.key(g)
-		if err != nil {
-			return i32(0, err)
-		}
-		buf, err := g.bytes(3, 4)
-		if err != nil {
-			return i32(0, err)
-		}
-		return i32(sized(waiting(c, func() (int64, error) { return c.State.Read(c, &c.moved, k, g.i64(2), buf) })))
+		return i32(sized(c.valued(g, 3, 4, func(s *replica.Session, k skein.StateKey, buf []byte) (int64, error) {
+			return s.Read(c, k, g.i64(2), buf)
+		})))
 	},
 	"faasm.set_state": func(c *Call, g guest) int64 {
-		k, err := c.key(g)
-		if err != nil {
-			return i32(0, err)
-		}
-		val, err := g.bytes(2, 3)
-		if err == nil {
-			err = wait(c, func() error { return c.State.Set(k, val) })
-		}
-		return i32(0, err)
+		return i32(c.valued(g, 2, 3, func(s *replica.Session, k skein.StateKey, val []byte) (int64, error) { return 0, s.Set(k, val) }))
 	},
 	"faasm.set_state_offset": func(c *Call, g guest) int64 {
-		k, err := c.key(g)
-		if err != nil {
-			return i32(0, err)
-		}
-		val, err := g.bytes(2, 3)
-		if err == nil {
-			err = wait(c, func() error { return c.State.SetAt(c, &c.moved, k, g.i64(4), val) })
-		}
-		return i32(0, err)
+		return i32(c.valued(g, 2, 3, func(s *replica.Session, k skein.StateKey, val []byte) (int64, error) {
+			return 0, s.Write(c, k, g.i64(4), val)
+		}))
 	},
 	"faasm.push_state": func(c *Call, g guest) int64 {
-		k, err := c.key(g)
-		if err == nil {
-			err = wait(c, func() error { return c.State.Push(c, &c.moved, k) })
-		}
-		return i32(0, err)
+		return i32(c.stated(g, func(s *replica.Session, k skein.StateKey) (int64, error) { return 0, s.Push(c, k, 0, -1) }))
 	},
 	"faasm.pull_state": func(c *Call, g guest) int64 {
-		k, err := c.key(g)
-		if err == nil {
-			err = wait(c, func() error { return c.State.Pull(c, &c.moved, k) })
-		}
-		return i32(0, err)
+		return i32(c.stated(g, func(s *replica.Session, k skein.StateKey) (int64, error) { return 0, s.Pull(c, k, 0, -1) }))
+	},
+	"faasm.push_state_offset": func(c *Call, g guest) int64 {
+		return i32(c.stated(g, func(s *replica.Session, k skein.StateKey) (int64, error) {
+			return 0, s.Push(c, k, g.i64(2), int64(g.u32(3)))
+		}))
+	},
+	"faasm.pull_state_offset": func(c *Call, g guest) int64 {
+		return i32(c.stated(g, func(s *replica.Session, k skein.StateKey) (int64, error) {
+			return 0, s.Pull(c, k, g.i64(2), int64(g.u32(3)))
+		}))
 	},
 	"faasm.append_state": func(c *Call, g guest) int64 {
-		k, err := c.key(g)
-		if err != nil {
-			return negative(0, err)
-		}
-		val, err := g.bytes(2, 3)
-		if err != nil {
-			return negative(0, err)
-		}
-		return negative(waiting(c, func() (int64, error) { return c.State.Append(c, &c.moved, k, val) }))
+		return negative(c.valued(g, 2, 3, func(s *replica.Session, k skein.StateKey, val []byte) (int64, error) { return s.Append(c, k, val) }))
+	},
+	"faasm.read_appended_state": func(c *Call, g guest) int64 {
+		return negative(c.valued(g, 3, 4, func(s *replica.Session, k skein.StateKey, buf []byte) (int64, error) {
+			return s.ReadGlobal(c, k, g.i64(2), buf)
+		}))
+	},
+	"faasm.clear_appended_state": func(c *Call, g guest) int64 {
+		return i32(c.stated(g, func(s *replica.Session, k skein.StateKey) (int64, error) { return 0, s.Clear(c, k) }))
 	},
 	"faasm.state_size": func(c *Call, g guest) int64 {
-		k, err := c.key(g)
-		if err != nil {
-			return negative(0, err)
-		}
-		return negative(waiting(c, func() (int64, error) { return c.State.Size(c, k) }))
+		return negative(c.stated(g, func(s *replica.Session, k skein.StateKey) (int64, error) { return s.Size(c, k) }))
 	},
 	"faasm.delete_state": func(c *Call, g guest) int64 {
-		k, err := c.key(g)
+		return i32(c.stated(g, func(s *replica.Session, k skein.StateKey) (int64, error) { return 0, s.Delete(c, k) }))
+	},
+	"faasm.compare_and_set_state": func(c *Call, g guest) int64 {
+		old, err := g.bytes(2, 3)
+		if err != nil {
+			return i32(0, err)
+		}
+		return i32(c.valued(g, 4, 5, func(s *replica.Session, k skein.StateKey, val []byte) (int64, error) {
+			was, err := s.CompareAndSet(c, k, old, val)
+			if was {
+				return 1, err
+			}
+			return 0, err
+		}))
+	},
+	"faasm.add_state_i64": func(c *Call, g guest) int64 {
+		if _, err := g.at(g.u32(3), 8); err != nil { // before anything is added
+			return i32(0, err)
+		}
+		sum, err := c.stated(g, func(s *replica.Session, k skein.StateKey) (int64, error) { return s.Add(c, k, g.i64(2)) })
 		if err == nil {
-			err = wait(c, func() error { return c.State.Delete(c, k) })
+			err = g.put64(3, uint64(sum))
 		}
 		return i32(0, err)
 	},
+	"faasm.list_state": func(c *Call, g guest) int64 { return i32(sized(c.listState(g))) },
 
-	"env.__faasm_read_state": func(c *Call, g guest) int64 {
-		k, err := c.cKey(g)
-		if err != nil {
-			return i32(0, err)
+	"faasm.lock_state_read":    locking(func(c *Call, s *replica.Session, k skein.StateKey) error { return s.Lock(c, k, false) }),
+	"faasm.lock_state_write":   locking(func(c *Call, s *replica.Session, k skein.StateKey) error { return s.Lock(c, k, true) }),
+	"faasm.unlock_state_read":  locking(func(_ *Call, s *replica.Session, k skein.StateKey) error { return s.Unlock(k, false) }),
+	"faasm.unlock_state_write": locking(func(_ *Call, s *replica.Session, k skein.StateKey) error { return s.Unlock(k, true) }),
+	"faasm.lock_state_global_read": locking(func(c *Call, s *replica.Session, k skein.StateKey) error {
+		return s.LockGlobal(c, k, false, c.ID.String())
+	}),
+	"faasm.lock_state_global_write": locking(func(c *Call, s *replica.Session, k skein.StateKey) error {
+		return s.LockGlobal(c, k, true, c.ID.String())
+	}),
+	"faasm.unlock_state_global_read": locking(func(_ *Call, s *replica.Session, k skein.StateKey) error {
+		return s.UnlockGlobal(k, false)
+	}),
+	"faasm.unlock_state_global_write": locking(func(_ *Call, s *replica.Session, k skein.StateKey) error {
+		return s.UnlockGlobal(k, true)
+	}),
+}
+
+const guestPage = 64 << 10
+
+// address is a native row's answer that is an address.
+func (c *Call) address(at int64, err error) int64 {
+	if err != nil {
+		c.lastError = errno(err)
+		return 0
+	}
+	return at
+}
+
+// mapState maps a range of the value whose key the first two arguments are, and gives the address of its first byte.
+func (c *Call) mapState(g guest, u replica.Use, flags uint32) (int64, error) {
+	if flags&^(abi.StateReadOnlyHint|abi.StatePull|abi.StateLocal) != 0 {
+		return 0, abi.EINVAL
+	}
+	u.ReadOnly, u.Pull, u.Local = flags&abi.StateReadOnlyHint != 0, flags&abi.StatePull != 0, flags&abi.StateLocal != 0
+	k, err := c.key(g)
+	if err != nil {
+		return 0, err
+	}
+	return c.mapKey(g, k, u)
+}
+
+func (c *Call) mapKey(g guest, k skein.StateKey, u replica.Use) (int64, error) {
+	if malloc := g.mod.ExportedFunction("malloc"); malloc != nil && !u.Own && !c.heap {
+		// At its first use an allocator may take all memory that is there: it must not find state.
+		c.heap = true
+		_, _ = allocate(c, malloc, 1)
+	}
+	return c.on(k, func(s *replica.Session, k skein.StateKey) (int64, error) {
+		m, err := s.Map(c, k, u, c.place)
+		switch {
+		case err == nil:
+			return int64(m.At) + u.Off - m.Off, nil
+		case errors.Is(err, machine.ErrNoMaps), errors.Is(err, abi.ENOTSUP):
+			c.Say("state can't be mapped on this executor's system, or into a module without memory; rows that copy work")
+			return 0, abi.ENOTSUP
+		case errors.Is(err, machine.ErrNoSpace):
+			return 0, abi.ENOMEM
+		case errors.Is(err, machine.ErrBadRange):
+			return 0, abi.EINVAL
 		}
-		if g.i32(2) == 0 {
-			size, err := sized(waiting(c, func() (int64, error) { return c.State.Size(c, k) }))
-			if errno(err) == abi.ENOENT {
-				return 0
+		return 0, err
+	})
+}
+
+// place maps a part of a value into the guest's memory.
+func (c *Call) place(m *replica.Mapping) (err error) {
+	if m.Host {
+		if m.At, err = c.Space().Grow(uint64(m.Len)); err != nil {
+			return err
+		}
+	}
+	return c.Space().Map(m.At, uint64(m.Len), m.Fd, m.Off)
+}
+
+func (c *Call) listState(g guest) (int64, error) {
+	if err := c.outside("state"); err != nil {
+		return 0, err
+	}
+	prefix, err := g.bytes(0, 1)
+	if err != nil {
+		return 0, err
+	}
+	if len(prefix) > skein.MaxKeyLen {
+		return 0, abi.EINVAL
+	}
+	buf, err := g.bytes(2, 3)
+	if err != nil {
+		return 0, err
+	}
+	user := skein.StateKey{User: c.Function.User, Key: string(prefix)}
+	return c.on(user, func(s *replica.Session, k skein.StateKey) (size int64, err error) {
+		err = s.List(c, k.User, k.Key, func(key []byte) {
+			size += int64(len(key)) + 1
+			n := copy(buf, key)
+			if buf = buf[n:]; n == len(key) && len(buf) > 0 {
+				buf[0], buf = 0, buf[1:]
 			}
-			return i32(size, err)
-		}
-		buf, err := g.bytes(1, 2)
-		if err != nil {
-			return i32(0, err)
-		}
-		size, err := sized(waiting(c, func() (int64, error) { return c.State.Read(c, &c.moved, k, 0, buf) }))
-		return i32(min(size, int64(len(buf))), err)
-	},
-	"env.__faasm_write_state": func(c *Call, g guest) int64 {
-		k, err := c.cKey(g)
-		if err == nil {
-			var val []byte
-			if val, err = g.bytes(1, 2); err == nil {
-				err = wait(c, func() error { return c.State.Set(k, val) })
-			}
-		}
-		if err != nil {
-			abort("__faasm_write_state", err)
-		}
-		return 0
-	},
-	"env.__faasm_push_state": func(c *Call, g guest) int64 {
-		k, err := c.cKey(g)
-		if err == nil {
-			err = wait(c, func() error { return c.State.Push(c, &c.moved, k) })
-		}
-		if err != nil && errno(err) != abi.ENOENT { // Faasm pushes what is not there without a word
-			abort("__faasm_push_state", err)
-		}
-		return 0
-	},
-	"env.__faasm_pull_state": func(c *Call, g guest) int64 {
-		k, err := c.cKey(g)
-		if err == nil {
-			err = wait(c, func() error { return c.State.Pull(c, &c.moved, k) })
-		}
-		if err != nil && errno(err) != abi.ENOENT {
-			abort("__faasm_pull_state", err)
-		}
-		return 0
-	},
+		})
+		return size, err
+	})
 }
 
 // key reads the key that a native row has as its first two arguments.
@@ -148,18 +272,6 @@ func (c *Call) key(g guest) (skein.StateKey, error) {
 		return skein.StateKey{}, err
 	}
 	return c.stateKey(string(b))
-}
-
-// cKey reads the key that Faasm's rows have as a string.
-func (c *Call) cKey(g guest) (skein.StateKey, error) {
-	if err := c.outside("state"); err != nil {
-		return skein.StateKey{}, err
-	}
-	s, err := g.str(0, skein.MaxKeyLen)
-	if err != nil {
-		return skein.StateKey{}, err
-	}
-	return c.stateKey(s)
 }
 
 // sized makes a size fit an i32 result.

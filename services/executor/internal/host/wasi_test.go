@@ -251,6 +251,7 @@ func TestBoot(t *testing.T) {
 	for name, want := range map[string]int64{
 		"faasm.read_call_input": 0, "faasm.write_call_output": -int64(abi.EPERM), "faasm.set_state": -int64(abi.EPERM),
 		"faasm.state_size": -int64(abi.EPERM), "faasm.push_state": -int64(abi.EPERM), "env.__faasm_read_state": -int64(abi.EPERM),
+		"faasm.get_state_offset": 0, "faasm.list_state": -int64(abi.EPERM), "faasm.lock_state_write": -int64(abi.EPERM),
 		"faasm.chain_name": -int64(abi.EPERM), "faasm.chain_ptr": -int64(abi.EPERM), "faasm.await_call": -int64(abi.EPERM),
 		"faasm.await_call_output": -int64(abi.EPERM), "faasm.await_any": -int64(abi.EPERM), "faasm.cancel_call": -int64(abi.EPERM),
 		"faasm.call_error": -int64(abi.EPERM), "env.__faasm_chain_name": 0, "env.__faasm_await_call": 1,
@@ -264,6 +265,9 @@ func TestBoot(t *testing.T) {
 		}
 		if fn == nil {
 			fn = chainRoom[name]
+		}
+		if fn == nil {
+			fn = faasmState[name]
 		}
 		got := int64(int32(fn(boot, guest{mem: mem, stack: []uint64{0, 3, 64, 3, 0, 0}})))
 		if got != want || boot.Meter().Tainted() == "" || boot.Output != nil {

@@ -87,7 +87,9 @@ func makeGuest(tool, name string) (g guest) {
 		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	} else {
 		args := []string{"--target=wasm32-wasi", "--sysroot=/usr", "-O1", "-fno-builtin-malloc", "-mbulk-memory", "-I../../../../sdk/c/include", "testdata/" + name, "-o", out, "-Wl,--stack-first"}
-		if name == "pointer.c" {
+		if name == "space.c" {
+			args = append(args, "-mexec-model=reactor", "-Wl,--export=malloc")
+		} else if name == "pointer.c" {
 			args = append(args, "-Wl,--export=__wasm_call_ctors")
 		} else if name != "guest.c" {
 			args = append(args, "-mexec-model=reactor")

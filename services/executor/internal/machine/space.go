@@ -30,6 +30,14 @@ const mostMaps = 256
 // span is a part of a memory that maps something else than what the image says.
 type span struct{ at, n uint64 }
 
+// Bytes is the size of the memory.
+func (s *Space) Bytes() int64 {
+	if s.inst == nil {
+		return 0
+	}
+	return int64(s.inst.mem.size)
+}
+
 // Grow adds pages to the memory for n bytes, which it can't lose again before the end of the call, and gives where they begin.
 func (s *Space) Grow(n uint64) (at uint64, err error) {
 	if s.inst == nil || !s.inst.mod.memory {

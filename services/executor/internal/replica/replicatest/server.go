@@ -4,10 +4,14 @@ package replicatest
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"net"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -19,11 +23,48 @@ import (
 	statev1 "skein.dev/proto/skein/state/v1"
 )
 
-// Client connects to a new, empty service that ends with the test.
+// Client connects to a new, empty service that ends with the test. If SKEIN_TEST_STATE has the address of a real one, it is
+// that, and ann's values there are deleted.
 func Client(t testing.TB) statev1.StateServiceClient {
+	if address := os.Getenv("SKEIN_TEST_STATE"); address != "" {
+		return realOne(t, address)
+	}
+	client, _ := Service(t)
+	return client
+}
+
+func realOne(t testing.TB, address string) statev1.StateServiceClient {
+	conn, err := service.Connect(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	client := statev1.NewStateServiceClient(conn)
+	for {
+		resp, err := client.ListValues(t.Context(), &statev1.ListValuesRequest{User: "ann", PageSize: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(resp.GetValues()) == 0 {
+			return client
+		}
+		for _, v := range resp.GetValues() {
+			if _, err := client.DeleteValue(t.Context(), &statev1.DeleteValueRequest{User: "ann", Key: v.GetKey()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// Faults makes the service fail.
+type Faults struct{ s *server }
+
+// Service is Client, with a hold on the service.
+func Service(t testing.TB) (statev1.StateServiceClient, Faults) {
 	lis := bufconn.Listen(1 << 20)
-	srv := grpc.NewServer()
-	statev1.RegisterStateServiceServer(srv, &server{values: map[string][]byte{}})
+	srv := grpc.NewServer(grpc.MaxRecvMsgSize(8 << 20))
+	s := &server{values: map[string]*value{}, lists: map[string][][]byte{}, locks: map[string]*lock{}}
+	statev1.RegisterStateServiceServer(srv, s)
 	go func() { _ = srv.Serve(lis) }()
 	t.Cleanup(srv.Stop)
 	conn, err := service.Connect("passthrough:///state", grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
@@ -33,13 +74,46 @@ func Client(t testing.TB) statev1.StateServiceClient {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return statev1.NewStateServiceClient(conn)
+	return statev1.NewStateServiceClient(conn), Faults{s}
+}
+
+// Lose takes all locks from who holds them.
+func (f Faults) Lose() {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	for _, l := range f.s.locks {
+		for token, stop := range l.held {
+			delete(l.held, token)
+			close(stop)
+		}
+		l.nudge()
+	}
+}
+
+// During has f called in the middle of the next stream of patches.
+func (f Faults) During(do func() error) {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	f.s.during = do
+}
+
+const chunk = 256 << 10
+
+type value struct {
+	data    []byte
+	version int64
+	at      []int64 // of chunks
+	touched [][2]int
 }
 
 type server struct {
 	statev1.UnimplementedStateServiceServer
-	mu     sync.Mutex
-	values map[string][]byte
+	mu      sync.Mutex
+	values  map[string]*value
+	lists   map[string][][]byte
+	locks   map[string]*lock
+	version int64
+	during  func() error
 }
 
 type named interface {
@@ -49,7 +123,7 @@ type named interface {
 
 func name(r named) string { return r.GetUser() + "/" + string(r.GetKey()) }
 
-func (s *server) get(r named) ([]byte, error) {
+func (s *server) get(r named) (*value, error) {
 	v, ok := s.values[name(r)]
 	if !ok {
 		return nil, fault.NotFound.New("NO_VALUE", "there is no value").GRPCStatus().Err()
@@ -57,36 +131,120 @@ func (s *server) get(r named) ([]byte, error) {
 	return v, nil
 }
 
+func (v *value) info() *statev1.ValueInfo {
+	return &statev1.ValueInfo{Size: int64(len(v.data)), Version: v.version}
+}
+
+// change makes a new version of a value by f.
+func (s *server) change(r named, fence *statev1.Fence, f func(v *value)) (*statev1.ValueInfo, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if fence != nil {
+		l := s.locks[r.GetUser()+"/"+string(fence.GetKey())]
+		if l == nil || l.held[fence.GetToken()] == nil {
+			return nil, fault.Conflict.New("FENCED", "the lock is another's").GRPCStatus().Err()
+		}
+	}
+	v := s.values[name(r)]
+	if v == nil {
+		v = &value{version: s.version}
+		s.values[name(r)] = v
+	}
+	f(v)
+	v.version += 1000 // as if by a clock
+	s.version = max(s.version, v.version)
+	chunks := (len(v.data) + chunk - 1) / chunk
+	for len(v.at) < chunks {
+		v.at = append(v.at, v.version)
+	}
+	v.at = v.at[:chunks]
+	for _, t := range v.touched {
+		for i := t[0] / chunk; i*chunk < t[1] && i < chunks; i++ {
+			v.at[i] = v.version
+		}
+	}
+	v.touched = nil
+	return v.info(), nil
+}
+
+func (v *value) set(data []byte) {
+	v.data = data
+	v.touched = append(v.touched, [2]int{0, len(data)})
+}
+
+func (v *value) resize(n int) {
+	old := len(v.data)
+	if n > old {
+		v.data = append(v.data, make([]byte, n-old)...)
+	} else {
+		v.data = v.data[:n:n]
+	}
+	v.touched = append(v.touched, [2]int{min(old, n), max(old, n)})
+}
+
+func (v *value) put(off int64, data []byte) {
+	to := int(off) + len(data)
+	if to > len(v.data) {
+		v.resize(to)
+	}
+	copy(v.data[off:], data)
+	v.touched = append(v.touched, [2]int{int(off), to})
+}
+
 func (s *server) StatValue(_ context.Context, r *statev1.StatValueRequest) (*statev1.StatValueResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v, err := s.get(r)
-	return &statev1.StatValueResponse{Info: &statev1.ValueInfo{Size: int64(len(v))}}, err
+	if err != nil {
+		return nil, err
+	}
+	return &statev1.StatValueResponse{Info: v.info()}, nil
 }
 
-func (s *server) ReadValue(r *statev1.ReadValueRequest, out grpc.ServerStreamingServer[statev1.ReadValueResponse]) error {
+func (s *server) GetValue(_ context.Context, r *statev1.GetValueRequest) (*statev1.GetValueResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, err := s.get(r)
+	if err != nil {
+		return nil, err
+	}
+	part := v.data[min(int64(len(v.data)), r.GetOffset()):]
+	if r.GetLength() > 0 {
+		part = part[:min(int64(len(part)), r.GetLength())]
+	}
+	return &statev1.GetValueResponse{Info: v.info(), Data: slices.Clone(part)}, nil
+}
+
+func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStreamingServer[statev1.ReadChangesResponse]) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v, err := s.get(r)
 	if err != nil {
 		return err
 	}
-	if err := out.Send(&statev1.ReadValueResponse{Info: &statev1.ValueInfo{Size: int64(len(v))}}); err != nil {
+	if err := out.Send(&statev1.ReadChangesResponse{Info: v.info()}); err != nil {
 		return err
 	}
-	for part := range slices.Chunk(v, 256<<10) {
-		if err := out.Send(&statev1.ReadValueResponse{Data: part}); err != nil {
-			return err
-		}
+	end := int64(len(v.data))
+	if r.GetLength() > 0 {
+		end = min(end, r.GetOffset()+r.GetLength())
 	}
-	return nil
+	for off := r.GetOffset(); off < end; {
+		i := int(off / chunk)
+		to := min(end, int64(i+1)*chunk)
+		if v.at[i] > r.GetSinceVersion() {
+			if err := out.Send(&statev1.ReadChangesResponse{Offset: off, Data: slices.Clone(v.data[off:to])}); err != nil {
+				return err
+			}
+		}
+		off = to
+	}
+	return out.Send(&statev1.ReadChangesResponse{Info: v.info()})
 }
 
 func (s *server) SetValue(_ context.Context, r *statev1.SetValueRequest) (*statev1.SetValueResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.values[name(r)] = r.GetData()
-	return &statev1.SetValueResponse{}, nil
+	info, err := s.change(r, r.GetFence(), func(v *value) { v.set(r.GetData()) })
+	return &statev1.SetValueResponse{Info: info}, err
 }
 
 func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequest, statev1.WriteValueResponse]) error {
@@ -94,7 +252,7 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 	if err != nil {
 		return err
 	}
-	v := first.GetData()
+	data := first.GetData()
 	for {
 		m, err := in.Recv()
 		if errors.Is(err, io.EOF) {
@@ -103,32 +261,130 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 		if err != nil {
 			return err
 		}
-		v = append(v, m.GetData()...)
+		data = append(data, m.GetData()...)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.values[name(first)] = v
-	return in.SendAndClose(&statev1.WriteValueResponse{})
+	info, err := s.change(first, first.GetFence(), func(v *value) { v.set(data) })
+	if err != nil {
+		return err
+	}
+	return in.SendAndClose(&statev1.WriteValueResponse{Info: info})
 }
 
-func (s *server) SetRange(_ context.Context, r *statev1.SetRangeRequest) (*statev1.SetRangeResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v := s.values[name(r)]
-	if grow := int(r.GetOffset()) + len(r.GetData()) - len(v); grow > 0 {
-		v = append(v, make([]byte, grow)...)
+func (s *server) PatchValue(in grpc.ClientStreamingServer[statev1.PatchValueRequest, statev1.PatchValueResponse]) error {
+	first, err := in.Recv()
+	if err != nil {
+		return err
 	}
-	copy(v[r.GetOffset():], r.GetData())
-	s.values[name(r)] = v
-	return &statev1.SetRangeResponse{}, nil
+	s.mu.Lock()
+	during := s.during
+	s.during = nil
+	s.mu.Unlock()
+	if during != nil {
+		if err := during(); err != nil {
+			return err
+		}
+	}
+	var info *statev1.ValueInfo
+	for m := first; ; {
+		size := 0
+		info, err = s.change(first, first.GetFence(), func(v *value) {
+			for _, p := range m.GetPatches() {
+				v.put(p.GetOffset(), p.GetData())
+				size += len(p.GetData())
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if size > 256<<10 {
+			return fault.Invalid.New("TOO_LARGE", "a message with %d bytes of patches", size)
+		}
+		if m, err = in.Recv(); errors.Is(err, io.EOF) {
+			return in.SendAndClose(&statev1.PatchValueResponse{Info: info})
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *server) ResizeValue(_ context.Context, r *statev1.ResizeValueRequest) (*statev1.ResizeValueResponse, error) {
+	info, err := s.change(r, r.GetFence(), func(v *value) { v.resize(int(r.GetSize())) })
+	return &statev1.ResizeValueResponse{Info: info}, err
 }
 
 func (s *server) AppendValue(_ context.Context, r *statev1.AppendValueRequest) (*statev1.AppendValueResponse, error) {
+	var at int64
+	_, err := s.change(r, r.GetFence(), func(v *value) {
+		at = int64(len(v.data))
+		v.put(at, r.GetData())
+	})
+	return &statev1.AppendValueResponse{Offset: at}, err
+}
+
+func (s *server) CompareAndSet(_ context.Context, r *statev1.CompareAndSetRequest) (*statev1.CompareAndSetResponse, error) {
+	s.mu.Lock()
+	v := s.values[name(r)]
+	same := v == nil && r.GetExpectedVersion() == 0 || v != nil && v.version == r.GetExpectedVersion()
+	s.mu.Unlock() // tests of races are for the real service
+	if !same {
+		return nil, fault.Conflict.New("CAS_MISMATCH", "another version").GRPCStatus().Err()
+	}
+	info, err := s.change(r, r.GetFence(), func(v *value) { v.set(r.GetData()) })
+	return &statev1.CompareAndSetResponse{Info: info}, err
+}
+
+func (s *server) AddInt64(_ context.Context, r *statev1.AddInt64Request) (*statev1.AddInt64Response, error) {
+	var sum int64
+	info, err := s.change(r, r.GetFence(), func(v *value) {
+		sum = r.GetDelta()
+		if len(v.data) >= 8 {
+			sum += int64(binary.LittleEndian.Uint64(v.data))
+		}
+		v.put(0, binary.LittleEndian.AppendUint64(nil, uint64(sum)))
+	})
+	return &statev1.AddInt64Response{Value: sum, Info: info}, err
+}
+
+func (s *server) ListValues(_ context.Context, r *statev1.ListValuesRequest) (*statev1.ListValuesResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := s.values[name(r)]
-	s.values[name(r)] = append(v, r.GetData()...)
-	return &statev1.AppendValueResponse{Offset: int64(len(v))}, nil
+	resp := &statev1.ListValuesResponse{}
+	for _, n := range slices.Sorted(maps.Keys(s.values)) {
+		if key, ok := strings.CutPrefix(n, r.GetUser()+"/"); ok && strings.HasPrefix(key, string(r.GetPrefix())) && key > r.GetPageToken() {
+			if len(resp.GetValues()) == 2 { // small pages, so that there are several
+				resp.NextPageToken = string(resp.GetValues()[1].GetKey())
+				break
+			}
+			resp.Values = append(resp.Values, &statev1.ValueInfo{Key: []byte(key)})
+		}
+	}
+	return resp, nil
+}
+
+func (s *server) AppendElement(_ context.Context, r *statev1.AppendElementRequest) (*statev1.AppendElementResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lists[name(r)] = append(s.lists[name(r)], r.GetData())
+	return &statev1.AppendElementResponse{Index: int64(len(s.lists[name(r)]) - 1)}, nil
+}
+
+func (s *server) ReadElements(r *statev1.ReadElementsRequest, out grpc.ServerStreamingServer[statev1.ReadElementsResponse]) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := s.lists[name(r)]
+	for i := r.GetIndex(); i < int64(len(list)) && (r.GetCount() == 0 || i < r.GetIndex()+r.GetCount()); i++ {
+		if err := out.Send(&statev1.ReadElementsResponse{Elements: [][]byte{list[i]}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *server) ClearElements(_ context.Context, r *statev1.ClearElementsRequest) (*statev1.ClearElementsResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.lists, name(r))
+	return &statev1.ClearElementsResponse{}, nil
 }
 
 func (s *server) DeleteValue(_ context.Context, r *statev1.DeleteValueRequest) (*statev1.DeleteValueResponse, error) {

@@ -1,0 +1,166 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+
+	"skein.dev"
+	"skein.dev/abi"
+	"skein.dev/platform/fault"
+)
+
+// Use says how a value is to be mapped.
+type Use struct {
+	Off, Len int64 // of the range; a Len below 0 is all to the end
+	Size     int64 // the value is made or grows to be as long; 0 takes it as it is
+	ReadOnly bool  // the guest promises not to write
+	Local    bool  // a value that is made here never leaves
+	Pull     bool  // what changed elsewhere is fetched first
+	Own      bool  // the guest has a place of its own for it:
+	At       uint64
+}
+
+// mostPlaces bounds the mappings that a call has made, also of places that show something else by now.
+const mostPlaces = 4 << 10
+
+// Mapping is a range of a value that a guest is to map.
+type Mapping struct {
+	Fd   int   // of the file, for as long as the session
+	Off  int64 // of the first page, in the file and the value
+	Len  int64 // a multiple of 4 KiB
+	At   uint64
+	Host bool // At is memory that the host grew for it
+
+	replica *Replica
+}
+
+// covers says whether a mapping shows all of a range of a value.
+func (m *Mapping) covers(r *Replica, off, end int64) bool {
+	return m.Host && m.replica == r && m.Off <= off && end <= m.Off+m.Len
+}
+
+// Map makes a range of a value ready to be mapped, and keeps it so until the session ends. place then maps it, with the
+// replica held; if the same session has mapped the range at a place of the host's choice already, that is given again.
+func (s *Session) Map(ctx context.Context, k skein.StateKey, u Use, place func(*Mapping) error) (*Mapping, error) {
+	if err := limits(0, u.Size); err != nil {
+		return nil, err
+	}
+	if u.Off < 0 {
+		return nil, abi.EINVAL
+	}
+	if u.Pull {
+		if err := s.Pull(ctx, k, u.Off, u.Len); err != nil && (u.Size == 0 || !errors.Is(err, fault.NotFound)) {
+			return nil, err
+		}
+	}
+	end := int64(math.MaxInt64)
+	if u.Len >= 0 && u.Off <= MaxValue && u.Len <= MaxValue {
+		end = u.Off + u.Len
+	}
+	for range attempts {
+		r := s.store.lock(k)
+		m, err := s.tryMap(r, u, end, place)
+		s.store.unlock(r)
+		if !errors.Is(err, errNotHere) {
+			return m, err
+		}
+		switch err := s.fill(ctx, k, u.Off, end); {
+		case err == nil:
+		case u.Size > 0 && errors.Is(err, fault.NotFound):
+			if err := s.find(ctx, k, true); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, err
+		}
+	}
+	return nil, abi.EAGAIN
+}
+
+var errNotHere = errors.New("not here")
+
+// tryMap maps what is here. The caller holds mu.
+func (s *Session) tryMap(r *Replica, u Use, end int64, place func(*Mapping) error) (*Mapping, error) {
+	if !r.known && u.Local && u.Size > 0 {
+		r.known, r.local = true, true
+	}
+	switch {
+	case !r.known:
+		return nil, errNotHere
+	case u.Local && !r.local:
+		return nil, abi.EINVAL
+	}
+	if u.Size > r.size {
+		if err := s.store.room(u.Size - r.size); err != nil {
+			return nil, err
+		}
+		if err := r.grow(u.Size); err != nil {
+			return nil, err
+		}
+	}
+	if u.Len < 0 {
+		end = max(r.size, u.Off)
+		if u.Size > 0 {
+			end = u.Size
+		}
+	}
+	switch {
+	case end > r.size || u.Off > end || u.Off == end && u.Off > 0:
+		return nil, abi.EINVAL
+	case !r.holds(u.Off, end):
+		return nil, errNotHere
+	}
+	if err := s.mappable(r); err != nil {
+		return nil, err
+	}
+	m := &Mapping{Fd: r.file.fd, Off: u.Off &^ (page - 1), At: u.At, Host: !u.Own, replica: r}
+	m.Len = (max(end, u.Off+1) - m.Off + page - 1) &^ (page - 1)
+	if !u.ReadOnly && !r.local {
+		if err := s.store.room(m.Len); err != nil {
+			return nil, err
+		}
+		r.base(m.Off, min(m.Off+m.Len, r.file.length))
+	}
+	for _, old := range s.maps {
+		if !u.Own && old.covers(r, u.Off, end) {
+			return old, nil
+		}
+	}
+	if len(s.maps) == mostPlaces {
+		return nil, abi.ENOMEM
+	}
+	if err := place(m); err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(s.maps, func(old *Mapping) bool { return *old == *m }) {
+		return m, nil
+	}
+	r.maps++
+	s.maps = append(s.maps, m)
+	return m, nil
+}
+
+// mappable moves a replica's bytes into a file. The caller holds mu.
+func (s *Session) mappable(r *Replica) error {
+	if r.file != nil {
+		return nil
+	}
+	s.store.mu.Lock()
+	full := s.store.files >= 2*mostFiles // all of them in use, or the budget would have them gone
+	if !full {
+		s.store.files++
+	}
+	s.store.mu.Unlock()
+	if full {
+		return abi.ENOMEM
+	}
+	if err := r.toFile(); err != nil {
+		s.store.mu.Lock()
+		s.store.files--
+		s.store.mu.Unlock()
+		return err
+	}
+	return nil
+}

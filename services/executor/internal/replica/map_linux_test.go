@@ -1,0 +1,353 @@
+package replica_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"skein.dev"
+	"skein.dev/abi"
+	"skein.dev/platform/fault"
+	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/replica/replicatest"
+)
+
+// view maps a value as a guest would, and gives the bytes from u.Off on.
+func view(t testing.TB, s *replica.Session, k skein.StateKey, u replica.Use) []byte {
+	t.Helper()
+	var b []byte
+	u.Own = true // each has a mapping of its own
+	m, err := s.Map(t.Context(), k, u, func(m *replica.Mapping) (err error) {
+		b, err = unix.Mmap(m.Fd, m.Off, int(m.Len), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Munmap(b) })
+	return b[u.Off-m.Off:]
+}
+
+func global(t testing.TB, s *replica.Session, k skein.StateKey) []byte {
+	t.Helper()
+	buf := make([]byte, replica.MaxValue)
+	n, err := s.ReadGlobal(context.Background(), k, 0, buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return buf[:n]
+}
+
+// Two executors have each the odd or the even bytes of a value, and change them through mappings and rows. Pushes and pulls,
+// of all and of ranges, lose no byte, and bring all to everybody in the end.
+func TestMappedWritersLoseNothing(t *testing.T) {
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
+			const size = 3*256<<10 + 12_345
+			rng := rand.New(rand.NewPCG(seed, 2))
+			stores := []*replica.Store{replica.New(client, 1<<20), replica.New(client, 1<<20)}
+			var sessions [2]*replica.Session
+			var views [2][]byte
+			for i, s := range stores {
+				sessions[i] = session(t, s)
+				if i == 0 || seed%2 == 0 { // the other has it from copies alone
+					views[i] = view(t, sessions[i], k, replica.Use{Len: -1, Size: size})
+				} else {
+					must(t, sessions[i].Least(ctx, k, size))
+				}
+			}
+			want := make([]byte, size)
+			for range 600 {
+				who := rng.IntN(2)
+				s := sessions[who]
+				off := int64(rng.IntN(size))
+				n := min(size-off, int64(rng.IntN(300_000)))
+				var err error
+				switch rng.IntN(12) {
+				case 0:
+					err = s.Push(ctx, k, 0, -1)
+				case 1:
+					err = s.Pull(ctx, k, 0, -1)
+				case 2:
+					err = s.Push(ctx, k, off, n)
+				case 3:
+					err = s.Pull(ctx, k, off, n)
+				case 4:
+					_, err = s.Read(ctx, k, off, make([]byte, n))
+				default:
+					for i := off; i < min(off+n, off+500); i++ {
+						if int(i)%2 != who {
+							continue
+						}
+						want[i] = byte(rng.Uint32())
+						if views[who] != nil && rng.IntN(4) > 0 {
+							views[who][i] = want[i]
+						} else {
+							err = errors.Join(err, s.Write(ctx, k, i, want[i:i+1]))
+						}
+					}
+				}
+				if err != nil && !errors.Is(err, fault.NotFound) {
+					t.Fatal(err)
+				}
+			}
+			for _, s := range sessions {
+				must(t, s.Push(ctx, k, 0, -1))
+			}
+			for i, s := range sessions {
+				must(t, s.Pull(ctx, k, 0, -1))
+				got := make([]byte, size)
+				if n, err := s.Read(ctx, k, 0, got); err != nil || n != size || !bytes.Equal(got, want) {
+					t.Errorf("store %d: %d bytes, %v, equal %v", i, n, err, bytes.Equal(got, want))
+				}
+				if views[i] != nil && !bytes.Equal(views[i][:size], want) {
+					t.Errorf("store %d: the mapping differs", i)
+				}
+			}
+			if got := global(t, sessions[0], k); !bytes.Equal(got, want) {
+				t.Error("the global value differs")
+			}
+		})
+	}
+}
+
+// What a guest writes while a push is on its way stays dirty, and goes with the next one.
+func TestWriteDuringPush(t *testing.T) {
+	ctx, k := t.Context(), key(t, "v")
+	client, faults := replicatest.Service(t)
+	s := session(t, replica.New(client, 1<<30))
+	v := view(t, s, k, replica.Use{Len: -1, Size: 100})
+	v[0], v[1] = 'a', 'b'
+	faults.During(func() error {
+		v[1], v[2] = 'B', 'C'
+		return s.Write(ctx, k, 3, []byte("D"))
+	})
+	must(t, s.Push(ctx, k, 0, -1))
+	if got := string(global(t, s, k)[:4]); got != "ab\x00\x00" {
+		t.Errorf("the push sent %q", got)
+	}
+	must(t, s.Push(ctx, k, 0, -1))
+	if got := string(global(t, s, k)[:4]); got != "aBCD" {
+		t.Errorf("the next sent %q", got)
+	}
+}
+
+// After a push that failed all of it is still to be sent, and nothing else.
+func TestFailedPush(t *testing.T) {
+	ctx, k := t.Context(), key(t, "v")
+	client, faults := replicatest.Service(t)
+	a, b := session(t, replica.New(client, 1<<30)), session(t, replica.New(client, 1<<30))
+	v := view(t, a, k, replica.Use{Len: -1, Size: 1000})
+	must(t, a.Push(ctx, k, 0, -1))
+	v[1] = 'x'
+	must(t, a.Write(ctx, k, 3, []byte("y")))
+	must(t, a.Write(ctx, k, 5, []byte{0})) // marked, though it is the same
+	faults.During(func() error { return fault.Unavailable.New("DOWN", "down").GRPCStatus().Err() })
+	if err := a.Push(ctx, k, 0, -1); !errors.Is(err, fault.Unavailable) {
+		t.Fatal(err)
+	}
+	must(t, b.Write(ctx, k, 0, []byte("zzzzzzz")))
+	must(t, b.Push(ctx, k, 0, -1))
+	must(t, a.Push(ctx, k, 0, -1))
+	if got := string(global(t, a, k)[:7]); got != "zxzyz\x00z" {
+		t.Errorf("%q", got)
+	}
+}
+
+// Only what was changed moves, and only chunks that somebody else changed come again.
+func TestTraffic(t *testing.T) {
+	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
+	const size = 8 << 20
+	a, b := session(t, replica.New(client, 1<<30)), session(t, replica.New(client, 1<<30))
+	must(t, a.Set(k, make([]byte, size)))
+	must(t, a.Push(ctx, k, 0, -1))
+	moved := func(s *replica.Session, f func()) replica.Traffic {
+		before := s.Moved()
+		f()
+		return replica.Traffic{Read: s.Moved().Read - before.Read, Written: s.Moved().Written - before.Written}
+	}
+	if got := moved(b, func() { _, _ = b.Read(ctx, k, 3<<20, make([]byte, 10)) }); got != (replica.Traffic{Read: 256 << 10}) {
+		t.Errorf("a read of a chunk moved %+v", got)
+	}
+	v := view(t, b, k, replica.Use{Off: 4 << 20, Len: 1 << 20})
+	if got := b.Moved().Read; got != 5*256<<10 {
+		t.Errorf("with a mapping of four: %d", got)
+	}
+	v[0], v[1<<19], v[1<<20-1] = 1, 2, 3
+	if got := moved(b, func() { must(t, b.Push(ctx, k, 0, -1)) }); got.Written != 3 {
+		t.Errorf("a push of 3 bytes moved %+v", got)
+	}
+	if got := moved(b, func() { must(t, b.Push(ctx, k, 0, -1)) }); got.Written != 0 {
+		t.Errorf("a push of nothing moved %+v", got)
+	}
+	if got := moved(b, func() { must(t, b.Pull(ctx, k, 3<<20, 2<<20)) }); got.Read != 6*256<<10 { // what it changed, and the rest of the range
+		t.Errorf("a pull after its own push moved %+v", got)
+	}
+	if got := moved(a, func() { must(t, a.Pull(ctx, k, 0, -1)) }); got.Read != 3*256<<10 {
+		t.Errorf("a pull of three changed chunks moved %+v", got)
+	}
+}
+
+func TestSizes(t *testing.T) {
+	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
+	a, b := session(t, replica.New(client, 1<<30)), session(t, replica.New(client, 1<<30))
+	v := view(t, a, k, replica.Use{Len: -1, Size: 300_000})
+	must(t, a.Push(ctx, k, 0, -1)) // nothing is dirty, but there is a value now
+	if got := global(t, b, k); len(got) != 300_000 {
+		t.Fatalf("%d bytes", len(got))
+	}
+	// It shrinks elsewhere: what is dirty here behind the end makes it longer again, what is not is gone.
+	must(t, b.Set(k, []byte("short")))
+	must(t, b.Push(ctx, k, 0, -1))
+	v[299_000], v[10] = 'x', 'y'
+	must(t, a.Pull(ctx, k, 0, -1))
+	if n, err := a.Size(ctx, k); n != 299_001 || err != nil || string(v[:5]) != "short" {
+		t.Errorf("after it shrank: %d bytes, %v, %q", n, err, v[:5])
+	}
+	must(t, a.Push(ctx, k, 0, -1))
+	got := global(t, b, k)
+	if len(got) != 299_001 || got[299_000] != 'x' || got[10] != 'y' {
+		t.Errorf("after a push: %d bytes", len(got))
+	}
+	// It grows elsewhere.
+	must(t, b.Pull(ctx, k, 0, -1))
+	must(t, b.Write(ctx, k, 700_000, []byte("end")))
+	must(t, b.Push(ctx, k, 0, -1))
+	must(t, a.Pull(ctx, k, 0, -1))
+	w := view(t, a, k, replica.Use{Off: 700_000, Len: 3})
+	if string(w[:3]) != "end" || v[10] != 'y' {
+		t.Errorf("after it grew: %q", w[:3])
+	}
+	// Guests may write behind the end, which is in no value.
+	must(t, a.Set(k, []byte("set")))
+	if string(v[:3]) != "set" {
+		t.Errorf("a set shows as %q", v[:3])
+	}
+	v[5], w[0] = 'u', 'u'
+	must(t, a.Write(ctx, k, 7, []byte("7")))
+	must(t, a.Push(ctx, k, 0, -1))
+	if got := string(global(t, b, k)); got != "set\x00\x00\x00\x007" {
+		t.Errorf("%q", got)
+	}
+	// Now it is as long again as what was mapped: writes through the old mapping count.
+	must(t, a.Least(ctx, k, 700_003))
+	w[1] = 'w'
+	must(t, a.Push(ctx, k, 0, -1))
+	if got := global(t, b, k); len(got) != 700_003 || got[700_000] != 0 || got[700_001] != 'w' {
+		t.Errorf("%d bytes", len(got))
+	}
+}
+
+// Deleted elsewhere, a value is gone at the next pull; what was not pushed is not lost by that.
+func TestVanished(t *testing.T) {
+	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
+	store := replica.New(client, 1<<30)
+	a, b := session(t, store), session(t, replica.New(client, 1<<30))
+	must(t, a.Set(k, []byte("value")))
+	must(t, a.Push(ctx, k, 0, -1))
+	must(t, b.Delete(ctx, k))
+	if err := a.Pull(ctx, k, 0, -1); !errors.Is(err, fault.NotFound) || store.Has(k) || store.Bytes() != 0 {
+		t.Errorf("a clean one: %v, has %v, %d bytes", err, store.Has(k), store.Bytes())
+	}
+	v := view(t, a, k, replica.Use{Len: -1, Size: 10})
+	must(t, a.Push(ctx, k, 0, -1))
+	must(t, b.Delete(ctx, k))
+	v[3] = 'x'
+	if err := a.Pull(ctx, k, 0, -1); !errors.Is(err, fault.NotFound) {
+		t.Errorf("a dirty one: %v", err)
+	}
+	must(t, a.Push(ctx, k, 0, -1))
+	if got := string(global(t, a, k)); got != "\x00\x00\x00x\x00\x00\x00\x00\x00\x00" {
+		t.Errorf("%q", got)
+	}
+}
+
+// The budget lets nothing go that is mapped, locked or not pushed, and everything else.
+func TestBudgetOfMappings(t *testing.T) {
+	ctx, store := t.Context(), replica.New(replicatest.Client(t), 1<<20)
+	s := store.Open()
+	v := view(t, s, key(t, "mapped"), replica.Use{Len: -1, Size: 900_000})
+	v[0] = 1
+	must(t, s.Push(ctx, key(t, "mapped"), 0, -1))
+	for i := range 20 {
+		k := key(t, fmt.Sprint(i))
+		must(t, s.Set(k, make([]byte, 100_000)))
+		must(t, s.Push(ctx, k, 0, -1))
+	}
+	v[1] = 2
+	buf := make([]byte, 2)
+	if _, err := s.Read(ctx, key(t, "mapped"), 0, buf); err != nil || !bytes.Equal(buf, []byte{1, 2}) {
+		t.Errorf("what is mapped: %v, %v", buf, err)
+	}
+	s.End()
+	other := session(t, store)
+	must(t, other.Set(key(t, "more"), make([]byte, 100_000)))
+	if !store.Has(key(t, "mapped")) {
+		t.Error("what a mapping changed went with the call")
+	}
+	must(t, other.Push(ctx, key(t, "mapped"), 0, -1))
+	must(t, other.Push(ctx, key(t, "more"), 0, -1))
+	must(t, other.Set(key(t, "last"), make([]byte, 900_000)))
+	if store.Has(key(t, "mapped")) || store.Bytes() > 2<<20 {
+		t.Errorf("it stays when it is clean and nobody maps it: %d bytes", store.Bytes())
+	}
+	if _, err := other.Read(ctx, key(t, "mapped"), 0, buf); err != nil || !bytes.Equal(buf, []byte{1, 2}) {
+		t.Errorf("fetched again: %v, %v", buf, err)
+	}
+}
+
+// What can't go is bounded too.
+func TestHardLimit(t *testing.T) {
+	s := session(t, replica.New(replicatest.Client(t), 1<<20))
+	val := make([]byte, replica.MaxValue)
+	var err error
+	for i := range 6 {
+		if err = s.Set(key(t, fmt.Sprint(i)), val[:60<<20]); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, abi.ENOMEM) {
+		t.Errorf("values without end: %v", err)
+	}
+}
+
+// Many writers of one value, each with a range of its own, on two executors: no byte is lost.
+func TestManyWriters(t *testing.T) {
+	const writers, rounds, part = 16, 12, 64 << 10
+	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
+	stores := []*replica.Store{replica.New(client, 1<<30), replica.New(client, 1<<30)}
+	var wg sync.WaitGroup
+	for w := range writers {
+		s := session(t, stores[w%2])
+		v := view(t, s, k, replica.Use{Off: int64(w * part), Len: part, Size: writers * part})
+		wg.Go(func() {
+			for round := range rounds {
+				for i := w; i < part; i += 97 {
+					v[i] = byte(round + i + 1)
+				}
+				if err := s.Push(ctx, k, int64(w*part), part); err != nil {
+					t.Error(err)
+				}
+				if err := s.Pull(ctx, k, 0, -1); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	got := global(t, session(t, stores[0]), k)
+	for w := range writers {
+		for i := w; i < part; i += 97 {
+			if got[w*part+i] != byte(rounds+i) {
+				t.Fatalf("byte %d of writer %d: %d", i, w, got[w*part+i])
+			}
+		}
+	}
+}

@@ -1,0 +1,240 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"skein.dev"
+	"skein.dev/abi"
+	"skein.dev/platform/fault"
+	statev1 "skein.dev/proto/skein/state/v1"
+)
+
+// Pull refreshes a range of the replica with what changed elsewhere; bytes written here and not pushed stay. n below 0 is
+// all to the end. ENOENT if there is no value, EINVAL if the range passes its end.
+func (s *Session) Pull(ctx context.Context, k skein.StateKey, off, n int64) error {
+	if off < 0 {
+		return abi.EINVAL
+	}
+	r, err := s.store.exchange(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer s.store.done(r)
+	r.mu.RLock()
+	still := r.whole || r.local // every byte was written here
+	r.mu.RUnlock()
+	if !still {
+		if err := s.refresh(ctx, r, off, n); err != nil {
+			return err
+		}
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if off > r.size || n > r.size-off {
+		return abi.EINVAL
+	}
+	return nil
+}
+
+// refresh brings a range up to date. The caller holds net.
+func (s *Session) refresh(ctx context.Context, r *Replica, off, n int64) error {
+	since, any := int64(0), false
+	r.mu.RLock()
+	end := r.size
+	if n >= 0 {
+		end = min(end, off+n)
+	}
+	if r.known && off <= end {
+		first, last := cover(off, end)
+		for i := first; i < last; i++ {
+			if r.have.has(i) && (!any || r.at[i] < since) {
+				since, any = r.at[i], true
+			}
+		}
+	}
+	r.mu.RUnlock()
+	err := s.fetch(ctx, r, since, off, n)
+	if errors.Is(err, fault.NotFound) {
+		s.vanished(r)
+	}
+	if err != nil {
+		return err
+	}
+	return s.missing(ctx, r, off, n)
+}
+
+// vanished takes note that the value was deleted elsewhere: it is gone from here too, unless somebody uses it or has changed
+// it. Then a push will make it again, as it is here.
+func (s *Session) vanished(r *Replica) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case !r.known || r.grown && r.latest == 0: // it was not there yet
+	case r.maps == 0 && r.clean():
+		r.known = false
+		s.store.remove(r)
+	default:
+		r.whole, r.grown, r.dirty = true, false, nil
+		for i := range upto(r.size) {
+			r.have.add(i)
+		}
+	}
+}
+
+// fill fetches those chunks of [off, end) that are not here.
+func (s *Session) fill(ctx context.Context, k skein.StateKey, off, end int64) error {
+	r, err := s.store.exchange(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer s.store.done(r)
+	r.mu.RLock()
+	known := r.known
+	r.mu.RUnlock()
+	n := min(end, MaxValue) - off
+	if !known {
+		if n <= 0 { // its size alone is asked for
+			off, n = 0, 1 // a small value comes with it
+		}
+		return s.fetch(ctx, r, 0, off, n)
+	}
+	return s.missing(ctx, r, off, n)
+}
+
+// missing fetches the chunks of a range that are not here. The caller holds net.
+func (s *Session) missing(ctx context.Context, r *Replica, off, n int64) error {
+	for {
+		r.mu.RLock()
+		end := r.size
+		if n >= 0 {
+			end = min(end, off+n)
+		}
+		first, last := cover(off, end)
+		for first < last && r.have.has(first) {
+			first++
+		}
+		from := first
+		for first < last && !r.have.has(first) {
+			first++
+		}
+		r.mu.RUnlock()
+		if from >= first {
+			return nil
+		}
+		if err := s.fetch(ctx, r, 0, int64(from)*chunk, int64(first-from)*chunk); err != nil {
+			return err
+		}
+	}
+}
+
+// fetch is tryFetch until the value is not replaced meanwhile. The caller holds net.
+func (s *Session) fetch(ctx context.Context, r *Replica, since, off, n int64) (err error) {
+	for range attempts {
+		if err = s.tryFetch(ctx, r, since, off, n); fault.From(err) == nil || fault.From(err).Reason != "VALUE_CHANGED" {
+			break
+		}
+	}
+	return err
+}
+
+// tryFetch takes what changed of a range since a version, or all for 0, in whole chunks. n below 0 is all to the end.
+func (s *Session) tryFetch(ctx context.Context, r *Replica, since, off, n int64) (err error) {
+	ctx, end := begin(ctx, "state pull", r.key)
+	before := s.moved.Read
+	defer func() { end(s.moved.Read-before, err) }()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // a stream that isn't read to its end would stay
+	req := &statev1.ReadChangesRequest{User: string(r.key.User), Key: []byte(r.key.Key), SinceVersion: since, Offset: off &^ (chunk - 1)}
+	if n >= 0 {
+		req.Length = int64(upto(min(off+n, MaxValue)))*chunk - req.GetOffset()
+		if req.GetLength() <= 0 {
+			req.Length = chunk
+		}
+	}
+	stream, err := s.store.client.ReadChanges(ctx, req)
+	if err != nil {
+		return err
+	}
+	f := fetching{r: r, since: since, off: req.GetOffset(), n: req.GetLength()}
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return f.end()
+		}
+		if err == nil {
+			s.moved.Read += int64(len(m.GetData()))
+			err = f.take(m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// fetching is a stream of changes that comes in.
+type fetching struct {
+	r       *Replica
+	since   int64
+	off, n  int64
+	version int64
+	had     chunks
+	told    bool
+	came    ranges
+}
+
+func (f *fetching) take(m *statev1.ReadChangesResponse) error {
+	r := f.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.whole { // somebody has set the value meanwhile
+		return nil
+	}
+	if info := m.GetInfo(); info != nil && !f.told {
+		f.told, f.version, f.had = true, info.GetVersion(), r.have
+		if err := r.adopt(info.GetSize()); err != nil {
+			return err
+		}
+		r.sized = f.version
+	}
+	if !f.told || m.GetOffset() < 0 {
+		return fault.Internal.New("BAD_STREAM", "the state service tells changes of a value without the value's size")
+	}
+	if len(m.GetData()) > 0 {
+		r.apply(m.GetOffset(), m.GetData())
+		f.came = f.came.add(m.GetOffset(), m.GetOffset()+int64(len(m.GetData())))
+	}
+	return nil
+}
+
+// end notes which chunks are here now. What was asked for as a whole and did not come is zero.
+func (f *fetching) end() error {
+	r := f.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !f.told || r.whole {
+		return nil
+	}
+	end := r.size
+	if f.n > 0 {
+		end = min(end, f.off+f.n)
+	}
+	r.latest = max(r.latest, f.version)
+	first, last := cover(f.off, end)
+	for i := first; i < last; i++ {
+		at, to := int64(i)*chunk, min(int64(i+1)*chunk, r.size)
+		lacks := f.came.gaps(at, to)
+		switch {
+		case f.since == 0:
+			for _, z := range lacks {
+				r.apply(z.start, make([]byte, z.end-z.start))
+			}
+		case !f.had.has(i) && len(lacks) > 0:
+			continue
+		}
+		r.have.add(i)
+		r.at[i] = f.version
+	}
+	return nil
+}

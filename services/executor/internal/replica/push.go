@@ -1,0 +1,369 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"skein.dev"
+	"skein.dev/abi"
+	"skein.dev/platform/fault"
+	statev1 "skein.dev/proto/skein/state/v1"
+)
+
+const (
+	// A message of patches has at most so many bytes of data, with what each patch adds to the message.
+	mostPatched = 240 << 10
+	patchCost   = 16
+	mostPatches = 4 << 10
+	// A batch is what goes in one stream, and is kept until it has arrived.
+	mostBatch     = 4 << 20
+	mostBatchRuns = 64 << 10
+)
+
+// Push sends what was changed here in a range; once it returns, a pull anywhere sees it. n below 0 is all to the end. ENOENT
+// if there is no replica, EINVAL if the range passes the value's end.
+func (s *Session) Push(ctx context.Context, k skein.StateKey, off, n int64) (err error) {
+	r, err := s.pushed(ctx, k, off, n)
+	if err != nil {
+		return err
+	}
+	defer s.store.done(r)
+	r.mu.RLock()
+	whole, local := r.whole, r.local
+	r.mu.RUnlock()
+	switch {
+	case local:
+		return nil
+	case whole:
+		return s.pushWhole(ctx, r)
+	}
+	end := int64(MaxValue)
+	if n >= 0 {
+		end = off + n
+	}
+	return s.pushRuns(ctx, r, off, end, func(i int) ranges { return r.changed(i) })
+}
+
+// PushMasked sends those bytes of the value whose counterpart in the value mask, of the same size, is not zero.
+func (s *Session) PushMasked(ctx context.Context, k, mask skein.StateKey) error {
+	size, err := s.Size(ctx, k)
+	if err != nil {
+		return err
+	}
+	bits := make([]byte, size)
+	if n, err := s.Read(ctx, mask, 0, bits); err != nil || n != size {
+		return errors.Join(err, abi.EINVAL)
+	}
+	r, err := s.pushed(ctx, k, 0, -1)
+	if err != nil {
+		return err
+	}
+	defer s.store.done(r)
+	r.mu.RLock()
+	whole, local := r.whole, r.local
+	r.mu.RUnlock()
+	switch {
+	case local:
+		return nil
+	case whole: // the rest has no other value to keep
+		return s.pushWhole(ctx, r)
+	}
+	return s.pushRuns(ctx, r, 0, size, func(i int) ranges {
+		at := int64(i) * chunk
+		to := min(at+chunk, size, r.size)
+		if at >= to {
+			return nil
+		}
+		return differ(nil, bits[at:to], make([]byte, to-at), at)
+	})
+}
+
+// pushed gives the replica that is to be pushed, with net held.
+func (s *Session) pushed(ctx context.Context, k skein.StateKey, off, n int64) (*Replica, error) {
+	if off < 0 {
+		return nil, abi.EINVAL
+	}
+	r, err := s.store.exchange(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.RLock()
+	defer func() {
+		r.mu.RUnlock()
+		if err != nil {
+			s.store.done(r)
+		}
+	}()
+	switch {
+	case !r.known:
+		err = abi.ENOENT
+	case off > r.size || n > r.size-off:
+		err = abi.EINVAL
+	}
+	return r, err
+}
+
+// frame is how much of a large value goes in one message.
+const frame = chunk
+
+// pushWhole replaces the value by the replica. If that is set anew meanwhile, it begins again.
+func (s *Session) pushWhole(ctx context.Context, r *Replica) (err error) {
+	ctx, end := begin(ctx, "state push", r.key)
+	before := s.moved.Written
+	defer func() { end(s.moved.Written-before, err) }()
+	for range attempts {
+		r.mu.Lock()
+		size, sets := r.size, r.sets
+		r.whole = false
+		r.mu.Unlock()
+		var info *statev1.ValueInfo
+		if size <= skein.MaxPayload {
+			info, err = s.setValue(ctx, r)
+		} else {
+			info, err = s.writeValue(ctx, r, size, sets)
+		}
+		r.mu.Lock()
+		if err != nil {
+			r.whole, r.dirty = true, nil
+		} else {
+			r.latest = max(r.latest, info.GetVersion())
+			for i := range min(len(r.at), upto(size)) {
+				r.at[i] = info.GetVersion()
+			}
+		}
+		r.mu.Unlock()
+		if !errors.Is(err, errSetAnew) {
+			return err
+		}
+	}
+	return abi.EAGAIN
+}
+
+var errSetAnew = errors.New("the value was set anew")
+
+// copyOut copies a range of the value; it is the chunk's base from now on. The caller holds mu.
+func (r *Replica) copyOut(to []byte, off int64) {
+	copy(to, r.bytes()[off:])
+	if r.file == nil {
+		return
+	}
+	for len(to) > 0 {
+		n := min(int64(len(to)), (off/chunk+1)*chunk-off)
+		if r.based.has(int(off / chunk)) {
+			copy(r.file.base[off:off+n], to[:n])
+		}
+		off, to = off+n, to[n:]
+	}
+}
+
+func (s *Session) setValue(ctx context.Context, r *Replica) (*statev1.ValueInfo, error) {
+	r.mu.Lock()
+	if r.size > skein.MaxPayload {
+		r.mu.Unlock()
+		return nil, errSetAnew
+	}
+	data := make([]byte, r.size)
+	r.copyOut(data, 0)
+	r.mu.Unlock()
+	resp, err := s.store.client.SetValue(ctx, &statev1.SetValueRequest{
+		User: string(r.key.User), Key: []byte(r.key.Key), Data: data, RequestId: skein.NewCallID().String(), Fence: s.fence(r.key),
+	})
+	if err == nil {
+		s.moved.Written += int64(len(data))
+	}
+	return resp.GetInfo(), err
+}
+
+// writeValue sends a large value in frames. It is there at the end of the stream, or not at all.
+func (s *Session) writeValue(ctx context.Context, r *Replica, size int64, sets int) (*statev1.ValueInfo, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	stream, err := s.store.client.WriteValue(ctx)
+	if err != nil {
+		return nil, err
+	}
+	msg := &statev1.WriteValueRequest{
+		User: string(r.key.User), Key: []byte(r.key.Key), RequestId: skein.NewCallID().String(), Fence: s.fence(r.key),
+	}
+	for off := int64(0); off < size; off += frame {
+		msg.Data = make([]byte, min(frame, size-off))
+		r.mu.Lock()
+		anew := r.sets != sets
+		if !anew {
+			r.copyOut(msg.GetData(), off)
+		}
+		r.mu.Unlock()
+		if anew {
+			return nil, errSetAnew
+		}
+		if err := stream.Send(msg); err != nil {
+			break // CloseAndRecv has the reason
+		}
+		msg = &statev1.WriteValueRequest{}
+	}
+	resp, err := stream.CloseAndRecv()
+	if err == nil {
+		s.moved.Written += size
+	}
+	return resp.GetInfo(), err
+}
+
+// batch is patches on their way.
+type batch struct {
+	messages [][]*statev1.Patch
+	room     int    // in the last message
+	marked   ranges // of them, what rows had marked
+	bytes    int64
+	runs     int
+	free     []byte // for bytes of further runs
+}
+
+const bufferSize = 16 << 10
+
+// add puts a run of the replica into the batch. The caller holds mu.
+func (b *batch) add(r *Replica, s span) {
+	for s.start < s.end {
+		if last := len(b.messages) - 1; b.room <= patchCost || len(b.messages[last]) == mostPatches {
+			b.messages, b.room = append(b.messages, nil), mostPatched
+		}
+		n := min(s.end-s.start, int64(b.room-patchCost))
+		if int64(len(b.free)) < n {
+			b.free = make([]byte, max(n, bufferSize))
+		}
+		data := b.free[:n:n]
+		b.free = b.free[n:]
+		copy(data, r.bytes()[s.start:])
+		last := len(b.messages) - 1
+		b.messages[last] = append(b.messages[last], &statev1.Patch{Offset: s.start, Data: data})
+		b.room -= int(n) + patchCost
+		b.bytes += n
+		b.runs++
+		s.start += n
+	}
+}
+
+// pushRuns sends those bytes of [off, end) that of gives for each chunk, with mu held.
+func (s *Session) pushRuns(ctx context.Context, r *Replica, off, end int64, of func(int) ranges) (err error) {
+	ctx, done := begin(ctx, "state push", r.key)
+	before := s.moved.Written
+	defer func() { done(s.moved.Written-before, err) }()
+	var info *statev1.ValueInfo
+	first, last := cover(off, end)
+	for i := first; i < last; {
+		var b batch
+		for ; i < last && b.bytes < mostBatch && b.runs < mostBatchRuns; i++ {
+			r.mu.Lock()
+			if i >= upto(r.size) {
+				i = last
+			} else if !r.whole {
+				r.take(&b, of(i).within(off, end))
+			}
+			r.mu.Unlock()
+		}
+		if b.runs == 0 {
+			continue
+		}
+		if info, err = s.sendBatch(ctx, r, &b); err != nil {
+			return err
+		}
+	}
+	return s.pushSize(ctx, r, info)
+}
+
+// take moves runs into a batch: what is written from now on is dirty again.
+func (r *Replica) take(b *batch, runs ranges) {
+	for _, run := range runs {
+		b.add(r, run)
+	}
+	if len(runs) > 0 && len(r.dirty) > 0 {
+		b.marked = b.marked.union(r.dirty.both(runs))
+		r.dirty = r.dirty.minus(runs)
+	}
+}
+
+// sendBatch sends patches, and notes what it sent as what the global tier has.
+func (s *Session) sendBatch(ctx context.Context, r *Replica, b *batch) (*statev1.ValueInfo, error) {
+	info, err := s.patch(ctx, r.key, b.messages)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		if !r.whole {
+			r.dirty = r.dirty.union(b.marked.within(0, r.size))
+		}
+		return nil, err
+	}
+	s.moved.Written += b.bytes
+	if r.file != nil {
+		for _, m := range b.messages {
+			for _, p := range m {
+				r.sent(p.GetOffset(), p.GetData())
+			}
+		}
+	}
+	r.latest = max(r.latest, info.GetVersion())
+	return info, nil
+}
+
+// sent makes bytes the base of what has one.
+func (r *Replica) sent(off int64, data []byte) {
+	data = data[:max(0, min(int64(len(data)), r.size-off))]
+	for len(data) > 0 {
+		n := min(int64(len(data)), (off/chunk+1)*chunk-off)
+		if r.based.has(int(off / chunk)) {
+			copy(r.file.base[off:off+n], data[:n])
+		}
+		off, data = off+n, data[n:]
+	}
+}
+
+func (s *Session) patch(ctx context.Context, k skein.StateKey, messages [][]*statev1.Patch) (*statev1.ValueInfo, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	stream, err := s.store.client.PatchValue(ctx)
+	if err != nil {
+		return nil, err
+	}
+	msg := &statev1.PatchValueRequest{User: string(k.User), Key: []byte(k.Key), RequestId: skein.NewCallID().String(), Fence: s.fence(k)}
+	for _, patches := range messages {
+		msg.Patches = patches
+		if err := stream.Send(msg); err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		} else if err != nil {
+			break // CloseAndRecv has the reason
+		}
+		msg = &statev1.PatchValueRequest{}
+	}
+	resp, err := stream.CloseAndRecv()
+	return resp.GetInfo(), err
+}
+
+// pushSize makes the value as long as it is here, if it was made or grew here and what was pushed has not done that. info is
+// what the pushes told of it.
+func (s *Session) pushSize(ctx context.Context, r *Replica, info *statev1.ValueInfo) (err error) {
+	r.mu.RLock()
+	size, grown := r.size, r.grown
+	r.mu.RUnlock()
+	if !grown {
+		return nil
+	}
+	if info == nil {
+		if info, err = s.stat(ctx, r.key); err != nil && !errors.Is(err, fault.NotFound) {
+			return err
+		}
+	}
+	if info == nil || info.GetSize() < size {
+		resp, err := s.store.client.ResizeValue(ctx, &statev1.ResizeValueRequest{
+			User: string(r.key.User), Key: []byte(r.key.Key), Size: size, RequestId: skein.NewCallID().String(), Fence: s.fence(r.key),
+		})
+		if err != nil {
+			return err
+		}
+		info = resp.GetInfo()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.latest = max(r.latest, info.GetVersion())
+	r.grown = r.grown && r.size > size
+	return nil
+}

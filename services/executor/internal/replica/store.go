@@ -1,0 +1,213 @@
+// Package replica keeps this executor's copies of state: what its guests read, write and map between a pull and a push. A
+// Store holds them for all calls; a call has a Session. A push sends exactly the bytes that were changed here, and a pull
+// never overwrites them.
+package replica
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"skein.dev"
+	"skein.dev/abi"
+	statev1 "skein.dev/proto/skein/state/v1"
+)
+
+// Store is the executor's replicas.
+//
+// Lock order: Replica.net, Replica.mu, Store.mu, lock.mu; nothing is awaited under the last three.
+type Store struct {
+	client statev1.StateServiceClient
+	budget int64 // bytes; clean replicas go when it is passed
+	most   int64 // bytes; beyond it nothing grows
+	mu     sync.Mutex
+	all    map[skein.StateKey]*Replica
+	locks  map[skein.StateKey]*lock
+	size   int64
+	files  int
+	clock  atomic.Int64 // of uses, for choosing what goes
+}
+
+const (
+	// mostFiles bounds the replicas that guests can map: each takes a descriptor and two of the kernel's mappings.
+	mostFiles = 1 << 10
+	// leastSlack is what replicas that can't go may take beyond the budget at least, in bytes.
+	leastSlack = 4 * MaxValue
+)
+
+// New makes a store whose values come from and go to client. The budget is for what can be fetched again; what can't go,
+// because it was not pushed or is mapped, may take as much again, and at least 256 MiB.
+func New(client statev1.StateServiceClient, budget int64) *Store {
+	return &Store{
+		client: client, budget: budget, most: budget + max(budget, leastSlack), all: map[skein.StateKey]*Replica{}, locks: map[skein.StateKey]*lock{},
+	}
+}
+
+// Has reports whether there is a replica of a value.
+func (s *Store) Has(k skein.StateKey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[k] != nil
+}
+
+// Bytes is what all replicas take.
+func (s *Store) Bytes() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.size
+}
+
+// peek is the key's replica, nil if there is none.
+func (s *Store) peek(k skein.StateKey) *Replica {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[k]
+}
+
+func (s *Store) replica(k skein.StateKey) *Replica {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.all[k]
+	if r == nil {
+		r = &Replica{key: k, net: make(chan struct{}, 1)}
+		s.all[k] = r
+	}
+	return r
+}
+
+// lock gives the key's replica with mu held; one that isn't known if there was none. unlock must follow.
+func (s *Store) lock(k skein.StateKey) *Replica {
+	for {
+		r := s.replica(k)
+		r.mu.Lock()
+		if !r.gone {
+			r.used.Store(s.clock.Add(1))
+			return r
+		}
+		r.mu.Unlock()
+	}
+}
+
+// unlock ends what lock began: it accounts for the size and makes room.
+func (s *Store) unlock(r *Replica) {
+	grew := s.settle(r)
+	r.mu.Unlock()
+	if grew {
+		s.shrink(r)
+	}
+}
+
+// settle accounts for what a replica takes, and says if that has grown. One that is of no value goes, unless somebody
+// fetches it. The caller holds its mu.
+func (s *Store) settle(r *Replica) bool {
+	if r.gone {
+		return false
+	}
+	if !r.known && len(r.net) == 0 && r.maps == 0 {
+		s.remove(r)
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	grew := r.cost() - r.counts
+	s.size += grew
+	r.counts += grew
+	return grew > 0
+}
+
+// remove takes a replica out of the store, and its memory. The caller holds its mu.
+func (s *Store) remove(r *Replica) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.file != nil {
+		s.files--
+	}
+	if s.all[r.key] == r {
+		delete(s.all, r.key)
+	}
+	s.size -= r.counts
+	r.counts, r.gone = 0, true
+	r.drop()
+}
+
+// exchange gives the key's replica with net held, for who is to talk with the global tier. done must follow.
+func (s *Store) exchange(ctx context.Context, k skein.StateKey) (*Replica, error) {
+	for {
+		r := s.replica(k)
+		select {
+		case r.net <- struct{}{}:
+		default:
+			select {
+			case r.net <- struct{}{}:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		r.mu.RLock()
+		gone := r.gone
+		r.mu.RUnlock()
+		if !gone {
+			r.used.Store(s.clock.Add(1))
+			return r, nil
+		}
+		<-r.net
+	}
+}
+
+func (s *Store) done(r *Replica) {
+	r.mu.Lock()
+	<-r.net
+	s.unlock(r)
+}
+
+// room says whether a replica may take n bytes more; the caller holds its mu, or none.
+func (s *Store) room(n int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n > 0 && s.size+n > s.most {
+		return abi.ENOMEM
+	}
+	return nil
+}
+
+// shrink drops clean replicas, those longest unused first, until the budgets are kept. One in use right now stays, and so
+// does keep, which is about to be used.
+func (s *Store) shrink(keep *Replica) {
+	s.mu.Lock()
+	if s.size <= s.budget && s.files <= mostFiles {
+		s.mu.Unlock()
+		return
+	}
+	all := make([]*Replica, 0, len(s.all))
+	for k, r := range s.all {
+		if r != keep && s.locks[k] == nil {
+			all = append(all, r)
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(all, func(a, b *Replica) int { return int(a.used.Load() - b.used.Load()) })
+	for _, r := range all {
+		if !s.over() {
+			return
+		}
+		select {
+		case r.net <- struct{}{}:
+		default:
+			continue
+		}
+		if r.mu.TryLock() {
+			if !r.gone && r.maps == 0 && r.clean() {
+				s.remove(r)
+			}
+			r.mu.Unlock()
+		}
+		<-r.net
+	}
+}
+
+func (s *Store) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.size > s.budget || s.files > mostFiles
+}
