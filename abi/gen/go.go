@@ -28,7 +28,11 @@ func goFiles(files map[string][]byte) error {
 		externs := "//go:build wasip1\n\npackage raw\n\nimport \"unsafe\"\n"
 		for _, r := range rows {
 			externs += fmt.Sprintf("\n%s//\n//go:wasmimport %s %s\n//go:noescape\n%s\n", comment(goName(r.Name)+": "+r.Doc), r.Module, r.Name, goFunc(r))
-			sources[rawDir+"notguest.go"] += fmt.Sprintf("\n%s { return NotGuest }\n", goFunc(r))
+			answer := "NotGuest"
+			if strings.HasSuffix(goFunc(r), "unsafe.Pointer") {
+				answer = "nil"
+			}
+			sources[rawDir+"notguest.go"] += fmt.Sprintf("\n%s { return %s }\n", goFunc(r), answer)
 		}
 		if !strings.Contains(externs, "unsafe.Pointer") {
 			externs = strings.Replace(externs, "\nimport \"unsafe\"\n", "", 1)
@@ -46,10 +50,10 @@ func goFiles(files map[string][]byte) error {
 }
 
 const rawDoc = `// Package raw declares the host's functions as they are imported, one file per room. Off wasip1 they exist so that
-// programs compile, and answer NotGuest.
+// programs compile, and answer NotGuest, or nil where the answer is an address.
 package raw
 
-// NotGuest is what every function answers in a program that no host runs; no errno is that large.
+// NotGuest is what functions answer in a program that no host runs; no errno is that large.
 const NotGuest = -1 << 31
 `
 

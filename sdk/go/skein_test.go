@@ -21,7 +21,15 @@ func TestNotGuest(t *testing.T) {
 	_, outputErr := Child{}.Output()
 	_, anyErr := AwaitAny(Child{})
 	_, forErr := AwaitAnyFor(-1, Child{})
+	_, addErr := Counter("k").Add(1)
+	_, valueErr := Counter("k").Value()
+	_, arrayErr := OpenArray[float64]("k", 1, 0)
+	_, matrixErr := OpenMatrix[int8]("k", 0, 1, Fresh)
+	var recordsErr error
+	for _, recordsErr = range Log("k").Records() {
+	}
 	for i, err := range []error{
+		addErr, valueErr, arrayErr, matrixErr, recordsErr, Log("k").Append(nil), Log("k").Clear(),
 		Output(nil), AppendOutput(nil), readErr, SetState("k", nil), SetStateAt("k", nil, 0), PushState("k"),
 		PullState("k"), appendErr, sizeErr, DeleteState("k"),
 		chainErr, awaitErr, outputErr, anyErr, forErr, Child{}.Cancel(), Child{}.Err(),

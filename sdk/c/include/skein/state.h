@@ -3,7 +3,7 @@
 // Room state of the host interface. Values shared by a user's functions. A value lives in the global tier; an
 // executor works on its replica, which all its instances share. A key is 1 to 1024 bytes without a NUL (else EINVAL)
 // and resolves under the caller's user. A range outside memory is EFAULT, a store that can't be reached within the
-// deadline EIO. An error is -errno with the numbers of <errno.h>.
+// deadline EIO, a write beyond the user's quota EDQUOT. An error is -errno with the numbers of <errno.h>.
 
 #ifndef SKEIN_STATE_H
 #define SKEIN_STATE_H
