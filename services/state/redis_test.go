@@ -123,7 +123,7 @@ func TestStore(t *testing.T) {
 		runSuite(t, openStore(t, "redis://"+startRedis(t).addr+"/2", 10*time.Second))
 	})
 	t.Run("cluster", func(t *testing.T) {
-		addr := startCluster(t).addr
+		addr := startMasters(t).addr
 		runSuite(t, openStore(t, "redis://"+addr+"?addr="+addr, 10*time.Second))
 	})
 	t.Run("miniredis", func(t *testing.T) {
@@ -147,8 +147,10 @@ func TestRedisAway(t *testing.T) {
 				_, err := s.Write(t.Context(), k, bytes.NewReader(make([]byte, 2<<20)), Any, "")
 				return err
 			},
-			"list": func() error { _, _, err := s.List(t.Context(), "ann", "", 0, ""); return err },
-			"ping": func() error { return s.db.ping(t.Context()) },
+			"list":  func() error { _, _, err := s.List(t.Context(), "ann", "", 0, ""); return err },
+			"lock":  func() error { _, err := s.Lock(t.Context(), k, LockRequest{Patience: time.Hour}); return err },
+			"patch": func() error { _, err := s.Patch(t.Context(), k, []Patch{{0, nil}, {0, nil}}, ""); return err },
+			"ping":  func() error { return s.db.ping(t.Context()) },
 		} {
 			began := time.Now()
 			err := op()
@@ -210,6 +212,13 @@ func TestRedisRefuses(t *testing.T) {
 		"large":  func() error { _, err := s.Set(t.Context(), big, data, Any, ""); return err },
 		"append": func() error { _, _, err := s.Append(t.Context(), big, []byte("new"), ""); return err },
 		"range":  func() error { _, err := s.SetRange(t.Context(), big, 5, data[:300_000], ""); return err },
+		"patch": func() error {
+			_, err := s.Patch(t.Context(), k, []Patch{{0, []byte("x")}, {2, []byte("y")}}, "")
+			return err
+		},
+		"grow":    func() error { _, err := s.Resize(t.Context(), k, 100, ""); return err },
+		"add":     func() error { _, _, err := s.Add(t.Context(), k, 0, 1, ""); return err },
+		"element": func() error { _, err := s.AppendElement(t.Context(), k, []byte("x"), ""); return err },
 	}
 	refused := func(kind *fault.Kind, reason string) {
 		t.Helper()
@@ -236,6 +245,18 @@ func TestRedisRefuses(t *testing.T) {
 	must("REPLICAOF NO ONE")
 	must("CONFIG SET maxmemory 1000000")
 	refused(fault.Exhausted, "REDIS_FULL")
+	if _, err := s.Resize(t.Context(), big, 300_005, ""); err != nil {
+		t.Error("a full Redis must let values shrink:", err)
+	}
+	if got, _, err := s.Get(t.Context(), big, 0, 0); err != nil || !bytes.Equal(got, data[:300_005]) {
+		t.Error("after it shrank:", len(got), err)
+	}
+	if _, err := s.Expire(t.Context(), big, time.Hour, ""); err != nil {
+		t.Error("a full Redis must let values end:", err)
+	}
+	if l, err := s.Lock(t.Context(), k, LockRequest{}); err != nil || l.Release(t.Context()) != nil {
+		t.Error("a full Redis must give locks:", err)
+	}
 	if err := errors.Join(s.Delete(t.Context(), big, ""), s.Delete(t.Context(), k, "")); err != nil {
 		t.Error("a full Redis must let go of values:", err)
 	}

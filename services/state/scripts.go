@@ -293,8 +293,8 @@ if ARGV[4] == '' then
   for _, name in ipairs(all) do redis.call('PERSIST', name) end
 else
   ends = math.floor(now / 1000) + tonumber(ARGV[4])
+  redis.call('PEXPIREAT', meta, int(ends)) -- first, since a full Redis allows it
   redis.call('HSET', meta, 'e', int(ends))
-  redis.call('PEXPIREAT', meta, int(ends))
   for _, name in ipairs(all) do keep(name) end
 end
 return answer('OK ' .. last .. ' ' .. size .. ' ' .. redis.call('HGET', meta, 't') .. ' ' .. int(ends or 0) .. ' ' .. size .. ' ' .. gen .. ' ' .. life)

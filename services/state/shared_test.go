@@ -319,7 +319,7 @@ func testExpiry(t *testing.T, s *Store, u skein.User) {
 	}
 	lives := func(what string, want bool) {
 		t.Helper()
-		all, err := s.db.client.Keys(ctx, metaKey(k)+"*").Result()
+		all, err := allKeys(t.Context(), s, metaKey(k)+"*")
 		if err != nil || len(all) < 3 {
 			t.Fatal(all, err)
 		}

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/redis/go-redis/v9"
+
 	"skein.dev"
 	"skein.dev/platform/fault"
 )
@@ -154,10 +156,27 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
+// allKeys names Redis' keys, wherever they are.
+func allKeys(ctx context.Context, s *Store, pattern string) (all []string, err error) {
+	cluster, ok := s.db.client.(*redis.ClusterClient)
+	if !ok {
+		return s.db.client.Keys(ctx, pattern).Result()
+	}
+	var mu sync.Mutex
+	err = cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+		part, err := c.Keys(ctx, pattern).Result()
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, part...)
+		return err
+	})
+	return all, err
+}
+
 // chunks names the chunks of a value in Redis.
 func chunks(t *testing.T, s *Store, k skein.StateKey) []string {
 	t.Helper()
-	all, err := s.db.client.Keys(t.Context(), strings.ReplaceAll(metaKey(k), "*", `\*`)+":c:*").Result()
+	all, err := allKeys(t.Context(), s, strings.ReplaceAll(metaKey(k), "*", `\*`)+":c:*")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +312,7 @@ func testNothingLeft(t *testing.T, s *Store, u skein.User) {
 	if err := s.Delete(ctx, k, ""); err != nil {
 		t.Fatal(err)
 	}
-	all, err := s.db.client.Keys(ctx, metaKey(k)+"*").Result()
+	all, err := allKeys(t.Context(), s, metaKey(k)+"*")
 	if err != nil || len(all) < 2 {
 		t.Fatal(all, err)
 	}
