@@ -40,7 +40,7 @@ static int fill(void) {
 	for (int i = 0; i < 3; i++)
 		CHECK(skein_log_append("log", record, i * 40 << 10) == 0);
 	int64_t sum;
-	CHECK(skein_counter_add("counter", me, &sum) == 0 && sum >= me);
+	CHECK(skein_counter_add("counter", me, &sum) == 0);
 	CHECK(skein_counter_add("counter", INT64_MIN, NULL) == 0 && skein_counter_add("counter", INT64_MIN, NULL) == 0);
 	return 0;
 }
