@@ -215,8 +215,8 @@ if n > tonumber(ARGV[4]) then return answer('TOOLARGE ' .. int(n)) end
 if not size and ARGV[2] == '' then return 'NEW' end
 local g = gen
 if not size then g = int(version) end
--- Many that ascend within a chunk are put into its text at once: where strings can't change in place, a copy of the chunk for
--- each of 4,096 takes seconds.
+-- Each write is a command for Redis' log, of some hundred bytes beside its data, and, where strings can't change in place, a copy
+-- of the chunk. So neighbours are written together with what lies between them.
 local function splice(first, last, from, stop)
   local c = math.floor(from / CHUNK)
   local old = redis.call('GETRANGE', chunk(g, c), int(from - c * CHUNK), int(stop - 1 - c * CHUNK))
@@ -235,20 +235,34 @@ local function splice(first, last, from, stop)
   end
   write(g, from, table.concat(parts) .. table.concat(pieces))
 end
+-- together gives the last of those that ascend from the first one within its chunk, with gaps of near at most, and where they end.
+local function together(first, last, near)
+  local stop = tonumber(ARGV[first])
+  local border, i = (math.floor(stop / CHUNK) + 1) * CHUNK, first
+  while i <= last do
+    local from = tonumber(ARGV[i])
+    if from < stop or from - stop > near or from + #ARGV[i + 1] > border then break end
+    stop, i = from + #ARGV[i + 1], i + 2
+  end
+  return i - 2, stop
+end
 local i = 5
 while i <= #ARGV do
-  local from, j = tonumber(ARGV[i]), i
-  local border, stop = (math.floor(from / CHUNK) + 1) * CHUNK, from
-  while j <= #ARGV and tonumber(ARGV[j]) >= stop and tonumber(ARGV[j]) + #ARGV[j + 1] <= border do
-    stop, j = tonumber(ARGV[j]) + #ARGV[j + 1], j + 2
+  local near, from = 96, tonumber(ARGV[i])
+  local last, stop = together(i, #ARGV, CHUNK)
+  if stop - from <= (last - i) * 128 then near = CHUNK end
+  last = math.max(last, i)
+  while i <= last do
+    from = tonumber(ARGV[i])
+    local k, to = together(i, last, near)
+    if k > i then
+      splice(i, k, from, to)
+      i = k + 2
+    else
+      write(g, from, ARGV[i + 1])
+      i = i + 2
+    end
   end
-  if j - i < 32 then -- too few to read what lies between
-    j = i + 2
-    write(g, from, ARGV[i + 1])
-  else
-    splice(i, j - 2, from, stop)
-  end
-  i = j
 end
 return answer(commit(g, n) .. ' 0 ' .. life)
 `))
