@@ -7,6 +7,7 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -234,10 +235,7 @@ func sgd(ctx context.Context, w *world, name string) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range append(c.executors, c.planner) {
-			p.kill()
-			w.forget(p)
-		}
+		w.end(append(c.executors, c.planner)...)
 		rows = append(rows, r)
 	}
 	return rows, nil
@@ -300,15 +298,14 @@ func (s *storage) learn(ctx context.Context, w *world, name string, all []*train
 	return r, nil
 }
 
-// forget takes a process that has ended out of those that run.
-func (w *world) forget(p *process) {
-	delete(w.procs, p.name)
-	kept := w.order[:0]
-	for _, o := range w.order {
-		if o != p {
-			kept = append(kept, o)
-		}
+// end ends processes that are not needed any more: they beat, and hold memory. Profiles are of all.
+func (w *world) end(procs ...*process) {
+	if w.cfg.profile != "" {
+		return
 	}
-	w.order = kept
+	w.order = slices.DeleteFunc(w.order, func(p *process) bool { return slices.Contains(procs, p) })
+	for _, p := range procs {
+		p.kill()
+		delete(w.procs, p.name)
+	}
 }
-
