@@ -75,3 +75,36 @@ func (s *Store) verify(ctx context.Context, entries []entry) ([]Info, error) {
 	}
 	return infos, nil
 }
+
+// sweepAfter values of a user were created here, as many entries of the index and half as many more are looked at, so that
+// those of values that ended by themselves don't pile up where nobody lists.
+const sweepAfter = 64
+
+func (s *Store) sweep(ctx context.Context, u skein.User) {
+	c := s.quota.of(u)
+	c.mu.Lock()
+	c.created++
+	due, after := c.created >= sweepAfter, c.swept
+	if due {
+		c.created = 0
+	}
+	c.mu.Unlock()
+	if !due {
+		return
+	}
+	const n = sweepAfter * 3 / 2
+	entries, err := s.db.entries(ctx, u, "", after, n)
+	if err == nil {
+		_, err = s.verify(ctx, entries)
+	}
+	if err != nil {
+		return // the next one looks there again
+	}
+	after = ""
+	if len(entries) == n {
+		after = entries[n-1].String()
+	}
+	c.mu.Lock()
+	c.swept = after
+	c.mu.Unlock()
+}

@@ -32,9 +32,6 @@ func (s *Store) Patch(ctx context.Context, k skein.StateKey, patches []Patch, re
 	ctx, op := begin(ctx, "patch", k)
 	defer op.end(&err)
 	err = checkRequest(requestID)
-	if len(patches) > maxPatches {
-		err = fault.TooLarge.New("TOO_LARGE", "%d ranges are too many for one message, which holds %d", len(patches), maxPatches)
-	}
 	print := printOf(requestID, "patch", int64(len(patches)))
 	args, stop := []any{s.max}, int64(0)
 	for _, p := range patches {
@@ -45,10 +42,7 @@ func (s *Store) Patch(ctx context.Context, k skein.StateKey, patches []Patch, re
 		print.write(p.Data)
 		args, stop = append(args, p.Offset, p.Data), max(stop, p.Offset+int64(len(p.Data)))
 	}
-	if err == nil && op.bytes > maxPatchBytes {
-		err = fault.TooLarge.New("TOO_LARGE", "%d bytes are too many for one message of ranges, which holds %d", op.bytes, maxPatchBytes)
-	}
-	if err != nil {
+	if err := cmp.Or(err, checkPatches(len(patches), op.bytes)); err != nil {
 		return Info{}, err
 	}
 	if len(patches) == 1 {
@@ -58,6 +52,13 @@ func (s *Store) Patch(ctx context.Context, k skein.StateKey, patches []Patch, re
 	answer, err := s.mutate(ctx, patchScript, k, requestID, print.String(), becomes(stop), args...)
 	_, info, err = s.landed(k, answer, err)
 	return info, err
+}
+
+func checkPatches(n int, bytes int64) error {
+	if n > maxPatches || bytes > maxPatchBytes {
+		return fault.TooLarge.New("TOO_LARGE", "%d bytes in %d ranges are too many for one message, which holds %d in %d", bytes, n, maxPatchBytes, maxPatches)
+	}
+	return nil
 }
 
 // partOf is the request id of the nth part of a request: one that no request has by accident.

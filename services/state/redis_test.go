@@ -28,7 +28,7 @@ type redisServer struct {
 }
 
 // startRedis starts a Redis that keeps what it acknowledged. Without the program the test is skipped, which CI forbids.
-func startRedis(t *testing.T, args ...string) *redisServer {
+func startRedis(t testing.TB, args ...string) *redisServer {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		if os.Getenv("SKEIN_REQUIRE_TOOLS") == "1" {
@@ -66,7 +66,7 @@ func startCluster(t *testing.T, args ...string) *redisServer {
 	return r
 }
 
-func (r *redisServer) start(t *testing.T) {
+func (r *redisServer) start(t testing.TB) {
 	t.Helper()
 	var out bytes.Buffer
 	r.cmd = exec.Command("redis-server", r.args...)
@@ -290,6 +290,16 @@ func TestVolatileRedis(t *testing.T) {
 				t.Error("with --volatile:", err)
 			}
 		})
+	}
+	r := startRedis(t)
+	s, k := openStore(t, "redis://"+r.addr, 5*time.Second), key(t, "ann", "k")
+	for _, c := range []struct{ command, reason string }{{"PING", ""}, {"CONFIG SET appendonly no", "REDIS_VOLATILE"}, {"CONFIG SET appendonly yes", ""}} {
+		r.says(c.command)
+		s.db.verdict.Store(nil) // as it is after checkEach
+		_, err := s.Set(t.Context(), k, []byte("x"), Any, "")
+		if e := fault.From(err); e != nil && e.Reason != c.reason || e == nil && c.reason != "" {
+			t.Errorf("after %s: %v", c.command, err)
+		}
 	}
 }
 

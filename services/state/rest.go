@@ -178,6 +178,10 @@ func (h *rest) get(w http.ResponseWriter, r *http.Request) error {
 	case strings.HasSuffix(path, ":watch"):
 		return h.watch(w, r)
 	}
+	return h.getValue(w, r)
+}
+
+func (h *rest) getValue(w http.ResponseWriter, r *http.Request) error {
 	k, err := target(r, "")
 	if err != nil {
 		return err

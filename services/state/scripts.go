@@ -98,11 +98,21 @@ local function write(g, offset, data)
   end
 end
 local function commit(g, n)
-  for i, bytes in pairs(touched) do
-    redis.call('HSET', marks(g), int(i), int(version) .. ' ' .. int(bytes))
-    keep(chunk(g, i))
+  local was = tonumber(size or 0)
+  if tonumber(n) <= CHUNK then -- b and bn tell all of a value of one chunk
+    if was > CHUNK then
+      redis.call('UNLINK', marks(g))
+      touched[0] = touched[0] or redis.call('STRLEN', chunk(g, 0))
+    end
+    if touched[0] then base, based = version, touched[0] end
+    keep(chunk(g, 0))
+  else
+    for i, bytes in pairs(touched) do
+      redis.call('HSET', marks(g), int(i), int(version) .. ' ' .. int(bytes))
+      keep(chunk(g, i))
+    end
+    if next(touched) then keep(marks(g)) end
   end
-  if next(touched) then keep(marks(g)) end
   if not size then
     redis.call('PERSIST', meta)
     base = version
@@ -304,14 +314,14 @@ if offset + 8 > tonumber(ARGV[7]) then return answer('TOOLARGE ' .. int(offset +
 if not size and ARGV[2] == '' then return 'NEW' end
 local g, old = gen, ''
 if not size then g = int(version) end
-for at = offset, math.min(offset + 8, n) - 1 do
+local at, stop = offset, math.min(offset + 8, n)
+while at < stop do
   local i, from = math.floor(at / CHUNK), at % CHUNK
-  local byte = redis.call('GETRANGE', chunk(g, i), int(from), int(from))
-  if byte == '' then
-    if from < length(marks(g), based, i) then return 'CORRUPT ' .. int(i) end
-    byte = string.char(0)
-  end
-  old = old .. byte
+  local want = math.min(stop - at, CHUNK - from)
+  local piece = redis.call('GETRANGE', chunk(g, i), int(from), int(from + want - 1))
+  if #piece < want and #piece < math.min(length(marks(g), based, i), from + want) - from then return 'CORRUPT ' .. int(i) end
+  old = old .. piece .. string.rep(string.char(0), want - #piece)
+  at = at + want
 end
 old = old .. string.rep(string.char(0), 8 - #old)
 local function half(from)

@@ -223,24 +223,13 @@ func (s *server) PatchValue(in grpc.ClientStreamingServer[statev1.PatchValueRequ
 	if err != nil {
 		return err
 	}
-	store, id := s.fenced(head), head.GetRequestId()
-	if err := checkRequest(id); err != nil {
+	if err := checkRequest(head.GetRequestId()); err != nil {
 		return err
 	}
-	var info Info
-	for m, n := head, 0; ; n++ {
-		part := id
-		if id != "" && n > 0 { // each message is a change of its own
-			part = partOf(id, n)
-		}
-		patches := make([]Patch, len(m.GetPatches()))
-		for i, p := range m.GetPatches() {
-			patches[i] = Patch{p.GetOffset(), p.GetData()}
-		}
-		if len(patches) > 0 {
-			if info, err = store.Patch(in.Context(), k, patches, part); err != nil {
-				return err
-			}
+	p := patcher{ctx: in.Context(), store: s.fenced(head), k: k, id: head.GetRequestId()}
+	for m := head; ; {
+		if err := p.add(m.GetPatches()); err != nil {
+			return err
 		}
 		if m, err = in.Recv(); errors.Is(err, io.EOF) {
 			break
@@ -249,12 +238,80 @@ func (s *server) PatchValue(in grpc.ClientStreamingServer[statev1.PatchValueRequ
 			return err
 		}
 	}
+	if err := p.flush(); err != nil {
+		return err
+	}
+	info := p.info
 	if info.Version == 0 { // no ranges at all
-		if info, err = store.Stat(in.Context(), k); err != nil {
+		if info, err = p.store.Stat(in.Context(), k); err != nil {
 			return err
 		}
 	}
 	return in.SendAndClose(&statev1.PatchValueResponse{Info: infoProto(info)})
+}
+
+// patcher writes the messages of a stream. Those that go on where the one before ended are written together, which is
+// faster; what is written together depends on the messages alone, so that a repeated stream has the same parts.
+type patcher struct {
+	ctx   context.Context
+	store *Store
+	k     skein.StateKey
+	id    string
+
+	parts   int // changes so far
+	info    Info
+	pending Patch // not written yet
+}
+
+func (p *patcher) add(all []*statev1.Patch) error {
+	if len(all) == 1 {
+		one := Patch{all[0].GetOffset(), all[0].GetData()}
+		if len(one.Data) > maxPatchBytes {
+			return checkPatches(1, int64(len(one.Data)))
+		}
+		n := int64(len(p.pending.Data))
+		if n > 0 && p.pending.Offset+n == one.Offset && n+int64(len(one.Data)) <= batch*chunkSize {
+			p.pending.Data = append(p.pending.Data, one.Data...)
+			return nil
+		}
+		err := p.flush()
+		p.pending = one
+		if len(one.Data) == 0 && err == nil {
+			err = p.write([]Patch{one})
+		}
+		return err
+	}
+	if err := p.flush(); err != nil || len(all) == 0 {
+		return err
+	}
+	patches := make([]Patch, len(all))
+	for i, one := range all {
+		patches[i] = Patch{one.GetOffset(), one.GetData()}
+	}
+	return p.write(patches)
+}
+
+func (p *patcher) flush() error {
+	if len(p.pending.Data) == 0 {
+		return nil
+	}
+	one := p.pending
+	p.pending = Patch{}
+	return p.write([]Patch{one})
+}
+
+func (p *patcher) write(all []Patch) (err error) {
+	id := p.id
+	if id != "" && p.parts > 0 { // each part is a change of its own
+		id = partOf(id, p.parts)
+	}
+	p.parts++
+	if len(all) == 1 {
+		p.info, err = p.store.SetRange(p.ctx, p.k, all[0].Offset, all[0].Data, id)
+	} else {
+		p.info, err = p.store.Patch(p.ctx, p.k, all, id)
+	}
+	return err
 }
 
 func (s *server) ResizeValue(ctx context.Context, r *statev1.ResizeValueRequest) (*statev1.ResizeValueResponse, error) {

@@ -27,12 +27,16 @@ import (
 )
 
 // serve runs the service as its main does and waits until it is ready.
-func serve(t *testing.T, redisURL string, spans ...trace.SpanProcessor) (addr string) {
+func serve(t testing.TB, redisURL string, spans ...trace.SpanProcessor) (addr string) {
 	t.Helper()
 	cfg := DefaultConfig()
 	fs := flag.NewFlagSet("state", flag.ContinueOnError)
 	cfg.Flags(fs)
-	if err := fs.Parse([]string{"--redis-url", redisURL, "--redis-timeout", "5s", "--max-value-size", "8388608"}); err != nil {
+	most := "8388608"
+	if _, ok := t.(*testing.B); ok {
+		most = strconv.Itoa(MaxValue)
+	}
+	if err := fs.Parse([]string{"--redis-url", redisURL, "--redis-timeout", "5s", "--max-value-size", most}); err != nil {
 		t.Fatal(err)
 	}
 	listening := make(chan string, 1)

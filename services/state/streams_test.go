@@ -1,10 +1,13 @@
 package state
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"math"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +68,34 @@ func TestPatchValueStream(t *testing.T) {
 	reason(t, "nothing", err, fault.Invalid, "NO_KEY")
 	if info, err := send("", &statev1.PatchValueRequest{}); err != nil || info.GetVersion() != first.GetVersion() {
 		t.Error("no ranges:", info, err)
+	}
+	// Messages that follow each other.
+	var run []*statev1.PatchValueRequest
+	var want []byte
+	for i := range 30 {
+		data := bytes.Repeat([]byte{byte(i + 1)}, 50_000+i)
+		run = append(run, &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Offset: 400_000 + int64(len(want)), Data: data}}})
+		want = append(want, data...)
+	}
+	long, err := send("run", run...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := send("run", run...); err != nil || again.GetVersion() != long.GetVersion() {
+		t.Error(again, err)
+	}
+	if got, err := c.GetValue(ctx, &statev1.GetValueRequest{User: "ann", Key: k, Offset: 400_000}); err != nil || !bytes.Equal(got.GetData(), want) {
+		t.Error(len(got.GetData()), err)
+	}
+	_, err = send("", &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Data: make([]byte, maxPatchBytes+1)}}})
+	reason(t, "large", err, fault.TooLarge, "TOO_LARGE")
+	if _, err := send("", &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Offset: 300_013}}}); err != nil {
+		t.Error("no bytes:", err)
+	}
+	if r, err := c.ResizeValue(ctx, &statev1.ResizeValueRequest{User: "ann", Key: k, Size: 300_013}); err != nil {
+		t.Fatal(err)
+	} else {
+		first = r.GetInfo()
 	}
 	got, err := c.GetValue(ctx, &statev1.GetValueRequest{User: "ann", Key: k, Length: 13})
 	if err != nil || string(got.GetData()) != "aXY\x00\x00\x00\x00\x00\x00\x00aXY" {
@@ -222,4 +253,44 @@ func TestWatchValues(t *testing.T) {
 	_ = bad.Send(&statev1.WatchValuesRequest{User: "ann", Keys: [][]byte{nil}})
 	_, err = bad.Recv()
 	reason(t, "no key", err, fault.Invalid, "BAD_NAME")
+}
+
+// A browser that watches hears what the value is, and each change.
+func TestWatchEvents(t *testing.T) {
+	base := "http://" + serve(t, "redis://"+miniredis.RunT(t).Addr()) + "/v1/state/ann/k%3Awatch"
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+":watch", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
+		t.Fatal(resp, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	lines := bufio.NewScanner(resp.Body)
+	next := func() string {
+		t.Helper()
+		for lines.Scan() {
+			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+				return data
+			}
+		}
+		t.Fatal("the stream ended:", lines.Err())
+		return ""
+	}
+	if got := next(); got != `{"version": "0"}` {
+		t.Error(got)
+	}
+	put, err := http.NewRequestWithContext(t.Context(), http.MethodPut, base, strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := http.DefaultClient.Do(put)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = stored.Body.Close()
+	if got := next(); got != `{"version": "`+strings.Trim(stored.Header.Get("ETag"), `"`)+`"}` {
+		t.Error(got, stored.Header)
+	}
 }

@@ -296,6 +296,28 @@ func testIndex(t *testing.T, s *Store, u skein.User) {
 	}
 }
 
+// Entries of values that ended by themselves go while others are created.
+func testSweep(t *testing.T, s *Store, u skein.User) {
+	ctx := t.Context()
+	for i := range 2 * sweepAfter {
+		if err := s.db.index(ctx, key(t, string(u), fmt.Sprint("ended", i)), "1-0", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 4 * sweepAfter {
+		if _, err := s.Set(ctx, key(t, string(u), fmt.Sprint("k", i)), nil, Absent, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := s.db.entries(ctx, u, "ended", "", 1000)
+	if err != nil || len(entries) != 0 {
+		t.Errorf("%d entries are left, %v", len(entries), err)
+	}
+	if got := names(t, s, u, "", 1000); len(got) != 4*sweepAfter {
+		t.Errorf("%d values are listed", len(got))
+	}
+}
+
 // After its deletion nothing of a value stays that doesn't vanish by itself.
 func testNothingLeft(t *testing.T, s *Store, u skein.User) {
 	ctx, k := t.Context(), key(t, string(u), "k")

@@ -36,6 +36,9 @@ type counted struct {
 	at            time.Time
 	took          time.Duration
 	bytes, values int64
+
+	created int    // values, since the last sweep
+	swept   string // the entry at which it ended
 }
 
 // effect is what a change does to what is stored.
@@ -175,6 +178,9 @@ func (s *Store) mutate(ctx context.Context, script script, k skein.StateKey, id,
 		done = effectOf(answer)
 	}
 	s.quota.settle(k.User, reserved, done)
+	if done.values > 0 {
+		s.sweep(ctx, k.User)
+	}
 	return answer, err
 }
 

@@ -1,0 +1,261 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"skein.dev/platform/service"
+	statev1 "skein.dev/proto/skein/state/v1"
+)
+
+// benchmarks run against one Redis: what a client of the service gets, and beside it what Redis' own client gets.
+func benchSuite(b *testing.B) (statev1.StateServiceClient, *redis.Client) {
+	r := startRedis(b, "--appendfsync", "everysec")
+	conn, err := service.Connect(serve(b, "redis://"+r.addr))
+	if err != nil {
+		b.Fatal(err)
+	}
+	raw := redis.NewClient(&redis.Options{Addr: r.addr, DisableIdentity: true})
+	b.Cleanup(func() {
+		stats, _ := raw.Info(context.Background(), "commandstats").Result()
+		for line := range strings.Lines(stats) { // what of it is Redis' own time
+			if strings.Contains(line, "evalsha") {
+				b.Log(strings.TrimSpace(line))
+			}
+		}
+		_, _ = raw.Close(), conn.Close()
+	})
+	return statev1.NewStateServiceClient(conn), raw
+}
+
+func BenchmarkAppend(b *testing.B) {
+	c, raw := benchSuite(b)
+	data := bytes.Repeat([]byte("x"), 64)
+	for name, one := range map[string]func(ctx context.Context) error{
+		"skein": func(ctx context.Context) error {
+			_, err := c.AppendElement(ctx, &statev1.AppendElementRequest{User: "ann", Key: []byte("list"), Data: data})
+			return err
+		},
+		"skein-value": func(ctx context.Context) error {
+			_, err := c.AppendValue(ctx, &statev1.AppendValueRequest{User: "ann", Key: []byte("k"), Data: data})
+			return err
+		},
+		"raw-append": func(ctx context.Context) error { return raw.Append(ctx, "raw", string(data)).Err() },
+		"raw-xadd": func(ctx context.Context) error {
+			return raw.XAdd(ctx, &redis.XAddArgs{Stream: "s", Values: []any{"d", data}}).Err()
+		},
+	} {
+		for _, clients := range []int{1, 16} {
+			b.Run(fmt.Sprintf("%s/clients=%d", name, clients), func(b *testing.B) {
+				_, _ = c.DeleteValue(b.Context(), &statev1.DeleteValueRequest{User: "ann", Key: []byte("k")})
+				_, _ = c.DeleteValue(b.Context(), &statev1.DeleteValueRequest{User: "ann", Key: []byte("list")})
+				b.SetParallelism((clients + 1) / 2)
+				if clients == 1 {
+					for b.Loop() {
+						if err := one(b.Context()); err != nil {
+							b.Fatal(err)
+						}
+					}
+					return
+				}
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						if err := one(b.Context()); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+func BenchmarkCAS(b *testing.B) {
+	c, raw := benchSuite(b)
+	b.Run("skein", func(b *testing.B) {
+		set, err := c.SetValue(b.Context(), &statev1.SetValueRequest{User: "ann", Key: []byte("cas")})
+		if err != nil {
+			b.Fatal(err)
+		}
+		version := set.GetInfo().GetVersion()
+		for b.Loop() {
+			r, err := c.CompareAndSet(b.Context(), &statev1.CompareAndSetRequest{User: "ann", Key: []byte("cas"), ExpectedVersion: version, Data: []byte("0123456789")})
+			if err != nil {
+				b.Fatal(err)
+			}
+			version = r.GetInfo().GetVersion()
+		}
+	})
+	b.Run("raw-watch", func(b *testing.B) {
+		for b.Loop() {
+			err := raw.Watch(b.Context(), func(tx *redis.Tx) error {
+				if err := tx.Get(b.Context(), "cas").Err(); err != nil && !errors.Is(err, redis.Nil) {
+					return err
+				}
+				_, err := tx.TxPipelined(b.Context(), func(p redis.Pipeliner) error { p.Set(b.Context(), "cas", "0123456789", 0); return nil })
+				return err
+			}, "cas")
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("add", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := c.AddInt64(b.Context(), &statev1.AddInt64Request{User: "ann", Key: []byte("sum"), Delta: 1}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("raw-incrby", func(b *testing.B) {
+		for b.Loop() {
+			if err := raw.IncrBy(b.Context(), "sum", 1).Err(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// A hand-off is from a holder's giving back to the next one's having it, two taking turns.
+func BenchmarkLockHandOff(b *testing.B) {
+	c, raw := benchSuite(b)
+	b.Run("skein", func(b *testing.B) {
+		take := func() (statev1.StateService_HoldLockClient, error) {
+			s, _, err := hold(b.Context(), c, &statev1.HoldLockRequest{Patience: durationpb.New(time.Minute)})
+			return s, err
+		}
+		held, err := take()
+		if err != nil {
+			b.Fatal(err)
+		}
+		type taken struct {
+			s   statev1.StateService_HoldLockClient
+			err error
+		}
+		for b.Loop() {
+			next := make(chan taken, 1)
+			go func() { s, err := take(); next <- taken{s, err} }()
+			_ = held.CloseSend()
+			if _, err := held.Recv(); !errors.Is(err, io.EOF) {
+				b.Fatal(err)
+			}
+			n := <-next
+			if n.err != nil {
+				b.Fatal(n.err)
+			}
+			held = n.s
+		}
+	})
+	b.Run("raw-blpop", func(b *testing.B) {
+		for b.Loop() {
+			next := make(chan error, 1)
+			go func() { next <- raw.BLPop(b.Context(), time.Minute, "lock").Err() }()
+			if err := raw.RPush(b.Context(), "lock", "x").Err(); err != nil {
+				b.Fatal(err)
+			}
+			if err := <-next; err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+var benchSizes = []int{64, 4 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20}
+
+func BenchmarkPush(b *testing.B) {
+	c, raw := benchSuite(b)
+	for _, n := range benchSizes {
+		data := bytes.Repeat([]byte("x"), n)
+		b.Run(fmt.Sprintf("skein/%d", n), func(b *testing.B) {
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				if err := push(b.Context(), c, data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("patch/%d", n), func(b *testing.B) {
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				stream, err := c.PatchValue(b.Context())
+				for at := 0; at < n && err == nil; at += 128 << 10 {
+					err = stream.Send(&statev1.PatchValueRequest{User: "ann", Key: []byte("patched"), Patches: []*statev1.Patch{{Offset: int64(at), Data: data[at:min(n, at+128<<10)]}}})
+				}
+				if err == nil {
+					_, err = stream.CloseAndRecv()
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("raw-set/%d", n), func(b *testing.B) {
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				if err := raw.Set(b.Context(), "raw", data, 0).Err(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func push(ctx context.Context, c statev1.StateServiceClient, data []byte) error {
+	if len(data) <= 1<<20 {
+		_, err := c.SetValue(ctx, &statev1.SetValueRequest{User: "ann", Key: []byte("pushed"), Data: data})
+		return err
+	}
+	stream, err := c.WriteValue(ctx)
+	for at := 0; at < len(data) && err == nil; at += chunkSize {
+		err = stream.Send(&statev1.WriteValueRequest{User: "ann", Key: []byte("pushed"), Data: data[at:min(len(data), at+chunkSize)]})
+	}
+	if err == nil {
+		_, err = stream.CloseAndRecv()
+	}
+	return err
+}
+
+func BenchmarkPull(b *testing.B) {
+	c, raw := benchSuite(b)
+	for _, n := range benchSizes {
+		data := bytes.Repeat([]byte("x"), n)
+		if err := push(b.Context(), c, data); err != nil {
+			b.Fatal(err)
+		}
+		if err := raw.Set(b.Context(), "raw", data, 0).Err(); err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprintf("skein/%d", n), func(b *testing.B) {
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				stream, err := c.ReadChanges(b.Context(), &statev1.ReadChangesRequest{User: "ann", Key: []byte("pushed")})
+				got := 0
+				for err == nil {
+					var m *statev1.ReadChangesResponse
+					m, err = stream.Recv()
+					got += len(m.GetData())
+				}
+				if !errors.Is(err, io.EOF) || got != n {
+					b.Fatal(got, err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("raw-get/%d", n), func(b *testing.B) {
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				if err := raw.Get(b.Context(), "raw").Err(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
