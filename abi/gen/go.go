@@ -13,7 +13,8 @@ import (
 
 const rawDir = "sdk/go/internal/raw/"
 
-// goFiles adds the externs of sdk/go, for built native rows only: what is not built can't be called by mistake.
+// goFiles adds the externs of sdk/go, for built native rows only: what is not built can't be called by mistake. Nor can what
+// returns memory that the host grew, which Go's allocator would take.
 func goFiles(files map[string][]byte) error {
 	sources := map[string]string{
 		rawDir + "raw.go":      rawDoc,
@@ -21,18 +22,14 @@ func goFiles(files map[string][]byte) error {
 		"sdk/go/errno.go":      goErrnos(),
 	}
 	for _, room := range abi.Rooms() {
-		rows := slices.DeleteFunc(nativeRows(room.Name), func(r abi.Row) bool { return r.Support != abi.Built })
+		rows := slices.DeleteFunc(nativeRows(room.Name), func(r abi.Row) bool { return r.Support != abi.Built || strings.Contains(r.Result, "*") })
 		if len(rows) == 0 {
 			continue
 		}
 		externs := "//go:build wasip1\n\npackage raw\n\nimport \"unsafe\"\n"
 		for _, r := range rows {
 			externs += fmt.Sprintf("\n%s//\n//go:wasmimport %s %s\n//go:noescape\n%s\n", comment(goName(r.Name)+": "+r.Doc), r.Module, r.Name, goFunc(r))
-			answer := "NotGuest"
-			if strings.HasSuffix(goFunc(r), "unsafe.Pointer") {
-				answer = "nil"
-			}
-			sources[rawDir+"notguest.go"] += fmt.Sprintf("\n%s { return %s }\n", goFunc(r), answer)
+			sources[rawDir+"notguest.go"] += fmt.Sprintf("\n%s { return NotGuest }\n", goFunc(r))
 		}
 		if !strings.Contains(externs, "unsafe.Pointer") {
 			externs = strings.Replace(externs, "\nimport \"unsafe\"\n", "", 1)
@@ -50,10 +47,10 @@ func goFiles(files map[string][]byte) error {
 }
 
 const rawDoc = `// Package raw declares the host's functions as they are imported, one file per room. Off wasip1 they exist so that
-// programs compile, and answer NotGuest, or nil where the answer is an address.
+// programs compile, and answer NotGuest.
 package raw
 
-// NotGuest is what functions answer in a program that no host runs; no errno is that large.
+// NotGuest is what every function answers in a program that no host runs; no errno is that large.
 const NotGuest = -1 << 31
 `
 

@@ -6,8 +6,6 @@ import (
 	"iter"
 	"math"
 	"unsafe"
-
-	"skein.dev/sdk/go/internal/raw"
 )
 
 // Counter is the key of a signed integer of 64 bits in the global tier. It begins as 0 and wraps. Additions are atomic, and
@@ -16,27 +14,17 @@ type Counter string
 
 // Add adds delta and returns the sum.
 func (c Counter) Add(delta int64) (sum int64, err error) {
-	k, n := keyArg(string(c))
-	answer := raw.AddStateI64(k, n, delta, unsafe.Pointer(&sum))
-	return sum, call("add to state", string(c), answer)
+	return AddState(string(c), delta)
 }
 
 // Value is what has been added so far.
 func (c Counter) Value() (int64, error) {
 	var sum [8]byte
-	_, err := readGlobal(string(c), 0, sum[:])
+	_, err := ReadAppended(string(c), 0, sum[:])
 	if errors.Is(err, ENOENT) {
 		err = nil
 	}
 	return int64(binary.LittleEndian.Uint64(sum[:])), err
-}
-
-// readGlobal reads past the replica, and gives how many bytes there were.
-func readGlobal(key string, off int64, buf []byte) (int, error) {
-	k, n := keyArg(key)
-	b, size := bytesArg(buf)
-	answer := raw.ReadAppendedState(k, n, off, b, size)
-	return int(max(answer, 0)), call("read state", key, answer)
 }
 
 // Log is the key of a sequence of records of any bytes, 0 to MaxRecord each, that all functions of the user add to. A record
@@ -63,7 +51,7 @@ func (l Log) Append(record []byte) error {
 
 // Clear makes the log empty. What readers have begun is not defined then.
 func (l Log) Clear() error {
-	return call("clear log", string(l), raw.ClearAppendedState(keyArg(string(l))))
+	return ClearAppended(string(l))
 }
 
 // Records are those that the log has, or gets while it is read; none if it is absent. A record is valid until the next. The
@@ -87,7 +75,7 @@ func (l Log) Records() iter.Seq2[[]byte, error] {
 			}
 			more := make([]byte, len(ahead)+max(readAhead, recordPrefix+size))
 			kept := copy(more, ahead)
-			n, err := readGlobal(string(l), at, more[kept:])
+			n, err := ReadAppended(string(l), at, more[kept:])
 			if errors.Is(err, ENOENT) {
 				n, err = 0, nil
 			}
@@ -119,15 +107,6 @@ type Number interface {
 	~int8 | ~int16 | ~int32 | ~int64 | ~uint8 | ~uint16 | ~uint32 | ~uint64 | ~float32 | ~float64
 }
 
-// MapFlags say how a value is mapped.
-type MapFlags int32
-
-// What MapFlags may be, or'ed.
-const (
-	ReadOnly MapFlags = 1 // the program promises not to write
-	Fresh    MapFlags = 2 // fetch first what changed elsewhere
-)
-
 // Array is a value that is a row of numbers, or a part of it, mapped: all calls on this executor that open it see the same
 // bytes at once, without copying. Numbers that several calls write to need a lock, or an algorithm that bears races.
 //
@@ -142,7 +121,7 @@ type Array[T Number] struct {
 
 // OpenArray opens all of an array. n 0 takes it as it is, ENOENT if absent. Otherwise one that is absent is made, and one
 // that is shorter grows, with zeroes. EINVAL if the value is longer, or no whole number of elements.
-func OpenArray[T Number](key string, n int, flags MapFlags) (*Array[T], error) {
+func OpenArray[T Number](key string, n int, flags StateFlags) (*Array[T], error) {
 	total := n
 	if n == 0 {
 		size, err := StateSize(key)
@@ -157,7 +136,7 @@ func OpenArray[T Number](key string, n int, flags MapFlags) (*Array[T], error) {
 
 // OpenArrayPart opens n numbers from first of an array of total, 0 for as many as it has. Only the chunks of 256 KiB that the
 // part lies in are fetched.
-func OpenArrayPart[T Number](key string, first, n, total int, flags MapFlags) (*Array[T], error) {
+func OpenArrayPart[T Number](key string, first, n, total int, flags StateFlags) (*Array[T], error) {
 	var t T
 	each := int64(unsafe.Sizeof(t))
 	refuse := func(e Errno) (*Array[T], error) { return nil, call("open array", key, -int32(e)) }
@@ -180,12 +159,12 @@ func OpenArrayPart[T Number](key string, first, n, total int, flags MapFlags) (*
 			return nil, err
 		}
 	}
-	if flags&Fresh != 0 {
+	if flags&StatePull != 0 {
 		if err := PullState(key); err != nil && !errors.Is(err, ENOENT) {
 			return nil, err
 		}
 	}
-	at, err := mapState(key, int64(first)*each, int64(n)*each, flags&ReadOnly)
+	at, err := mapAt(key, int64(first)*each, n*int(each), flags&StateReadOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -194,22 +173,20 @@ func OpenArrayPart[T Number](key string, first, n, total int, flags MapFlags) (*
 
 // Push sends what this executor has changed of the numbers in Data.
 func (a *Array[T]) Push() error {
-	k, size := keyArg(a.key)
 	off, n := a.place()
-	return call("push state", a.key, raw.PushStateOffset(k, size, off, n))
+	return PushStateAt(a.key, off, n)
 }
 
 // Pull fetches what was pushed elsewhere of the numbers in Data, keeping what was changed here since the last Push.
 func (a *Array[T]) Pull() error {
-	k, size := keyArg(a.key)
 	off, n := a.place()
-	return call("pull state", a.key, raw.PullStateOffset(k, size, off, n))
+	return PullStateAt(a.key, off, n)
 }
 
-func (a *Array[T]) place() (off int64, n uint32) {
+func (a *Array[T]) place() (off int64, n int) {
 	var t T
 	each := int64(unsafe.Sizeof(t))
-	return int64(a.First) * each, uint32(int64(len(a.Data)) * each)
+	return int64(a.First) * each, len(a.Data) * int(each)
 }
 
 // Matrix is an array of rows of Cols numbers each.
@@ -221,7 +198,7 @@ type Matrix[T Number] struct {
 
 // OpenMatrix opens all of a matrix. Errors are those of OpenArray. rows 0 takes it as it is, with EINVAL if it is no whole
 // number of rows.
-func OpenMatrix[T Number](key string, rows, cols int, flags MapFlags) (*Matrix[T], error) {
+func OpenMatrix[T Number](key string, rows, cols int, flags StateFlags) (*Matrix[T], error) {
 	n := rows
 	if rows == 0 {
 		size, err := StateSize(key)
@@ -239,7 +216,7 @@ func OpenMatrix[T Number](key string, rows, cols int, flags MapFlags) (*Matrix[T
 }
 
 // OpenMatrixRows opens n rows from first of a matrix of rows by cols.
-func OpenMatrixRows[T Number](key string, first, n, rows, cols int, flags MapFlags) (*Matrix[T], error) {
+func OpenMatrixRows[T Number](key string, first, n, rows, cols int, flags StateFlags) (*Matrix[T], error) {
 	switch {
 	case first < 0 || n <= 0 || rows < 0 || cols <= 0:
 		return nil, call("open matrix", key, -int32(EINVAL))
@@ -259,33 +236,28 @@ func (m *Matrix[T]) Row(i int) []T {
 	return m.Data[i*m.Cols : (i+1)*m.Cols : (i+1)*m.Cols]
 }
 
-// guestPage is the unit in which map_state takes addresses and offsets; hostPage that in which it overwrites memory.
-const guestPage, hostPage = 64 << 10, 4 << 10
-
-// mapping is a range of a value in our heap.
-type mapping struct {
-	key      string
-	off, end int64
-	flags    MapFlags
+// view is a range of a value that is mapped.
+type view struct {
+	key   string
+	off   int64
+	n     int
+	flags StateFlags
 }
 
-// mapped keeps what is mapped from the collector: memory that it would give to others is still the value's.
-var mapped = map[mapping][]byte{}
+// views are those of this call, so that to open one again takes no memory.
+var views = map[view][]byte{}
 
-// mapState maps n bytes from off of a value, and gives the address of the first.
-func mapState(key string, off, n int64, flags MapFlags) (unsafe.Pointer, error) {
-	m := mapping{key, off &^ (guestPage - 1), off + n, flags}
-	room := mapped[m]
-	if room == nil {
-		size := m.end - m.off
-		room = make([]byte, (size+hostPage-1)&^(hostPage-1)+guestPage)
-		room = room[-uintptr(unsafe.Pointer(&room[0]))&(guestPage-1):]
-		k, keySize := keyArg(key)
-		answer := raw.MapState(k, keySize, m.off, uint32(size), unsafe.Pointer(&room[0]), int32(flags))
-		if err := call("map state", key, answer); err != nil {
+// mapAt maps n bytes from off of a value, and gives the address of the first.
+func mapAt(key string, off int64, n int, flags StateFlags) (unsafe.Pointer, error) {
+	page := off &^ (statePage - 1)
+	v := view{key, page, n + int(off-page), flags}
+	part := views[v]
+	if part == nil {
+		var err error
+		if part, err = MapState(v.key, v.off, v.n, v.flags); err != nil {
 			return nil, err
 		}
-		mapped[m] = room
+		views[v] = part
 	}
-	return unsafe.Pointer(&room[off-m.off]), nil
+	return unsafe.Pointer(&part[off-page]), nil
 }

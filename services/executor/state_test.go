@@ -1,6 +1,8 @@
 package executor
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,5 +31,25 @@ func TestSharedCounter(t *testing.T) {
 	d.attach(t, p, 4)
 	for range 3 {
 		d.want(t, "chain", "counts", "32000")
+	}
+}
+
+// What goes to the state service has a span under the call's, with its bytes and not its key.
+func TestStateSpans(t *testing.T) {
+	d, p := chains(t)
+	d.attach(t, p, 1)
+	p.spans.Reset()
+	d.want(t, "chain", "count", "")
+	found := ""
+	for _, s := range p.spans.Ended() {
+		if strings.HasPrefix(s.Name(), "state ") {
+			found = fmt.Sprint(s.Name(), " ", s.Parent().IsValid(), " ", s.Attributes())
+			if strings.Contains(found, "count") {
+				t.Errorf("it tells the key: %s", found)
+			}
+		}
+	}
+	if !strings.Contains(found, "state push true") || !strings.Contains(found, "skein.state.bytes") {
+		t.Errorf("the last of state: %q", found)
 	}
 }

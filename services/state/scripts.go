@@ -225,56 +225,37 @@ if n > tonumber(ARGV[4]) then return answer('TOOLARGE ' .. int(n)) end
 if not size and ARGV[2] == '' then return 'NEW' end
 local g = gen
 if not size then g = int(version) end
--- Each write is a command for Redis' log, of some hundred bytes beside its data, and, where strings can't change in place, a copy
--- of the chunk. So neighbours are written together with what lies between them.
-local function splice(first, last, from, stop)
-  local c = math.floor(from / CHUNK)
-  local old = redis.call('GETRANGE', chunk(g, c), int(from - c * CHUNK), int(stop - 1 - c * CHUNK))
-  local parts, pieces, at = {}, {}, from
-  for i = first, last, 2 do
-    local p = tonumber(ARGV[i])
-    if p > at then
-      local gap = string.sub(old, at - from + 1, p - from)
-      pieces[#pieces + 1] = gap .. string.rep('\0', p - at - #gap)
-    end
-    pieces[#pieces + 1] = ARGV[i + 1]
-    at = p + #ARGV[i + 1]
-    if #pieces >= 256 then -- concat may have no room for more
-      parts[#parts + 1], pieces = table.concat(pieces), {}
-    end
-  end
-  write(g, from, table.concat(parts) .. table.concat(pieces))
-end
--- together gives the last of those that ascend from the first one within its chunk, with gaps of near at most, and where they end.
-local function together(first, last, near)
-  local stop = tonumber(ARGV[first])
-  local border, i = (math.floor(stop / CHUNK) + 1) * CHUNK, first
-  while i <= last do
-    local from = tonumber(ARGV[i])
-    if from < stop or from - stop > near or from + #ARGV[i + 1] > border then break end
-    stop, i = from + #ARGV[i + 1], i + 2
-  end
-  return i - 2, stop
-end
-local i = 5
-while i <= #ARGV do
-  local near, from = 96, tonumber(ARGV[i])
-  local last, stop = together(i, #ARGV, CHUNK)
-  if stop - from <= (last - i) * 128 then near = CHUNK end
-  last = math.max(last, i)
-  while i <= last do
-    from = tonumber(ARGV[i])
-    local k, to = together(i, last, near)
-    if k > i then
-      splice(i, k, from, to)
-      i = k + 2
-    else
-      write(g, from, ARGV[i + 1])
-      i = i + 2
-    end
-  end
-end
+for i = 5, #ARGV, 2 do write(g, tonumber(ARGV[i]), ARGV[i + 1]) end
 return answer(commit(g, n) .. ' 0 ' .. life)
+`))
+
+// lookScript reads ranges of chunks that are to be written: ARGV has a chunk's number, and offsets in it of the first and last
+// byte. It answers generation and base, and each range's mark and bytes; nothing without a value.
+var lookScript = newScript(lua(`
+local h = redis.call('HMGET', KEYS[1], 'n', 'g', 'b')
+if not h[1] then return {} end
+local out = {h[2], h[3] or ''}
+for i = 1, #ARGV, 3 do
+  out[#out + 1] = redis.call('HGET', KEYS[1] .. ':w:' .. h[2], ARGV[i]) or ''
+  out[#out + 1] = redis.call('GETRANGE', KEYS[1] .. ':c:' .. h[2] .. ':' .. ARGV[i], ARGV[i + 1], ARGV[i + 2])
+end
+return out
+`))
+
+// mergedScript is patchScript for ranges that were merged with what lookScript had read between them: it writes only if that is
+// still so. ARGV 4: the most bytes that the value may have. 5 and 6: generation and base. 7: how many chunks were read; then
+// number and mark of each; then offset and bytes of each range.
+var mergedScript = newScript(lua(prelude + `
+if not size or gen ~= ARGV[5] or (base or '') ~= ARGV[6] then return 'CHANGED' end
+local first = 8 + 2 * tonumber(ARGV[7])
+for i = 8, first - 1, 2 do
+  if (redis.call('HGET', marks(gen), ARGV[i]) or '') ~= ARGV[i + 1] then return 'CHANGED' end
+end
+local n = tonumber(size)
+for i = first, #ARGV, 2 do n = math.max(n, tonumber(ARGV[i]) + #ARGV[i + 1]) end
+if n > tonumber(ARGV[4]) then return answer('TOOLARGE ' .. int(n)) end
+for i = first, #ARGV, 2 do write(gen, tonumber(ARGV[i]), ARGV[i + 1]) end
+return answer(commit(gen, n) .. ' 0 ' .. life)
 `))
 
 // resizeScript cuts a value, or lets it grow by a hole. ARGV 4: the size. What is cut off moves to a generation that the

@@ -30,16 +30,8 @@ func CancelCall(id int32) int32 { return NotGuest }
 
 func CallError(id int32, buf unsafe.Pointer, cap uint32) int32 { return NotGuest }
 
-func GetState(key unsafe.Pointer, key_len uint32, size uint32, flags int32) unsafe.Pointer {
-	return nil
-}
-
 func MapState(key unsafe.Pointer, key_len uint32, off int64, len uint32, addr unsafe.Pointer, flags int32) int32 {
 	return NotGuest
-}
-
-func GetStateOffset(key unsafe.Pointer, key_len uint32, off int64, len uint32, size int64, flags int32) unsafe.Pointer {
-	return nil
 }
 
 func ReadState(key unsafe.Pointer, key_len uint32, off int64, buf unsafe.Pointer, cap uint32) int32 {

@@ -6,18 +6,6 @@ package raw
 
 import "unsafe"
 
-// GetState: Maps the executor's replica of the value into this memory and returns its address: every instance here
-// that maps it sees the same bytes. size 0 takes the value's own size (ENOENT if absent); otherwise the first size
-// bytes are mapped, and a value that is absent or shorter is created or grows with zero bytes. A second time in a
-// call gives the same address. Returns 0 and sets last_error on failure: ENOMEM if memory can't grow, EINVAL if
-// STATE_LOCAL is asked for a value that is shared, ENOTSUP where the executor's system can't map. Not for guests
-// whose allocator alone may grow memory, such as Go's: they have map_state. A guest that doesn't export its malloc
-// must have called it before: wasi-libc's takes all memory that it finds at its first use.
-//
-//go:wasmimport faasm get_state
-//go:noescape
-func GetState(key unsafe.Pointer, key_len uint32, size uint32, flags int32) unsafe.Pointer
-
 // MapState: Maps len bytes of the replica from off over memory that the guest allocated at addr, for guests that own
 // their heap, and returns 0. What was there is lost up to the next multiple of 4 KiB, and the guest must keep the
 // region until its call ends. EINVAL unless addr and off are multiples of the 64 KiB page, the range lies in memory
@@ -27,14 +15,6 @@ func GetState(key unsafe.Pointer, key_len uint32, size uint32, flags int32) unsa
 //go:wasmimport faasm map_state
 //go:noescape
 func MapState(key unsafe.Pointer, key_len uint32, off int64, len uint32, addr unsafe.Pointer, flags int32) int32
-
-// GetStateOffset: As get_state for the len bytes from off of a value of at least size bytes (0: as it is): only the
-// chunks that cover the range are pulled. Returns the address of the byte at off, or 0 with last_error; EINVAL if the
-// range passes the value's end.
-//
-//go:wasmimport faasm get_state_offset
-//go:noescape
-func GetStateOffset(key unsafe.Pointer, key_len uint32, off int64, len uint32, size int64, flags int32) unsafe.Pointer
 
 // ReadState: Copies at most cap bytes of the executor's replica from off to buf and returns the value's full size in
 // bytes, so that cap 0 asks the size. Pulls the chunks of 256 KiB first that this executor doesn't have. ENOENT if

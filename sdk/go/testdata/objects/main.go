@@ -85,11 +85,11 @@ func fill(me int) error {
 }
 
 func look() error {
-	all, err := skein.OpenArray[float64]("array", 0, skein.Fresh)
+	all, err := skein.OpenArray[float64]("array", 0, skein.StatePull)
 	if err != nil {
 		return err
 	}
-	m, err := skein.OpenMatrix[float32]("matrix", 0, cols, skein.ReadOnly|skein.Fresh)
+	m, err := skein.OpenMatrix[float32]("matrix", 0, cols, skein.StateReadOnly|skein.StatePull)
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,10 @@ func makeGuest(tool, name string) (g guest) {
 	var cmd *exec.Cmd
 	if tool == "go" {
 		cmd = exec.Command("go", "build", "-buildmode=c-shared", "-o", out, "./testdata/"+name)
-		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+		if name == "state" { // the SDK's
+			cmd.Dir = filepath.Join("..", "..", "..", "..", "sdk", "go")
+		}
+		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOWORK=off")
 	} else {
 		args := []string{"--target=wasm32-wasi", "--sysroot=/usr", "-O1", "-fno-builtin-malloc", "-mbulk-memory", "-I../../../../sdk/c/include", "testdata/" + name, "-o", out, "-Wl,--stack-first"}
 		if name == "space.c" {

@@ -79,6 +79,53 @@ func TestMappedMemoryIsReset(t *testing.T) {
 	}
 }
 
+// checkSpace maps the file of 1 MiB in all ways that are wrong, and in some that are right.
+func checkSpace(t *testing.T, s *machine.Space, fd int) {
+	size := uint64(s.Bytes())
+	for name, got := range map[string]error{
+		"no bytes": s.Map(0, 0, fd, 0), "an odd address": s.Map(100, 4096, fd, 0), "an odd length": s.Map(0, 4095, fd, 0),
+		"an odd offset": s.Map(0, 4096, fd, 1), "beyond the end": s.Map(size, 4096, fd, 0), "over the end": s.Map(size-4096, 8192, fd, 0),
+		"a length that wraps": s.Map(4096, ^uint64(4095), fd, 0), "an address that wraps": s.Map(^uint64(4095), 4096, fd, 0),
+		"an Unmap of nothing": s.Unmap(0, 4096),
+	} {
+		if !errors.Is(got, machine.ErrBadRange) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if _, err := s.Grow(guestMemory); !errors.Is(err, machine.ErrNoSpace) {
+		t.Errorf("growth beyond the limit: %v", err)
+	}
+	if _, err := s.Grow(^uint64(0)); !errors.Is(err, machine.ErrNoSpace) {
+		t.Errorf("growth that wraps: %v", err)
+	}
+	at, err := s.Grow(4 << 20)
+	if err != nil || at != size {
+		t.Fatalf("growth: %d, %v", at, err)
+	}
+	if err := errors.Join(s.Map(at, 8192, fd, 0), s.Map(at, 8192, fd, 4096)); err != nil { // in its place
+		t.Error(err)
+	}
+	if err := s.Map(at+4096, 8192, fd, 0); !errors.Is(err, machine.ErrBadRange) {
+		t.Errorf("an overlap: %v", err)
+	}
+	if err := s.Map(at+8192, 4096, -1, 0); err == nil {
+		t.Error("a file that isn't")
+	}
+	n := 1
+	for ; n <= 1000 && err == nil; n++ {
+		err = s.Map(at+uint64(n)*8192, 4096, fd, 0)
+	}
+	if !errors.Is(err, machine.ErrNoSpace) || n > 300 {
+		t.Errorf("%d mappings: %v", n, err)
+	}
+	if err := s.Unmap(at, 8192); err != nil {
+		t.Error(err)
+	}
+	if err := s.Map(at, 4096, fd, 0); err != nil {
+		t.Errorf("after an Unmap: %v", err)
+	}
+}
+
 func TestSpaceLimits(t *testing.T) {
 	m := open(t, tiers["native"])
 	mod := load(t, m, "guest.c")
@@ -100,51 +147,8 @@ func TestSpaceLimits(t *testing.T) {
 			return
 		}
 		ran = true
-		s := c.Space()
 		defer cancel()
-		size := uint64(s.Bytes())
-		for name, got := range map[string]error{
-			"no bytes": s.Map(0, 0, fd, 0), "an odd address": s.Map(100, 4096, fd, 0), "an odd length": s.Map(0, 4095, fd, 0),
-			"an odd offset": s.Map(0, 4096, fd, 1), "beyond the end": s.Map(size, 4096, fd, 0), "over the end": s.Map(size-4096, 8192, fd, 0),
-			"a length that wraps": s.Map(4096, ^uint64(4095), fd, 0), "an address that wraps": s.Map(^uint64(4095), 4096, fd, 0),
-			"an Unmap of nothing": s.Unmap(0, 4096),
-		} {
-			if !errors.Is(got, machine.ErrBadRange) {
-				t.Errorf("%s: %v", name, got)
-			}
-		}
-		if _, err := s.Grow(guestMemory); !errors.Is(err, machine.ErrNoSpace) {
-			t.Errorf("growth beyond the limit: %v", err)
-		}
-		if _, err := s.Grow(^uint64(0)); !errors.Is(err, machine.ErrNoSpace) {
-			t.Errorf("growth that wraps: %v", err)
-		}
-		at, err := s.Grow(4 << 20)
-		if err != nil || at != size {
-			t.Fatalf("growth: %d, %v", at, err)
-		}
-		if err := errors.Join(s.Map(at, 8192, fd, 0), s.Map(at, 8192, fd, 4096)); err != nil { // in its place
-			t.Error(err)
-		}
-		if err := s.Map(at+4096, 8192, fd, 0); !errors.Is(err, machine.ErrBadRange) {
-			t.Errorf("an overlap: %v", err)
-		}
-		if err := s.Map(at+8192, 4096, -1, 0); err == nil {
-			t.Error("a file that isn't")
-		}
-		n := 1
-		for ; n <= 1000 && err == nil; n++ {
-			err = s.Map(at+uint64(n)*8192, 4096, fd, 0)
-		}
-		if !errors.Is(err, machine.ErrNoSpace) || n > 300 {
-			t.Errorf("%d mappings: %v", n, err)
-		}
-		if err := s.Unmap(at, 8192); err != nil {
-			t.Error(err)
-		}
-		if err := s.Map(at, 4096, fd, 0); err != nil {
-			t.Errorf("after an Unmap: %v", err)
-		}
+		checkSpace(t, c.Space(), fd)
 	}}
 	exit := mod.Run(call)
 	if !ran || exit.State == skein.Succeeded {
@@ -156,5 +160,55 @@ func TestSpaceLimits(t *testing.T) {
 	mod.Settle()
 	if n := m.Mappings(); n != 0 {
 		t.Errorf("%d mappings are still charged for", n)
+	}
+}
+
+// A Go program gives the region to map from its own heap, for its allocator would take what the host grows.
+func TestGoMapsState(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles a Go program")
+	}
+	m := open(t, tiers["native"])
+	m.Compare()
+	mod := boot(t, m, "state")
+	for i := range 3 {
+		store := replica.New(replicatest.Client(t), 1<<30)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		f, _ := skein.NewFunction("ann", "state")
+		var out bytes.Buffer
+		c := &host.Call{Context: ctx, Function: f, State: store, Stdout: &out, Stderr: &out}
+		exit := mod.Run(c)
+		c.End()
+		cancel()
+		if exit.State != skein.Succeeded {
+			t.Fatalf("call %d: %+v\n%s", i, exit, out.String())
+		}
+	}
+	mod.Settle()
+	if n := m.Differences(); n != 0 {
+		t.Errorf("%d resets left something", n)
+	}
+}
+
+// Where nothing can be mapped, that is said, and rows that copy work.
+func TestNoMaps(t *testing.T) {
+	m := open(t, tiers["portable"])
+	mod := boot(t, m, "space.c")
+	store := replica.New(replicatest.Client(t), 1<<30)
+	k, _ := skein.NewStateKey("ann", "k")
+	s := store.Open()
+	defer s.End()
+	if err := s.Set(k, make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	f, _ := skein.NewFunction("ann", "space")
+	for _, how := range []string{"i", "a", "e"} {
+		log := &host.Log{}
+		c := &host.Call{Context: t.Context(), Function: f, State: store, Log: log, Input: []byte(how + "\x00\x00\x00\x00\x00\x00\x00")}
+		exit := mod.Run(c)
+		c.End()
+		if (exit.State == skein.Succeeded) != (how == "e") || !bytes.Contains(log.Bytes(), []byte("state can't be mapped")) {
+			t.Errorf("%s: %+v\n%s", how, exit, log.Bytes())
+		}
 	}
 }

@@ -152,22 +152,38 @@ func (s *Session) UnlockGlobal(k skein.StateKey, write bool) error {
 	return s.letGo(i)
 }
 
-// letGo ends a hold, and waits until the state service has taken note; or gives up on that, for a lease ends by itself.
+// letGo ends a hold, and waits until the state service has taken note.
 func (s *Session) letGo(i int) error {
 	h := s.holds[i]
 	s.holds = slices.Delete(s.holds, i, i+1)
-	defer h.stop()
-	close(h.leave)
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
-	select {
-	case <-h.ended:
-	case <-timer.C:
-	}
+	endHolds(h)
 	if h.lost.Load() {
 		return abi.ESTALE
 	}
 	return nil
+}
+
+// endHolds ends holds in good order; if that takes too long it just ends them, for a lease does so by itself.
+func endHolds(holds ...*hold) {
+	if len(holds) == 0 {
+		return
+	}
+	for _, h := range holds {
+		close(h.leave)
+	}
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	over := false
+	for _, h := range holds {
+		if !over {
+			select {
+			case <-h.ended:
+			case <-timer.C:
+				over = true
+			}
+		}
+		h.stop()
+	}
 }
 
 func (s *Session) holdingGlobal(k skein.StateKey) int {

@@ -51,7 +51,7 @@ func (s *Session) Map(ctx context.Context, k skein.StateKey, u Use, place func(*
 		return nil, abi.EINVAL
 	}
 	if u.Pull {
-		if err := s.Pull(ctx, k, u.Off, u.Len); err != nil && (u.Size == 0 || !errors.Is(err, fault.NotFound)) {
+		if err := s.Pull(ctx, k, u.Off, u.Len); err != nil && !errors.Is(err, fault.NotFound) { // it may be here alone
 			return nil, err
 		}
 	}
@@ -118,7 +118,7 @@ func (s *Session) tryMap(r *Replica, u Use, end int64, place func(*Mapping) erro
 	m := &Mapping{Fd: r.file.fd, Off: u.Off &^ (page - 1), At: u.At, Host: !u.Own, replica: r}
 	m.Len = (max(end, u.Off+1) - m.Off + page - 1) &^ (page - 1)
 	if !u.ReadOnly && !r.local {
-		if err := s.store.room(m.Len); err != nil {
+		if err := s.store.room(r.lacksBase(m.Off, m.Off+m.Len)); err != nil {
 			return nil, err
 		}
 		r.base(m.Off, min(m.Off+m.Len, r.file.length))

@@ -2,12 +2,13 @@ package replica_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -32,16 +33,6 @@ func view(t testing.TB, s *replica.Session, k skein.StateKey, u replica.Use) []b
 	}
 	t.Cleanup(func() { _ = unix.Munmap(b) })
 	return b[u.Off-m.Off:]
-}
-
-func global(t testing.TB, s *replica.Session, k skein.StateKey) []byte {
-	t.Helper()
-	buf := make([]byte, replica.MaxValue)
-	n, err := s.ReadGlobal(context.Background(), k, 0, buf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return buf[:n]
 }
 
 // Two executors have each the odd or the even bytes of a value, and change them through mappings and rows. Pushes and pulls,
@@ -70,17 +61,9 @@ func TestMappedWritersLoseNothing(t *testing.T) {
 				off := int64(rng.IntN(size))
 				n := min(size-off, int64(rng.IntN(300_000)))
 				var err error
-				switch rng.IntN(12) {
-				case 0:
-					err = s.Push(ctx, k, 0, -1)
-				case 1:
-					err = s.Pull(ctx, k, 0, -1)
-				case 2:
-					err = s.Push(ctx, k, off, n)
-				case 3:
-					err = s.Pull(ctx, k, off, n)
-				case 4:
-					_, err = s.Read(ctx, k, off, make([]byte, n))
+				switch op := rng.IntN(12); op {
+				case 0, 1, 2, 3, 4:
+					err = exchange(t, s, k, op, off, n)
 				default:
 					for i := off; i < min(off+n, off+500); i++ {
 						if int(i)%2 != who {
@@ -116,6 +99,22 @@ func TestMappedWritersLoseNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// exchange is one of the ways to exchange bytes with the global tier.
+func exchange(t *testing.T, s *replica.Session, k skein.StateKey, op int, off, n int64) (err error) {
+	switch op {
+	case 0:
+		return s.Push(t.Context(), k, 0, -1)
+	case 1:
+		return s.Pull(t.Context(), k, 0, -1)
+	case 2:
+		return s.Push(t.Context(), k, off, n)
+	case 3:
+		return s.Pull(t.Context(), k, off, n)
+	}
+	_, err = s.Read(t.Context(), k, off, make([]byte, n))
+	return err
 }
 
 // What a guest writes while a push is on its way stays dirty, and goes with the next one.
@@ -303,6 +302,34 @@ func TestBudgetOfMappings(t *testing.T) {
 	}
 }
 
+// What was mapped and is still to be pushed needs no file: a user who leaves many such values takes none from others.
+func TestFilesAreBounded(t *testing.T) {
+	ctx, client := t.Context(), replicatest.Client(t)
+	store := replica.New(client, 1<<30)
+	name := func(i int) skein.StateKey { return key(t, fmt.Sprint("key ", i)) }
+	const many = 2500
+	for i := range many {
+		s := store.Open()
+		v := view(t, s, name(i), replica.Use{Len: -1, Size: 10})
+		v[1], v[3] = 1, byte(i)
+		s.End()
+		_ = unix.Munmap(v[:cap(v)])
+	}
+	s := session(t, store)
+	for _, i := range []int{0, 1, 1000, many - 1} {
+		must(t, s.Push(ctx, name(i), 0, -1))
+		if got := global(t, s, name(i)); !bytes.Equal(got, []byte{0, 1, 0, byte(i), 0, 0, 0, 0, 0, 0}) {
+			t.Errorf("value %d: %v", i, got)
+		}
+	}
+	v := view(t, s, name(1), replica.Use{Len: -1})
+	v[5] = 5
+	must(t, s.Push(ctx, name(1), 0, -1))
+	if got := global(t, s, name(1)); got[5] != 5 {
+		t.Errorf("mapped again: %v", got)
+	}
+}
+
 // What can't go is bounded too.
 func TestHardLimit(t *testing.T) {
 	s := session(t, replica.New(replicatest.Client(t), 1<<20))
@@ -318,25 +345,35 @@ func TestHardLimit(t *testing.T) {
 	}
 }
 
-// Many writers of one value, each with a range of its own, on two executors: no byte is lost.
+var (
+	manyRounds = flag.Int("rounds", 8, "how often each of the many writers writes")
+	manyBytes  = flag.Int("part", 16<<10, "bytes that each of them has")
+)
+
+// Many writers of one value, each with a range of its own, on two executors: no byte is lost. With -rounds 1000 -part 1048576
+// it is 64 MiB and takes minutes.
 func TestManyWriters(t *testing.T) {
-	const writers, rounds, part = 16, 12, 64 << 10
+	const writers = 64
+	rounds, part := *manyRounds, *manyBytes
+	stride := 97 + part/128
 	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
 	stores := []*replica.Store{replica.New(client, 1<<30), replica.New(client, 1<<30)}
 	var wg sync.WaitGroup
 	for w := range writers {
 		s := session(t, stores[w%2])
-		v := view(t, s, k, replica.Use{Off: int64(w * part), Len: part, Size: writers * part})
+		v := view(t, s, k, replica.Use{Off: int64(w * part), Len: int64(part), Size: int64(writers * part)})
 		wg.Go(func() {
 			for round := range rounds {
-				for i := w; i < part; i += 97 {
+				for i := w; i < part; i += stride {
 					v[i] = byte(round + i + 1)
 				}
-				if err := s.Push(ctx, k, int64(w*part), part); err != nil {
+				if err := s.Push(ctx, k, int64(w*part), int64(part)); err != nil {
 					t.Error(err)
 				}
-				if err := s.Pull(ctx, k, 0, -1); err != nil {
-					t.Error(err)
+				if round%8 == w%8 { // what another writes
+					if err := s.Pull(ctx, k, int64((w+round)%writers*part), int64(part)); err != nil {
+						t.Error(err)
+					}
 				}
 			}
 		})
@@ -344,10 +381,15 @@ func TestManyWriters(t *testing.T) {
 	wg.Wait()
 	got := global(t, session(t, stores[0]), k)
 	for w := range writers {
-		for i := w; i < part; i += 97 {
+		for i := w; i < part; i += stride {
 			if got[w*part+i] != byte(rounds+i) {
 				t.Fatalf("byte %d of writer %d: %d", i, w, got[w*part+i])
 			}
 		}
 	}
+}
+
+func remap(region []byte, fd int) error {
+	_, err := unix.MmapPtr(fd, 0, unsafe.Pointer(&region[0]), uintptr(len(region)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED)
+	return err
 }

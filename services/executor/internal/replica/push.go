@@ -29,6 +29,7 @@ func (s *Session) Push(ctx context.Context, k skein.StateKey, off, n int64) (err
 		return err
 	}
 	defer s.store.done(r)
+	defer s.store.freed()
 	r.mu.RLock()
 	whole, local := r.whole, r.local
 	r.mu.RUnlock()

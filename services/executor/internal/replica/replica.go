@@ -251,6 +251,38 @@ func (r *Replica) toFile() error {
 	return nil
 }
 
+// toHeap undoes toFile when nobody maps the value any more: what differs from its base is marked from now on. False if that
+// is too much to note.
+func (r *Replica) toHeap() bool {
+	dirty := r.dirty
+	if !r.whole && !r.local {
+		dirty = nil
+		for i := range upto(r.size) {
+			dirty = append(dirty, r.changed(i)...)
+			if len(dirty) > mostBatchRuns {
+				return false
+			}
+		}
+	}
+	heap := make([]byte, r.size)
+	copy(heap, r.bytes())
+	r.file.close()
+	r.heap, r.file, r.dirty = heap, nil, dirty
+	r.based, r.mapped = chunks{}, chunks{}
+	return true
+}
+
+// lacksBase is how many bytes base would take.
+func (r *Replica) lacksBase(off, end int64) (n int64) {
+	first, last := cover(off, end)
+	for i := first; i < last; i++ {
+		if !r.based.has(i) {
+			n += chunk
+		}
+	}
+	return n
+}
+
 // base keeps what the chunks of a range are from now on. Dirty ranges stay so.
 func (r *Replica) base(off, end int64) {
 	first, last := cover(off, end)
@@ -264,12 +296,16 @@ func (r *Replica) base(off, end int64) {
 	}
 }
 
+// entryCost is what a replica takes besides its bytes and its key.
+const entryCost = 512
+
 // cost is what it takes of memory in bytes.
 func (r *Replica) cost() int64 {
+	n := entryCost + int64(len(r.key.Key)) + int64(len(r.dirty))*16
 	if r.file == nil {
-		return int64(cap(r.heap))
+		return n + int64(cap(r.heap))
 	}
-	n := r.file.length
+	n += r.file.length
 	for i := range upto(r.size) {
 		if r.based.has(i) {
 			n += chunk

@@ -2,6 +2,7 @@ package replica_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -14,7 +15,7 @@ import (
 	"skein.dev/services/executor/internal/replica/replicatest"
 )
 
-func key(t *testing.T, name string) skein.StateKey {
+func key(t testing.TB, name string) skein.StateKey {
 	k, err := skein.NewStateKey("ann", name)
 	if err != nil {
 		t.Fatal(err)
@@ -26,6 +27,16 @@ func session(t testing.TB, s *replica.Store) *replica.Session {
 	x := s.Open()
 	t.Cleanup(x.End)
 	return x
+}
+
+func global(t testing.TB, s *replica.Session, k skein.StateKey) []byte {
+	t.Helper()
+	buf := make([]byte, replica.MaxValue)
+	n, err := s.ReadGlobal(context.Background(), k, 0, buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return buf[:n]
 }
 
 // Two executors write disjoint parts of one value; pushes and pulls in any order lose no byte.
@@ -114,6 +125,54 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// What was written before the rest of its chunk was here stays when that comes, with a read, a pull or a mapping; what is
+// written past the end of what others see is theirs to see after a push.
+func TestWriteBeforePull(t *testing.T) {
+	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
+	a, b := session(t, replica.New(client, 1<<30)), session(t, replica.New(client, 1<<30))
+	must(t, a.Set(k, bytes.Repeat([]byte("a"), 600_000)))
+	must(t, a.Push(ctx, k, 0, -1))
+	must(t, b.Write(ctx, k, 300_000, []byte("bbb")))
+	if got := b.Moved().Read; got != 0 {
+		t.Errorf("a write fetched %d bytes", got)
+	}
+	must(t, a.Write(ctx, k, 299_999, []byte("AAAAA")))
+	must(t, a.Push(ctx, k, 0, -1))
+	buf := make([]byte, 7)
+	if _, err := b.Read(ctx, k, 299_998, buf); err != nil || string(buf) != "aAbbbAa" {
+		t.Errorf("%q, %v", buf, err)
+	}
+	must(t, b.Write(ctx, k, 600_002, []byte("end")))
+	must(t, b.Pull(ctx, k, 0, -1))
+	must(t, b.Push(ctx, k, 0, -1))
+	must(t, a.Pull(ctx, k, 0, -1))
+	for _, s := range []*replica.Session{a, b} {
+		if _, err := s.Read(ctx, k, 299_998, buf); err != nil || string(buf) != "aAbbbAa" {
+			t.Errorf("after push and pull: %q, %v", buf, err)
+		}
+		if n, err := s.Read(ctx, k, 599_998, buf); err != nil || n != 600_005 || string(buf) != "aa\x00\x00end" {
+			t.Errorf("its end: %q, %d, %v", buf, n, err)
+		}
+	}
+}
+
+// Disjoint values made at the same time by two executors, of which none has seen the other's, are one value afterwards.
+func TestMadeTwice(t *testing.T) {
+	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
+	a, b := session(t, replica.New(client, 1<<30)), session(t, replica.New(client, 1<<30))
+	for i, s := range []*replica.Session{a, b} {
+		must(t, s.Least(ctx, k, 1000))
+		must(t, s.Write(ctx, k, int64(i*500), []byte("mine")))
+	}
+	for _, s := range []*replica.Session{a, b} {
+		must(t, s.Push(ctx, k, 0, -1))
+	}
+	buf := make([]byte, 1000)
+	if n, err := a.ReadGlobal(ctx, k, 0, buf); err != nil || n != 1000 || string(buf[:4]) != "mine" || string(buf[500:504]) != "mine" {
+		t.Errorf("%d, %v, %q, %q", n, err, buf[:4], buf[500:504])
+	}
+}
+
 func TestConcurrentUse(t *testing.T) {
 	ctx, s := t.Context(), replica.New(replicatest.Client(t), 10_000)
 	var wg sync.WaitGroup
@@ -144,7 +203,7 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -38,9 +38,8 @@ func (s *Session) End() {
 	for len(s.held) > 0 {
 		s.release(len(s.held) - 1)
 	}
-	for len(s.holds) > 0 {
-		_ = s.letGo(len(s.holds) - 1) // a lease ends by itself
-	}
+	endHolds(s.holds...)
+	s.holds = nil
 	for _, m := range s.maps {
 		r := m.replica
 		r.mu.Lock()
@@ -51,6 +50,7 @@ func (s *Session) End() {
 		r.mu.Unlock()
 	}
 	if len(s.maps) > 0 {
+		s.store.freed()
 		s.store.shrink(nil)
 	}
 	s.maps = nil
@@ -72,26 +72,33 @@ func (s *Session) Read(ctx context.Context, k skein.StateKey, off int64, buf []b
 	if off < 0 {
 		return 0, abi.EINVAL
 	}
-	end := min(off, MaxValue) + int64(len(buf))
 	for range attempts {
-		if r := s.store.peek(k); r != nil { // the way of all reads but the first
-			r.mu.RLock()
-			if !r.gone && r.holds(off, end) {
-				if off < r.size {
-					copy(buf, r.bytes()[off:])
-				}
-				size = r.size
-				r.mu.RUnlock()
-				r.used.Store(s.store.clock.Add(1))
-				return size, nil
-			}
-			r.mu.RUnlock()
+		if size, here := s.ReadHere(k, off, buf); here {
+			return size, nil
 		}
-		if err := s.fill(ctx, k, off, end); err != nil {
+		if err := s.fill(ctx, k, off, min(off, MaxValue)+int64(len(buf))); err != nil {
 			return 0, err
 		}
 	}
 	return 0, abi.EAGAIN
+}
+
+// ReadHere is Read if it has to wait for nothing: the way of all reads but the first.
+func (s *Session) ReadHere(k skein.StateKey, off int64, buf []byte) (size int64, here bool) {
+	r := s.store.peek(k)
+	if r == nil || off < 0 {
+		return 0, false
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.gone || !r.holds(off, min(off, MaxValue)+int64(len(buf))) {
+		return 0, false
+	}
+	if off < r.size {
+		copy(buf, r.bytes()[off:])
+	}
+	r.used.Store(s.store.clock.Add(1))
+	return r.size, true
 }
 
 // attempts bounds how often something is fetched that is gone before it is used: the budget is too small for what runs.

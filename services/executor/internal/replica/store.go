@@ -27,6 +27,10 @@ type Store struct {
 	size   int64
 	files  int
 	clock  atomic.Int64 // of uses, for choosing what goes
+	again  struct {     // what size and files must pass before shrink looks again
+		size  int64
+		files int
+	}
 }
 
 const (
@@ -171,11 +175,11 @@ func (s *Store) room(n int64) error {
 	return nil
 }
 
-// shrink drops clean replicas, those longest unused first, until the budgets are kept. One in use right now stays, and so
+// shrink drops clean replicas, and what others need for mappings, those longest unused first, until the budgets are kept. One in use right now stays, and so
 // does keep, which is about to be used.
 func (s *Store) shrink(keep *Replica) {
 	s.mu.Lock()
-	if s.size <= s.budget && s.files <= mostFiles {
+	if s.size <= max(s.budget, s.again.size) && s.files <= max(mostFiles, s.again.files) {
 		s.mu.Unlock()
 		return
 	}
@@ -188,7 +192,7 @@ func (s *Store) shrink(keep *Replica) {
 	s.mu.Unlock()
 	slices.SortFunc(all, func(a, b *Replica) int { return int(a.used.Load() - b.used.Load()) })
 	for _, r := range all {
-		if !s.over() {
+		if s.enough() {
 			return
 		}
 		select {
@@ -197,17 +201,51 @@ func (s *Store) shrink(keep *Replica) {
 			continue
 		}
 		if r.mu.TryLock() {
-			if !r.gone && r.maps == 0 && r.clean() {
-				s.remove(r)
+			if !r.gone && r.maps == 0 {
+				s.slim(r)
 			}
 			r.mu.Unlock()
 		}
 		<-r.net
 	}
+	s.enough()
 }
 
-func (s *Store) over() bool {
+// slim drops a replica that nobody maps, or what it needs only for that. The caller holds its mu.
+func (s *Store) slim(r *Replica) {
+	if r.clean() {
+		s.remove(r)
+		return
+	}
+	if r.file != nil && r.toHeap() {
+		s.mu.Lock()
+		s.files--
+		s.mu.Unlock()
+		s.settle(r)
+	}
+}
+
+// freed has shrink look again: something can go that could not.
+func (s *Store) freed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.size > s.budget || s.files > mostFiles
+	s.again.size, s.again.files = 0, 0
+}
+
+// enough says whether so much has gone that it takes a while until more must. If not, it is not tried again before as much has
+// come: a look at all that can't go is not for every call.
+func (s *Store) enough() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.again.size, s.again.files = 0, 0
+	done := true
+	if s.size > s.budget-s.budget/16 {
+		done = false
+		s.again.size = s.size + s.budget/16
+	}
+	if s.files > mostFiles-mostFiles/16 {
+		done = false
+		s.again.files = s.files + mostFiles/16
+	}
+	return done
 }
