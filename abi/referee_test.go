@@ -95,6 +95,7 @@ func TestSDKsLink(t *testing.T) {
 	flags := append(strings.Fields(strings.ReplaceAll(string(documented), "\\\n", " ")), "-Wall", "-Wextra", "-Werror", "../sdk/c/skein.c")
 	guests["command.c"] = exec.CommandContext(t.Context(), "clang", append(flags, "../sdk/c/testdata/command.c")...)
 	guests["reactor.c"] = exec.CommandContext(t.Context(), "clang", append(flags, "-mexec-model=reactor", "../sdk/c/testdata/reactor.c")...)
+	guests["objects.c"] = exec.CommandContext(t.Context(), "clang", append(flags, "-mexec-model=reactor", "../sdk/c/testdata/objects.c")...)
 	for _, cmd := range guests {
 		for i, arg := range cmd.Args {
 			cmd.Args[i] = strings.Replace(arg, "-Isdk/c/include", "-I../sdk/c/include", 1)
@@ -103,6 +104,7 @@ func TestSDKsLink(t *testing.T) {
 	if !testing.Short() { // Go's standard library is built for wasm the first time
 		guests["command.go"] = exec.CommandContext(t.Context(), "go", "build", "./testdata/command")
 		guests["reactor.go"] = exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "./testdata/reactor")
+		guests["objects.go"] = exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "./testdata/objects")
 	}
 	for name, cmd := range guests {
 		file := filepath.Join(dir, name+".wasm")

@@ -50,7 +50,7 @@ func umbrellaHeader() []byte {
 			fmt.Fprintf(&b, "#include <skein/%s.h>\n", room.Name)
 		}
 	}
-	b.WriteString("#include <skein/sugar.h>\n\n#endif\n")
+	b.WriteString("#include <skein/sugar.h>\n#include <skein/objects.h>\n\n#endif\n")
 	return b.Bytes()
 }
 

@@ -21,12 +21,20 @@ func TestNotGuest(t *testing.T) {
 	_, outputErr := Child{}.Output()
 	_, anyErr := AwaitAny(Child{})
 	_, forErr := AwaitAnyFor(-1, Child{})
+	_, counterErr := Counter("k").Add(1)
+	_, valueErr := Counter("k").Value()
+	_, arrayErr := OpenArray[float64]("k", 1, 0)
+	_, matrixErr := OpenMatrix[int8]("k", 0, 1, StatePull)
+	var recordsErr error
+	for _, recordsErr = range Log("k").Records() {
+	}
 	_, mapErr := MapState("k", 0, 1, 0)
 	_, appendedErr := ReadAppended("k", 0, nil)
 	_, casErr := CompareAndSetState("k", nil, nil)
 	_, addErr := AddState("k", 1)
 	_, listErr := ListState("")
 	for i, err := range []error{
+		counterErr, valueErr, arrayErr, matrixErr, recordsErr, Log("k").Append(nil), Log("k").Clear(),
 		mapErr, PushStateAt("k", 0, 1), PullStateAt("k", 0, 1), appendedErr, ClearAppended("k"), casErr, addErr, listErr,
 		LockState("k"), UnlockState("k"), RLockState("k"), RUnlockState("k"),
 		LockStateGlobal("k"), UnlockStateGlobal("k"), RLockStateGlobal("k"), RUnlockStateGlobal("k"),

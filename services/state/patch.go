@@ -49,7 +49,10 @@ func (s *Store) Patch(ctx context.Context, k skein.StateKey, patches []Patch, re
 		_, info, err = s.splice(ctx, k, patches[0].Offset, patches[0].Data, requestID, print)
 		return info, err
 	}
-	answer, err := s.mutate(ctx, patchScript, k, requestID, print.String(), becomes(stop), args...)
+	answer, err := s.merged(ctx, k, patches, requestID, print.String(), stop)
+	if answer == nil && err == nil {
+		answer, err = s.mutate(ctx, patchScript, k, requestID, print.String(), becomes(stop), args...)
+	}
 	_, info, err = s.landed(k, answer, err)
 	return info, err
 }

@@ -229,6 +229,35 @@ for i = 5, #ARGV, 2 do write(g, tonumber(ARGV[i]), ARGV[i + 1]) end
 return answer(commit(g, n) .. ' 0 ' .. life)
 `))
 
+// lookScript reads ranges of chunks that are to be written: ARGV has a chunk's number, and offsets in it of the first and last
+// byte. It answers generation and base, and each range's mark and bytes; nothing without a value.
+var lookScript = newScript(lua(`
+local h = redis.call('HMGET', KEYS[1], 'n', 'g', 'b')
+if not h[1] then return {} end
+local out = {h[2], h[3] or ''}
+for i = 1, #ARGV, 3 do
+  out[#out + 1] = redis.call('HGET', KEYS[1] .. ':w:' .. h[2], ARGV[i]) or ''
+  out[#out + 1] = redis.call('GETRANGE', KEYS[1] .. ':c:' .. h[2] .. ':' .. ARGV[i], ARGV[i + 1], ARGV[i + 2])
+end
+return out
+`))
+
+// mergedScript is patchScript for ranges that were merged with what lookScript had read between them: it writes only if that is
+// still so. ARGV 4: the most bytes that the value may have. 5 and 6: generation and base. 7: how many chunks were read; then
+// number and mark of each; then offset and bytes of each range.
+var mergedScript = newScript(lua(prelude + `
+if not size or gen ~= ARGV[5] or (base or '') ~= ARGV[6] then return 'CHANGED' end
+local first = 8 + 2 * tonumber(ARGV[7])
+for i = 8, first - 1, 2 do
+  if (redis.call('HGET', marks(gen), ARGV[i]) or '') ~= ARGV[i + 1] then return 'CHANGED' end
+end
+local n = tonumber(size)
+for i = first, #ARGV, 2 do n = math.max(n, tonumber(ARGV[i]) + #ARGV[i + 1]) end
+if n > tonumber(ARGV[4]) then return answer('TOOLARGE ' .. int(n)) end
+for i = first, #ARGV, 2 do write(gen, tonumber(ARGV[i]), ARGV[i + 1]) end
+return answer(commit(gen, n) .. ' 0 ' .. life)
+`))
+
 // resizeScript cuts a value, or lets it grow by a hole. ARGV 4: the size. What is cut off moves to a generation that the
 // caller removes: after what commit adds are its name, and the first byte and the end of what is in it.
 var resizeScript = newScript(lua(prelude + `

@@ -87,9 +87,17 @@ func testChanges(t *testing.T, s *Store, u skein.User) {
 			model = slices.Clone(model[:n])
 		case 3, 4:
 			var patches []Patch
-			for left := maxPatchBytes; left > 0 && len(patches) < r.IntN(9)+1; {
+			for left := maxPatchBytes / 2; left > 0 && len(patches) < r.IntN(9)+1; {
 				p := Patch{int64(size(r, most)), random(min(left, size(r, 100_000)))}
 				left -= len(p.Data)
+				patches = append(patches, p)
+				if len(p.Data) > 0 {
+					grow(int(p.Offset) + len(p.Data))
+					copy(model[p.Offset:], p.Data)
+				}
+			}
+			for at := size(r, most); r.IntN(100) > 0 && len(patches) < 300; at += r.IntN(2*chunkSize/300) - 1 { // many that mostly ascend
+				p := Patch{int64(max(at, 0)), random(r.IntN(20))}
 				patches = append(patches, p)
 				if len(p.Data) > 0 {
 					grow(int(p.Offset) + len(p.Data))
@@ -171,6 +179,21 @@ func testPatches(t *testing.T, s *Store, u skein.User) {
 		})
 	}
 	wg.Wait()
+	// The most that there may be, and where strings don't change in place: this would take seconds if each were a copy of the chunk.
+	// They stay at some distance from one another, so that there are as many pieces between them.
+	many, large := make([]Patch, maxPatches), key(t, string(u), "large")
+	for i := range many {
+		many[i] = Patch{int64(i * 64), []byte{byte(i), byte(i >> 8)}}
+	}
+	if _, err := s.Patch(ctx, large, many, ""); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(many); i += 61 {
+		data, _, err := s.Get(ctx, large, many[i].Offset, 2)
+		if err != nil || !bytes.Equal(data, many[i].Data) {
+			t.Fatal("patch", i, "is", data, err)
+		}
+	}
 	two := []Patch{{0, []byte("once")}, {10, []byte("more")}}
 	first, err := s.Patch(ctx, k, two, "id")
 	if err != nil {

@@ -24,6 +24,7 @@ var studies = []study{
 	{"growth.functions", growthFunctions},
 	{"growth.calls", growthCalls},
 	{"scale.executors", scale},
+	{"app.sgd", sgd},
 }
 
 // parallel does op n times, by several at once.

@@ -87,7 +87,7 @@ func (w *world) build(ctx context.Context) (err error) {
 		return err
 	}
 	args := []string{"build", "-o", w.dir + "/"}
-	services := []string{"planner", "executor", "upload"}
+	services := []string{"planner", "executor", "state", "upload", "fs"}
 	if w.cfg.profile != "" {
 		overlay, err := w.profiler(services)
 		if err != nil {

@@ -12,5 +12,6 @@
 #include <skein/fs.h>
 #include <skein/dynlink.h>
 #include <skein/sugar.h>
+#include <skein/objects.h>
 
 #endif
