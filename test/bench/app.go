@@ -45,34 +45,6 @@ func (w *world) storage(ctx context.Context) (s *storage, err error) {
 	return s, err
 }
 
-// redis starts one that keeps what it has.
-func (w *world) redis(ctx context.Context, name string) (*process, error) {
-	if p := w.procs[name]; p != nil {
-		return p, nil
-	}
-	bin, err := exec.LookPath("redis-server")
-	if err != nil {
-		return nil, fmt.Errorf("%w: no redis-server", errSkip)
-	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	addr := lis.Addr().String()
-	_, port, _ := net.SplitHostPort(addr)
-	if err := lis.Close(); err != nil {
-		return nil, err
-	}
-	p, err := launch(name, bin, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
-		"--dir", w.dir, "--appenddirname", name)
-	if err != nil {
-		return nil, err
-	}
-	p.addr = addr
-	w.keep(p)
-	return p, soon(ctx, func(context.Context) error { _, err := moved(p); return err })
-}
-
 // moved is how many bytes Redis has been sent and has sent.
 func moved(redis *process) (bytes int64, err error) {
 	conn, err := net.DialTimeout("tcp", redis.addr, time.Second)
@@ -116,11 +88,8 @@ func (s *storage) during(op func() error) (int64, error) {
 // cluster is a planner and executors over the storage.
 func (s *storage) cluster(ctx context.Context, w *world, name string, slots []int) (*cluster, error) {
 	c := &cluster{upload: s.upload}
-	journal, err := w.redis(ctx, name+"-journal") // whose bytes are not those of the application
-	if err != nil {
-		return nil, err
-	}
-	if c.planner, err = w.service(ctx, name+"-planner", "planner", "--upload", s.upload.addr, "--redis-url", "redis://"+journal.addr); err != nil {
+	var err error
+	if c.planner, err = w.planner(ctx, name+"-planner", "--upload", s.upload.addr); err != nil {
 		return nil, err
 	}
 	for i, n := range slots {

@@ -28,17 +28,20 @@ func (w *world) workerd(ctx context.Context) (*process, error) {
 	})
 }
 
-// redis keeps the calls, as the documentation of deployments has it.
-func (w *world) redis(ctx context.Context) (*process, error) {
-	if p := w.procs["redis"]; p != nil {
+// redis starts one that keeps what it has, as the documentation of deployments has it.
+func (w *world) redis(ctx context.Context, name string) (*process, error) {
+	if p := w.procs[name]; p != nil {
 		return p, nil
+	}
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		return nil, fmt.Errorf("%w: no redis-server", errSkip)
 	}
 	if err := w.build(ctx); err != nil { // which makes the directory
 		return nil, err
 	}
-	return w.listens(ctx, "redis", "redis-server", func(addr string) []string {
+	return w.listens(ctx, name, "redis-server", func(addr string) []string {
 		_, port, _ := net.SplitHostPort(addr)
-		return []string{"--bind", "127.0.0.1", "--port", port, "--databases", "100", "--save", "", "--appendonly", "yes", "--dir", w.dir}
+		return []string{"--bind", "127.0.0.1", "--port", port, "--databases", "100", "--save", "", "--appendonly", "yes", "--dir", w.dir, "--appenddirname", name}
 	})
 }
 
@@ -47,7 +50,7 @@ func (w *world) planner(ctx context.Context, name string, args ...string) (*proc
 	if p := w.procs[name]; p != nil {
 		return p, nil
 	}
-	redis, err := w.redis(ctx)
+	redis, err := w.redis(ctx, "journal")
 	if err != nil {
 		return nil, err
 	}
