@@ -173,6 +173,9 @@ func TestRedisAway(t *testing.T) {
 		go func() { _, err := s.Stat(t.Context(), k); many <- err }()
 	}
 	for range 20 {
+		go func() { _, err := s.Lock(t.Context(), k, LockRequest{Patience: time.Hour}); many <- err }()
+	}
+	for range 40 {
 		reason(t, "many at once", <-many, fault.Unavailable, "REDIS_DOWN")
 	}
 	if took := time.Since(began); took > 5*time.Second { // not one after another
