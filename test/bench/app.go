@@ -176,7 +176,7 @@ func (w *world) native(ctx context.Context, name string, args ...string) (*proce
 // The problem that app.sgd learns: 8 MiB of examples, and 2 MiB of weights.
 const (
 	sgdExamples, sgdFeatures, sgdNonzeros, sgdSeed = 32_768, 262_144, 32, 1
-	sgdEpochs, sgdInterval                         = 2, 4096
+	sgdEpochs, sgdInterval                         = 2, sgdExamples // each function exchanges weights once
 )
 
 // training is one way to learn: with its side, and what is right of the examples in the end.
