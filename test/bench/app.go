@@ -41,7 +41,7 @@ func (w *world) storage(ctx context.Context) (s *storage, err error) {
 	if s.state, err = w.service(ctx, "state", "state", "--redis-url", "redis://"+s.redis.addr); err != nil {
 		return nil, err
 	}
-	s.fs, err = w.service(ctx, "fs", "fs", "--bucket", w.bucket())
+	s.fs, err = w.service(ctx, "fs", "fs", "--bucket", w.bucket()) // as the others, only if it does not run yet
 	return s, err
 }
 
