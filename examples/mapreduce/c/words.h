@@ -19,7 +19,21 @@ typedef struct {
 typedef struct {
     word *all;
     size_t capacity, used;
+    char *room; // for texts: what is left of a block, which is never given back
+    size_t left;
 } words;
+
+enum { BLOCK = 64 << 10 };
+
+static inline char *keep(words *w, const char *text, uint32_t len) {
+    if (w->left < len) {
+        if (!(w->room = malloc(BLOCK))) return NULL;
+        w->left = BLOCK;
+    }
+    char *at = memcpy(w->room, text, len);
+    w->room += len, w->left -= len;
+    return at;
+}
 
 static inline int letter(unsigned char c) { return (unsigned char)((c | 0x20) - 'a') < 26; }
 
@@ -34,7 +48,8 @@ static inline word *place(const words *w, const char *text, uint32_t len, uint32
 // add counts a word; returns 0, or -1 if there is no memory.
 static inline int add(words *w, const char *text, uint32_t len, uint32_t hash, uint64_t count) {
     if (2 * (w->used + 1) > w->capacity) {
-        words larger = {.capacity = w->capacity ? 2 * w->capacity : 1024, .used = w->used};
+        words larger = *w;
+        larger.capacity = w->capacity ? 2 * w->capacity : 1024;
         if (!(larger.all = calloc(larger.capacity, sizeof *larger.all))) return -1;
         for (size_t i = 0; i < w->capacity; i++)
             if (w->all[i].text) *place(&larger, w->all[i].text, w->all[i].len, w->all[i].hash) = w->all[i];
@@ -43,8 +58,7 @@ static inline int add(words *w, const char *text, uint32_t len, uint32_t hash, u
     }
     word *at = place(w, text, len, hash);
     if (!at->text) {
-        if (!(at->text = malloc(len))) return -1;
-        memcpy(at->text, text, len);
+        if (!(at->text = keep(w, text, len))) return -1;
         at->len = len, at->hash = hash;
         w->used++;
     }
@@ -52,32 +66,43 @@ static inline int add(words *w, const char *text, uint32_t len, uint32_t hash, u
     return 0;
 }
 
+static const uint32_t EMPTY_HASH = 2166136261;
+
+static inline uint32_t hash_more(uint32_t hash, unsigned char c) { return (hash ^ c) * 16777619; }
+
 static inline uint32_t hash_of(const char *text, uint32_t len) {
-    uint32_t h = 2166136261;
-    for (uint32_t i = 0; i < len; i++) h = (h ^ (unsigned char)text[i]) * 16777619;
+    uint32_t h = EMPTY_HASH;
+    for (uint32_t i = 0; i < len; i++) h = hash_more(h, (unsigned char)text[i]);
     return h;
 }
 
-// counter goes on where the last bytes ended, so that a text may come in pieces.
+// counter goes on where the last bytes ended, so that a text may come in pieces: word is the one that is not at its end yet.
 typedef struct {
     words words;
     char word[MOST_LETTERS];
-    uint32_t len;
+    uint32_t len, hash;
 } counter;
 
 static inline int flush(counter *c) {
-    int err = c->len ? add(&c->words, c->word, c->len, hash_of(c->word, c->len), 1) : 0;
+    int err = c->len ? add(&c->words, c->word, c->len, c->hash, 1) : 0;
     c->len = 0;
     return err;
 }
 
-static inline int count(counter *c, const char *text, size_t len) {
-    for (size_t i = 0; i < len; i++) {
-        if (letter(text[i])) {
-            if (c->len < MOST_LETTERS) c->word[c->len++] = text[i] | 0x20;
-        } else if (c->len && flush(c))
-            return -1;
+static inline int count(counter *c, const char *text, size_t n) {
+    uint32_t len = c->len, hash = len ? c->hash : EMPTY_HASH;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char low = text[i] | 0x20;
+        if (letter(low)) {
+            if (len == MOST_LETTERS) continue;
+            c->word[len++] = (char)low;
+            hash = hash_more(hash, low);
+        } else if (len) {
+            if (add(&c->words, c->word, len, hash, 1)) return -1;
+            len = 0, hash = EMPTY_HASH;
+        }
     }
+    c->len = len, c->hash = hash;
     return 0;
 }
 

@@ -25,7 +25,6 @@ static void answer(int peer, const char *path) {
     close(fd);
     sorted(&c.words);
     dprintf(peer, "%lu %.*s of %zu\n", c.words.all[0].count, (int)c.words.all[0].len, c.words.all[0].text, c.words.used);
-    for (size_t i = 0; i < c.words.used; i++) free(c.words.all[i].text);
     free(c.words.all);
 }
 
