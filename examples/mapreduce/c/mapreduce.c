@@ -96,9 +96,12 @@ static int merge(const char *key, words *w) {
         for (const char *at = record, *end = at + len; at < end;) {
             entry e;
             memcpy(&e, at, sizeof e);
-            const char *text = at + sizeof e;
+            char text[ROOM];
+            if (e.len > MOST_LETTERS) return -EILSEQ;
+            memcpy(text, at + sizeof e, e.len);
+            pad(text, e.len);
             if (add(w, text, e.len, hash_of(text, e.len), e.count)) return -ENOMEM;
-            at = text + e.len;
+            at += sizeof e + e.len;
         }
     }
     skein_log_close(&log);
