@@ -85,7 +85,7 @@ func TestRooms(t *testing.T) {
 	}
 }
 
-func load(t *testing.T, m *machine.Machine, wasm []byte) *machine.Module {
+func load(t testing.TB, m *machine.Machine, wasm []byte) *machine.Module {
 	t.Helper()
 	p, err := prepare.Prepare(wasm, prepare.DefaultLimits())
 	if err == nil {
@@ -230,7 +230,7 @@ func TestLogIsCut(t *testing.T) {
 }
 
 // buildC compiles a guest with Debian's clang and wasi-libc.
-func buildC(t *testing.T, src string, flags ...string) []byte {
+func buildC(t testing.TB, src string, flags ...string) []byte {
 	t.Helper()
 	if _, err := exec.LookPath("clang"); err != nil {
 		if os.Getenv("SKEIN_REQUIRE_TOOLS") == "1" {
