@@ -169,7 +169,7 @@ func BenchmarkLockHandOff(b *testing.B) {
 	})
 }
 
-var benchSizes = []int{64, 4 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20}
+var benchSizes = []int{64, 4 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20, 256 << 20}
 
 func BenchmarkPush(b *testing.B) {
 	c, raw := benchSuite(b)

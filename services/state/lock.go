@@ -139,15 +139,21 @@ func (a *attempt) wait(ctx context.Context) (lock *Lock, who string, err error) 
 		return nil, "", nil
 	}
 	defer l.next()
+	if time.Since(l.failedAt) < lockPoll { // Redis is away: not one after another has to find out
+		return nil, "", l.failed
+	}
 	for {
 		var left time.Duration
 		lock, who, left, err = a.try(ctx)
+		if errors.Is(err, fault.Unavailable) {
+			l.failed, l.failedAt = err, time.Now()
+		}
 		if lock != nil || err != nil || ctx.Err() != nil {
 			return lock, who, err
 		}
 		if !l.listening {
 			l.listening = true
-			l.listener.Add(ctx, lockKeys(a.k)[0])
+			l.listener.Add(lockKeys(a.k)[0])
 		}
 		timer := time.NewTimer(max(time.Millisecond, min(left, lockPoll)))
 		select {
@@ -241,8 +247,12 @@ type line struct {
 	kick  chan struct{}
 	users int // under lines.mu
 
-	listener  *feed.Listener
-	listening bool // of who has the turn
+	listener *feed.Listener
+
+	// Of who has the turn.
+	listening bool
+	failed    error
+	failedAt  time.Time
 }
 
 func (l *lines) enter() error {

@@ -212,13 +212,12 @@ func (d *db) safe(ctx context.Context) error {
 	if d.volatile {
 		return nil
 	}
-	if v := d.verdict.Load(); v != nil && time.Since(v.at) < checkEach {
-		return v.err
-	}
-	d.checking.Lock()
-	defer d.checking.Unlock()
-	if v := d.verdict.Load(); v != nil && time.Since(v.at) < checkEach {
-		return v.err
+	v := d.verdict.Load()
+	if v != nil {
+		if time.Since(v.at) < checkEach || !d.checking.TryLock() { // one looks again; nobody waits for that
+			return v.err
+		}
+		defer d.checking.Unlock()
 	}
 	check := func(ctx context.Context, client *redis.Client) error { return d.durable(ctx, client) }
 	bounded, cancel := context.WithTimeout(ctx, d.timeout)

@@ -167,6 +167,20 @@ func TestRedisAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	down("stopped")
+	s.db.verdict.Store(&verdict{}) // old
+	began, many := time.Now(), make(chan error)
+	for range 20 {
+		go func() { _, err := s.Stat(t.Context(), k); many <- err }()
+	}
+	for range 20 {
+		go func() { _, err := s.Lock(t.Context(), k, LockRequest{Patience: time.Hour}); many <- err }()
+	}
+	for range 40 {
+		reason(t, "many at once", <-many, fault.Unavailable, "REDIS_DOWN")
+	}
+	if took := time.Since(began); took > 5*time.Second { // not one after another
+		t.Errorf("many at once took %s", took)
+	}
 	r.kill()
 	down("killed")
 	short, cancel := context.WithTimeout(t.Context(), time.Nanosecond)

@@ -30,8 +30,8 @@ func (s *Store) Watch(ctx context.Context, sets <-chan []skein.StateKey, tell fu
 				return fault.TooLarge.New("TOO_LARGE", "%d keys are too many to watch: at most %d are allowed", len(set), maxWatched)
 			}
 			added, removed := w.replace(set)
-			listener.Remove(ctx, removed...)
-			listener.Add(ctx, added...)
+			listener.Remove(removed...)
+			listener.Add(added...)
 		case <-w.wake:
 			if err := s.tellNews(ctx, w, tell); err != nil {
 				return err

@@ -19,8 +19,12 @@ type Feed struct {
 	mu       sync.Mutex
 	sub      *redis.PubSub // nil until somebody listens
 	channels map[string]*channel
+	pending  map[string]struct{} // channels that came or went since Redis was told
 	closed   bool
-	done     chan struct{}
+
+	wake chan struct{}
+	stop chan struct{}
+	done sync.WaitGroup
 }
 
 type channel struct {
@@ -37,7 +41,9 @@ type Listener struct {
 
 // New makes a Feed that connects when somebody listens.
 func New(client redis.UniversalClient) *Feed {
-	return &Feed{client: client, channels: map[string]*channel{}, done: make(chan struct{})}
+	return &Feed{
+		client: client, channels: map[string]*channel{}, pending: map[string]struct{}{}, wake: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
 }
 
 // Listen makes a listener that hears nothing yet. Close it.
@@ -45,8 +51,8 @@ func (f *Feed) Listen(heard Heard) *Listener {
 	return &Listener{f, heard, map[string]struct{}{}}
 }
 
-// Add makes it hear more channels; each is said to be fresh once it is heard. Redis being away is no error: it is heard when it is back.
-func (l *Listener) Add(ctx context.Context, names ...string) {
+// Add makes it hear more channels; each is said to be fresh once it is heard. It waits for nothing: while Redis is away that is later.
+func (l *Listener) Add(names ...string) {
 	f := l.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -54,10 +60,10 @@ func (l *Listener) Add(ctx context.Context, names ...string) {
 		return
 	}
 	if f.sub == nil {
-		f.sub = f.client.Subscribe(context.WithoutCancel(ctx))
-		go f.run(f.sub.ChannelWithSubscriptions())
+		f.sub = f.client.Subscribe(context.Background())
+		f.done.Go(func() { f.run(f.sub.ChannelWithSubscriptions()) })
+		f.done.Go(f.subscribe)
 	}
-	var missing []string
 	for _, name := range names {
 		if _, has := l.names[name]; has {
 			continue
@@ -67,24 +73,58 @@ func (l *Listener) Add(ctx context.Context, names ...string) {
 		if c == nil {
 			c = &channel{listeners: map[*Listener]struct{}{}}
 			f.channels[name] = c
-			missing = append(missing, name)
+			f.changed(name)
 		}
 		c.listeners[l] = struct{}{}
 		if c.open {
 			l.heard(name, "", true)
 		}
 	}
-	if len(missing) > 0 {
-		_ = f.sub.Subscribe(context.WithoutCancel(ctx), missing...) // kept, and done again with the next connection
+}
+
+// changed has Redis told of a channel that came or went.
+func (f *Feed) changed(name string) {
+	f.pending[name] = struct{}{}
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// subscribe tells Redis what is to be heard, alone: nobody else waits for a connection.
+func (f *Feed) subscribe() {
+	for {
+		select {
+		case <-f.stop:
+			return
+		case <-f.wake:
+		}
+		var came, went []string
+		f.mu.Lock()
+		for name := range f.pending {
+			if f.channels[name] != nil {
+				came = append(came, name)
+			} else {
+				went = append(went, name)
+			}
+		}
+		clear(f.pending)
+		f.mu.Unlock()
+		// What fails is kept, and done with the next connection.
+		if len(went) > 0 {
+			_ = f.sub.Unsubscribe(context.Background(), went...)
+		}
+		if len(came) > 0 {
+			_ = f.sub.Subscribe(context.Background(), came...)
+		}
 	}
 }
 
 // Remove makes it hear channels no more.
-func (l *Listener) Remove(ctx context.Context, names ...string) {
+func (l *Listener) Remove(names ...string) {
 	f := l.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var unheard []string
 	for _, name := range names {
 		if _, has := l.names[name]; !has {
 			continue
@@ -94,11 +134,8 @@ func (l *Listener) Remove(ctx context.Context, names ...string) {
 		delete(c.listeners, l)
 		if len(c.listeners) == 0 {
 			delete(f.channels, name)
-			unheard = append(unheard, name)
+			f.changed(name)
 		}
-	}
-	if len(unheard) > 0 && !f.closed {
-		_ = f.sub.Unsubscribe(context.WithoutCancel(ctx), unheard...)
 	}
 }
 
@@ -108,11 +145,10 @@ func (l *Listener) Close() {
 	for name := range l.names {
 		names = append(names, name)
 	}
-	l.Remove(context.Background(), names...)
+	l.Remove(names...)
 }
 
 func (f *Feed) run(in <-chan any) {
-	defer close(f.done)
 	for m := range in {
 		f.mu.Lock()
 		switch m := m.(type) {
@@ -141,13 +177,14 @@ func (f *Feed) tell(name, message string, fresh bool) {
 // Close ends all; nobody is told.
 func (f *Feed) Close() error {
 	f.mu.Lock()
+	sub, again := f.sub, f.closed
 	f.closed = true
-	sub := f.sub
 	f.mu.Unlock()
-	if sub == nil {
+	if sub == nil || again {
 		return nil
 	}
+	close(f.stop)
 	err := sub.Close()
-	<-f.done
+	f.done.Wait()
 	return err
 }
