@@ -1,5 +1,6 @@
 // Package skein is the guest side of Skein for functions written in Go: a call's input and output, calls of other
-// functions, and state shared between functions. Build for GOOS=wasip1 GOARCH=wasm.
+// functions, and state shared between functions, by its bytes or as a Counter, a Log, an Array or a Matrix. Build for GOOS=wasip1
+// GOARCH=wasm.
 //
 // The simplest function is a command: each call starts the program, and its exit code is the call's.
 //

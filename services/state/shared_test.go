@@ -194,6 +194,32 @@ func testPatches(t *testing.T, s *Store, u skein.User) {
 			t.Fatal("patch", i, "is", data, err)
 		}
 	}
+	// Ranges of several that lie between each other's, and are merged: no byte is lost, not even of the last round.
+	const writers, rounds, each = 4, 12, 600
+	mixed := key(t, string(u), "mixed")
+	for w := range writers {
+		wg.Go(func() {
+			for i := range rounds {
+				mine := make([]Patch, each)
+				for n := range mine {
+					mine[n] = Patch{int64(chunkSize - each*writers/2 + n*writers + w), []byte{byte(w*rounds + i + 1)}}
+				}
+				if _, err := s.Patch(ctx, mixed, mine, ""); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	data, _, err := s.Get(ctx, mixed, chunkSize-each*writers/2, 0)
+	if err != nil || len(data) != each*writers {
+		t.Fatal(len(data), err)
+	}
+	for i, b := range data {
+		if want := byte(i%writers*rounds + rounds); b != want {
+			t.Fatalf("byte %d is %d, want %d", i, b, want)
+		}
+	}
 	two := []Patch{{0, []byte("once")}, {10, []byte("more")}}
 	first, err := s.Patch(ctx, k, two, "id")
 	if err != nil {

@@ -41,7 +41,7 @@ func (w *world) storage(ctx context.Context) (s *storage, err error) {
 	if s.state, err = w.service(ctx, "state", "state", "--redis-url", "redis://"+s.redis.addr); err != nil {
 		return nil, err
 	}
-	s.fs, err = w.service(ctx, "fs", "fs", "--bucket", w.bucket())
+	s.fs, err = w.service(ctx, "fs", "fs", "--bucket", w.bucket()) // as the others, only if it does not run yet
 	return s, err
 }
 
@@ -145,7 +145,7 @@ func (w *world) native(ctx context.Context, name string, args ...string) (*proce
 // The problem that app.sgd learns: 8 MiB of examples, and 2 MiB of weights.
 const (
 	sgdExamples, sgdFeatures, sgdNonzeros, sgdSeed = 32_768, 262_144, 32, 1
-	sgdEpochs, sgdInterval                         = 2, 4096
+	sgdEpochs, sgdInterval                         = 2, sgdExamples // each function exchanges weights once
 )
 
 // training is one way to learn: with its side, and what is right of the examples in the end.

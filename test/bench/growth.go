@@ -25,6 +25,7 @@ var studies = []study{
 	{"growth.calls", growthCalls},
 	{"scale.executors", scale},
 	{"app.sgd", sgd},
+	{"app.wordcount", wordcount},
 }
 
 // parallel does op n times, by several at once.
