@@ -27,7 +27,7 @@ func async(ctx context.Context, w *world, _ int) (ours, bare side, err error) {
 	if err != nil {
 		return side{}, side{}, err
 	}
-	calls, store := plannerv1.NewPlannerServiceClient(conn), w.procs["redis"]
+	calls, store := plannerv1.NewPlannerServiceClient(conn), w.procs["journal"]
 	ours = side{
 		procs: []*process{executor, planner, w.procs["upload"], store}, close: func() { _ = conn.Close() }, each: submitted,
 		clients: []func(context.Context) error{func(ctx context.Context) error { return submitAndWait(ctx, calls) }},
