@@ -55,7 +55,11 @@ func (w *world) planner(ctx context.Context, name string, args ...string) (*proc
 		return nil, err
 	}
 	w.planners++
-	return w.service(ctx, name, "planner", append(args, "--redis-url", fmt.Sprintf("redis://%s/%d", redis.addr, w.planners))...)
+	p, err := w.service(ctx, name, "planner", append(args, "--redis-url", fmt.Sprintf("redis://%s/%d", redis.addr, w.planners))...)
+	if err != nil {
+		return nil, err
+	}
+	return p, attached(ctx, p, 0, -1) // it stands by until it has its lease
 }
 
 // listens starts a program that does not say which port it took, so that it is given one that is free.
