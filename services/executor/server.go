@@ -43,8 +43,6 @@ func (s *server) GetStatus(context.Context, *executorv1.GetStatusRequest) (*exec
 	return resp, nil
 }
 
-const maxTimeout = 24 * time.Hour
-
 func fromAssignment(a *callv1.Assignment) (skein.Call, error) {
 	f, err := skein.NewFunction(a.GetUser(), a.GetFunction())
 	if err != nil {
@@ -56,8 +54,8 @@ func fromAssignment(a *callv1.Assignment) (skein.Call, error) {
 		return skein.Call{}, fault.Invalid.New("BAD_ASSIGNMENT", "a call id has 16 bytes, not %d", len(a.GetCallId()))
 	case len(a.GetDigest()) != len(skein.Digest{}):
 		return skein.Call{}, fault.Invalid.New("BAD_ASSIGNMENT", "a digest has 32 bytes, not %d", len(a.GetDigest()))
-	case timeout > maxTimeout:
-		return skein.Call{}, fault.Invalid.New("BAD_TIMEOUT", "a timeout of %s is more than %s", timeout, maxTimeout)
+	case timeout > skein.MaxTimeout:
+		return skein.Call{}, fault.Invalid.New("BAD_TIMEOUT", "a timeout of %s is more than %s", timeout, skein.MaxTimeout)
 	case len(a.GetInput()) > skein.MaxPayload:
 		return skein.Call{}, fault.TooLarge.New("TOO_LARGE", "the input has %d bytes, at most %d are allowed", len(a.GetInput()), skein.MaxPayload)
 	}

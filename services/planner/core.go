@@ -160,8 +160,7 @@ func (c *Core) Submit(now time.Time, call skein.Call, opts Options) (skein.CallI
 	if opts.RequestID != "" {
 		if id, ok := c.requests[key]; ok {
 			if c.calls[id].BodyHash != opts.BodyHash {
-				return id, nil, fault.Exists.New("REQUEST_ID_REUSED", "request id %q was used for another call of %s", opts.RequestID, call.Function).
-					WithHint("choose a new request id for a new input")
+				return id, nil, requestReused(opts.RequestID, call.Function)
 			}
 			return id, nil, nil
 		}

@@ -441,21 +441,6 @@ func noDeadLetter(id skein.CallID) error {
 	return fault.NotFound.New("NO_DEAD_LETTER", "there is no dead letter %s", id).WithHint("they are kept for %d days", int(deadAge.Hours()/24))
 }
 
-// remove takes an ended call out of the history.
-func (c *Core) remove(id skein.CallID) {
-	r := c.calls[id]
-	if r == nil || !r.State.Terminal() || r.Unsaved {
-		return
-	}
-	if r.heapAt >= 0 {
-		c.aging.remove(r)
-	} else {
-		c.ended.remove(r)
-	}
-	c.endedSize -= r.size()
-	c.erase(r)
-}
-
 // hook is a webhook that is to be called.
 type hook struct {
 	ID    skein.CallID // Find gives its record

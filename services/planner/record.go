@@ -104,14 +104,26 @@ func (c *Core) forget(now time.Time) {
 		if !over && now.Before(r.Expires) {
 			return
 		}
-		if r.heapAt >= 0 {
-			c.aging.remove(r)
-		} else {
-			c.ended.remove(r)
-		}
-		c.endedSize -= r.size()
-		c.erase(r)
+		c.drop(r)
 	}
+}
+
+// remove takes a call out of the history, if it is there.
+func (c *Core) remove(id skein.CallID) {
+	if r := c.calls[id]; r != nil && r.State.Terminal() && !r.Unsaved {
+		c.drop(r)
+	}
+}
+
+// drop takes a call that the history has out of it, and out of the books.
+func (c *Core) drop(r *record) {
+	if r.heapAt >= 0 {
+		c.aging.remove(r)
+	} else {
+		c.ended.remove(r)
+	}
+	c.endedSize -= r.size()
+	c.erase(r)
 }
 
 // erase takes a call out of the books.
