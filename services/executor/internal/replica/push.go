@@ -23,7 +23,32 @@ const (
 
 // Push sends what was changed here in a range; once it returns, a pull anywhere sees it. n below 0 is all to the end. ENOENT
 // if there is no replica, EINVAL if the range passes the value's end.
-func (s *Session) Push(ctx context.Context, k skein.StateKey, off, n int64) (err error) {
+func (s *Session) Push(ctx context.Context, k skein.StateKey, off, n int64) error {
+	return s.push(ctx, k, off, n, (*Replica).changed)
+}
+
+// PushMasked sends those bytes of the value whose counterpart in the value mask, of the same size, is not zero.
+func (s *Session) PushMasked(ctx context.Context, k, mask skein.StateKey) error {
+	size, err := s.Size(ctx, k)
+	if err != nil {
+		return err
+	}
+	bits := make([]byte, size)
+	if n, err := s.Read(ctx, mask, 0, bits); err != nil || n != size {
+		return errors.Join(err, abi.EINVAL)
+	}
+	return s.push(ctx, k, 0, -1, func(r *Replica, i int) ranges {
+		at := int64(i) * chunk
+		to := min(at+chunk, size, r.size)
+		if at >= to {
+			return nil
+		}
+		return differ(nil, bits[at:to], make([]byte, to-at), at)
+	})
+}
+
+// push sends, of a range, what of says of a chunk; all of a value that was set, since the rest has no other value to keep.
+func (s *Session) push(ctx context.Context, k skein.StateKey, off, n int64, of func(r *Replica, i int) ranges) error {
 	r, err := s.pushed(ctx, k, off, n)
 	if err != nil {
 		return err
@@ -43,41 +68,7 @@ func (s *Session) Push(ctx context.Context, k skein.StateKey, off, n int64) (err
 	if n >= 0 {
 		end = off + n
 	}
-	return s.pushRuns(ctx, r, off, end, func(i int) ranges { return r.changed(i) })
-}
-
-// PushMasked sends those bytes of the value whose counterpart in the value mask, of the same size, is not zero.
-func (s *Session) PushMasked(ctx context.Context, k, mask skein.StateKey) error {
-	size, err := s.Size(ctx, k)
-	if err != nil {
-		return err
-	}
-	bits := make([]byte, size)
-	if n, err := s.Read(ctx, mask, 0, bits); err != nil || n != size {
-		return errors.Join(err, abi.EINVAL)
-	}
-	r, err := s.pushed(ctx, k, 0, -1)
-	if err != nil {
-		return err
-	}
-	defer s.store.done(r)
-	r.mu.RLock()
-	whole, local := r.whole, r.local
-	r.mu.RUnlock()
-	switch {
-	case local:
-		return nil
-	case whole: // the rest has no other value to keep
-		return s.pushWhole(ctx, r)
-	}
-	return s.pushRuns(ctx, r, 0, size, func(i int) ranges {
-		at := int64(i) * chunk
-		to := min(at+chunk, size, r.size)
-		if at >= to {
-			return nil
-		}
-		return differ(nil, bits[at:to], make([]byte, to-at), at)
-	})
+	return s.pushRuns(ctx, r, off, end, of)
 }
 
 // pushed gives the replica that is to be pushed, with net held.
@@ -245,7 +236,7 @@ func (b *batch) add(r *Replica, s span) {
 }
 
 // pushRuns sends those bytes of [off, end) that of gives for each chunk, with mu held.
-func (s *Session) pushRuns(ctx context.Context, r *Replica, off, end int64, of func(int) ranges) (err error) {
+func (s *Session) pushRuns(ctx context.Context, r *Replica, off, end int64, of func(*Replica, int) ranges) (err error) {
 	ctx, done := begin(ctx, "state push", r.key)
 	before := s.moved.Written
 	defer func() { done(s.moved.Written-before, err) }()
@@ -258,7 +249,7 @@ func (s *Session) pushRuns(ctx context.Context, r *Replica, off, end int64, of f
 			if i >= upto(r.size) {
 				i = last
 			} else if !r.whole {
-				r.take(&b, of(i).within(off, end))
+				r.take(&b, of(r, i).within(off, end))
 			}
 			r.mu.Unlock()
 		}
