@@ -47,6 +47,19 @@ func (s *server) fenced(r interface{ GetFence() *statev1.Fence }) *Store {
 	return s.store.Fenced(Fence{string(r.GetFence().GetKey()), r.GetFence().GetToken()})
 }
 
+// first receives a stream's first message, which names what the stream is about.
+func first[M keyed](recv func() (M, error), what string) (m M, k skein.StateKey, err error) {
+	m, err = recv()
+	if errors.Is(err, io.EOF) {
+		err = fault.Invalid.New("NO_KEY", "the stream ended before it named a %s", what)
+	}
+	if err != nil {
+		return m, k, err
+	}
+	k, err = keyOf(m)
+	return m, k, err
+}
+
 func (s *server) GetValue(ctx context.Context, r *statev1.GetValueRequest) (*statev1.GetValueResponse, error) {
 	k, err := keyOf(r)
 	if err != nil {
@@ -104,14 +117,7 @@ func (s *server) SetValue(ctx context.Context, r *statev1.SetValueRequest) (*sta
 }
 
 func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequest, statev1.WriteValueResponse]) error {
-	head, err := in.Recv()
-	if errors.Is(err, io.EOF) {
-		return fault.Invalid.New("NO_KEY", "the stream ended before it named a value")
-	}
-	if err != nil {
-		return err
-	}
-	k, err := keyOf(head)
+	head, k, err := first(in.Recv, "value")
 	if err != nil {
 		return err
 	}
@@ -212,14 +218,7 @@ func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStrea
 }
 
 func (s *server) PatchValue(in grpc.ClientStreamingServer[statev1.PatchValueRequest, statev1.PatchValueResponse]) error {
-	head, err := in.Recv()
-	if errors.Is(err, io.EOF) {
-		return fault.Invalid.New("NO_KEY", "the stream ended before it named a value")
-	}
-	if err != nil {
-		return err
-	}
-	k, err := keyOf(head)
+	head, k, err := first(in.Recv, "value")
 	if err != nil {
 		return err
 	}
@@ -387,14 +386,7 @@ func (s *server) ClearElements(ctx context.Context, r *statev1.ClearElementsRequ
 }
 
 func (s *server) HoldLock(in grpc.BidiStreamingServer[statev1.HoldLockRequest, statev1.HoldLockResponse]) error {
-	r, err := in.Recv()
-	if errors.Is(err, io.EOF) {
-		return fault.Invalid.New("NO_KEY", "the stream ended before it named a lock")
-	}
-	if err != nil {
-		return err
-	}
-	k, err := keyOf(r)
+	r, k, err := first(in.Recv, "lock")
 	if err != nil {
 		return err
 	}
