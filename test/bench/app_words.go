@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,20 +107,5 @@ func wordcount(ctx context.Context, w *world, name string) ([]row, error) {
 
 // share stores a shared file.
 func share(ctx context.Context, fs *process, name string, content []byte) error {
-	return soon(ctx, func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+fs.addr+"/v1/files/"+user+"/"+name, bytes.NewReader(content))
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = resp.Body.Close() }()
-		body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-		if err == nil && resp.StatusCode/100 != 2 {
-			err = fmt.Errorf("%s: %s: %s", name, resp.Status, body)
-		}
-		return err
-	})
+	return soon(ctx, func(ctx context.Context) error { return put(ctx, fs, "/v1/files/"+user+"/"+name, content) })
 }

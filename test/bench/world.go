@@ -246,7 +246,12 @@ func (w *world) upload(ctx context.Context) (*process, error) {
 
 // register uploads a function of the user's.
 func register(ctx context.Context, upload *process, name string, wasm []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+upload.addr+"/v1/functions/"+user+"/"+name, bytes.NewReader(wasm))
+	return put(ctx, upload, "/v1/functions/"+user+"/"+name, wasm)
+}
+
+// put sends content to a service's path.
+func put(ctx context.Context, to *process, path string, content []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+to.addr+path, bytes.NewReader(content))
 	if err != nil {
 		return err
 	}
@@ -257,7 +262,7 @@ func register(ctx context.Context, upload *process, name string, wasm []byte) er
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	if err == nil && resp.StatusCode/100 != 2 {
-		err = fmt.Errorf("upload of %s: %s: %s", name, resp.Status, body)
+		err = fmt.Errorf("put of %s: %s: %s", path, resp.Status, body)
 	}
 	return err
 }
