@@ -6,15 +6,11 @@
 // functions without shared memory do; "shared" shares an array among the threads. Examples are generated once and kept.
 #define _GNU_SOURCE
 #include "../../../examples/sgd/c/sgd.h"
+#include "peer.h"
 
-#include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 enum { MOST_WORKERS = 64 };
 
@@ -23,11 +19,6 @@ static uint32_t *columns;
 static float *values, *labels;
 static double *shared;
 static int redis_port;
-
-static void die(const char *what) {
-    perror(what);
-    exit(1);
-}
 
 static void *memory(size_t size) {
     void *p = calloc(1, size);
@@ -149,14 +140,8 @@ static int64_t train(task t, const shape *s, int64_t workers, int64_t epochs) {
 int main(int argc, char **argv) {
     if (argc != 2) return 2;
     redis_port = atoi(argv[1]);
-    int lis = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof at;
-    if (lis < 0 || bind(lis, (void *)&at, len) || listen(lis, 1) || getsockname(lis, (void *)&at, &len)) die("listen");
-    fprintf(stderr, "{\"msg\":\"listening\",\"address\":\"127.0.0.1:%d\"}\n", ntohs(at.sin_port));
-    int fd = accept(lis, NULL, NULL);
-    FILE *peer = fd < 0 ? NULL : fdopen(fd, "r");
-    if (!peer) die("accept");
+    int fd;
+    FILE *peer = peer_accept(&fd);
     char line[256], mode[16];
     while (fgets(line, sizeof line, peer)) {
         task t = {0};

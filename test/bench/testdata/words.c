@@ -2,17 +2,9 @@
 // line, the path of a file, and answers the most frequent word, its count, and how many different words there are.
 #define _GNU_SOURCE
 #include "../../../examples/mapreduce/c/words.h"
+#include "peer.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-static void die(const char *what) {
-    perror(what);
-    exit(1);
-}
 
 static void answer(int peer, const char *path) {
     static char piece[256 << 10];
@@ -29,14 +21,8 @@ static void answer(int peer, const char *path) {
 }
 
 int main(void) {
-    int lis = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof at;
-    if (lis < 0 || bind(lis, (void *)&at, len) || listen(lis, 1) || getsockname(lis, (void *)&at, &len)) die("listen");
-    fprintf(stderr, "{\"msg\":\"listening\",\"address\":\"127.0.0.1:%d\"}\n", ntohs(at.sin_port));
-    int fd = accept(lis, NULL, NULL);
-    FILE *peer = fd < 0 ? NULL : fdopen(fd, "r");
-    if (!peer) die("accept");
+    int fd;
+    FILE *peer = peer_accept(&fd);
     char line[1024];
     while (fgets(line, sizeof line, peer)) {
         line[strcspn(line, "\n")] = 0;
