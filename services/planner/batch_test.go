@@ -11,6 +11,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/redistest"
 	callv1 "skein.dev/proto/skein/call/v1"
 	plannerv1 "skein.dev/proto/skein/planner/v1"
 )
@@ -109,9 +110,9 @@ func TestBatchLimits(t *testing.T) {
 
 // A Redis that is silent refuses a whole batch as soon as one call.
 func TestBatchWithoutJournal(t *testing.T) {
-	server := startRedis(t)
-	s := sit(t, server.url()).leads()
-	server.pause()
+	server := redistest.Start(t)
+	s := sit(t, server.URL()).leads()
+	server.Pause(t)
 	all := make([]Request, 50)
 	for i := range all {
 		all[i] = Request{Function: skein.Function{User: "ann", Name: "f"}, Async: true}
@@ -119,7 +120,7 @@ func TestBatchWithoutJournal(t *testing.T) {
 	began := time.Now()
 	_, errs := s.SubmitAll(t.Context(), all)
 	took := time.Since(began)
-	server.resume()
+	server.Resume(t)
 	for _, err := range errs {
 		if e := fault.From(err); e == nil || e.Reason != "JOURNAL_DOWN" {
 			t.Error(err)

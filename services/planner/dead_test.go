@@ -8,6 +8,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/redistest"
 )
 
 // die makes a dead letter of a call.
@@ -32,7 +33,7 @@ func (s *seat) die(q Request, x *stream) *Record {
 
 // However often and by how many a dead letter is tried again, it becomes one call, over a restart too.
 func TestRedrive(t *testing.T) {
-	url := startRedis(t).url()
+	url := redistest.Start(t).URL()
 	s := sit(t, url).leads()
 	x := s.attach("x", 10)
 	dead := s.die(Request{Input: []byte("in"), Args: []string{"a", "b"}, Timeout: time.Minute, MaxAge: time.Hour, ResultAge: 2 * time.Hour, Webhook: "http://h/", RetryFailures: true}, x)
@@ -75,7 +76,7 @@ func TestRedrive(t *testing.T) {
 
 // What the function is configured to do now goes before what it was when the call was made.
 func TestRedriveAsConfigured(t *testing.T) {
-	s := sit(t, startRedis(t).url()).leads()
+	s := sit(t, redistest.Start(t).URL()).leads()
 	x := s.attach("x", 10)
 	dead := s.die(Request{Timeout: time.Hour}, x)
 	s.resolve = func(_ context.Context, f skein.Function) (Target, error) {
@@ -99,7 +100,7 @@ func TestRedriveAsConfigured(t *testing.T) {
 
 // What a durable call waits for, from its acceptance to its end.
 func TestWaitsFor(t *testing.T) {
-	s := sit(t, startRedis(t).url(), func(l *Limits) { l.Grace = time.Hour }).leads()
+	s := sit(t, redistest.Start(t).URL(), func(l *Limits) { l.Grace = time.Hour }).leads()
 	id := s.submit(Request{RetryFailures: true, MaxAttempts: 3}).ID
 	waits := func(want WaitsFor) Waits {
 		t.Helper()

@@ -16,6 +16,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/redistest"
 )
 
 // seat is a planner with a journal and without a network. Functions of user "none" do not exist.
@@ -142,8 +143,8 @@ func keysBut(t *testing.T, d *db, but ...string) (left []string) {
 
 // Nothing that was acknowledged is lost by kill -9 of the planner and of Redis, and what ended stays as it was.
 func TestJournalSurvives(t *testing.T) {
-	r := startRedis(t)
-	s := sit(t, r.url()).leads()
+	r := redistest.Start(t)
+	s := sit(t, r.URL()).leads()
 	large := bytes.Repeat([]byte("0123456789"), 300_000)
 	var ids []skein.CallID
 	for i := range 200 {
@@ -163,10 +164,10 @@ func TestJournalSurvives(t *testing.T) {
 	x.mu.Unlock()
 	before := s.find(ids[3])
 	s.crash()
-	r.kill()
-	r.start(t)
+	r.Kill()
+	r.Start(t)
 
-	s = sit(t, r.url()).leads()
+	s = sit(t, r.URL()).leads()
 	if got := s.find(ids[3]); got.State != skein.Succeeded || !bytes.Equal(got.Output, large) || string(got.Log) != "log" || got.Attempt != 1 ||
 		!got.Ended.Equal(before.Ended) || got.Executor != "x" || got.InputSize != int64(len(large)) || got.Webhook != before.Webhook {
 		t.Errorf("%.300v", got)
@@ -195,7 +196,7 @@ func TestJournalSurvives(t *testing.T) {
 		}
 	}
 	s.crash()
-	s = sit(t, r.url()).leads()
+	s = sit(t, r.URL()).leads()
 	for i, id := range ids {
 		if got := s.find(id); got.State != skein.Succeeded || len(got.Output) == 0 || len(got.Args) != 2 {
 			t.Errorf("call %d after another restart: %v", i, got.State)
@@ -207,7 +208,7 @@ func TestJournalSurvives(t *testing.T) {
 }
 
 func TestRequestIDs(t *testing.T) {
-	url := startRedis(t).url()
+	url := redistest.Start(t).URL()
 	s := sit(t, url, func(l *Limits) { l.HistoryCalls = 0 }).leads()
 	q := Request{Function: skein.Function{User: "ann", Name: "f"}, Input: []byte("in"), RequestID: "r:1", Async: true}
 	hundred := func(sync100 bool) skein.CallID {
@@ -266,7 +267,7 @@ func TestRequestIDs(t *testing.T) {
 
 // A command that was given up lies in a connection still, and may be carried out after those that followed.
 func TestLateCommands(t *testing.T) {
-	s := sit(t, startRedis(t).url()).leads()
+	s := sit(t, redistest.Start(t).URL()).leads()
 	j, _ := s.leader()
 	large := make([]byte, 100<<10)
 	write := func(kind opKind, number int64, r *Record) string {
@@ -324,8 +325,8 @@ func TestLateCommands(t *testing.T) {
 
 // A leader whose Redis is away refuses what it can't keep soon, does the rest, and goes on when Redis is back.
 func TestRedisAway(t *testing.T) {
-	r := startRedis(t)
-	s := sit(t, r.url()).leads()
+	r := redistest.Start(t)
+	s := sit(t, r.URL()).leads()
 	x := s.attach("x", 100)
 	f := skein.Function{User: "ann", Name: "f"}
 	sync := func() {
@@ -339,8 +340,8 @@ func TestRedisAway(t *testing.T) {
 	}
 	runs := s.submit(Request{Input: []byte("runs")}).ID
 	for name, away := range map[string]struct{ down, up func() }{
-		"killed":  {r.kill, func() { r.start(t) }},
-		"hanging": {r.pause, r.resume},
+		"killed":  {r.Kill, func() { r.Start(t) }},
+		"hanging": {func() { r.Pause(t) }, func() { r.Resume(t) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			away.down()
@@ -384,14 +385,14 @@ func TestRedisAway(t *testing.T) {
 
 // While ends do not get into the journal they fill the memory, so no more of its calls begin, and the rest goes on.
 func TestUnsavedEndsAreBounded(t *testing.T) {
-	r := startRedis(t)
-	s := sit(t, r.url()).leads()
+	r := redistest.Start(t)
+	s := sit(t, r.URL()).leads()
 	ids := make([]skein.CallID, 60)
 	for i := range ids {
 		ids[i] = s.submit(Request{}).ID
 	}
 	x := s.attach("x", 1)
-	r.kill()
+	r.Kill()
 	output := make([]byte, 4<<20-64<<10)
 	end := func(id []byte, attempt int32) {
 		s.apply(func(now time.Time) []Command {
@@ -421,17 +422,15 @@ func TestUnsavedEndsAreBounded(t *testing.T) {
 		done <- err
 	}()
 	s.eventually("another call ends", func() bool { s.answer("x", x); return len(done) == 1 })
-	r.start(t)
+	r.Start(t)
 	for _, id := range ids {
 		s.eventually("all end", func() bool { s.answer("x", x); return s.find(id).State == skein.Succeeded })
 	}
 }
 
 func BenchmarkAccept(b *testing.B) {
-	r := newRedis(b, "--dir", b.TempDir(), "--appendfsync", "everysec")
-	r.start(b)
-	b.Cleanup(r.kill)
-	s := sit(b, r.url(), func(l *Limits) { l.QueueCalls = 1 << 30 }).leads()
+	r := redistest.Start(b, "--appendfsync", "everysec")
+	s := sit(b, r.URL(), func(l *Limits) { l.QueueCalls = 1 << 30 }).leads()
 	q := Request{Function: skein.Function{User: "ann", Name: "f"}, Input: make([]byte, 100), Async: true}
 	b.SetParallelism(100)
 	b.RunParallel(func(pb *testing.PB) {
@@ -444,7 +443,7 @@ func BenchmarkAccept(b *testing.B) {
 }
 
 func TestResultsExpire(t *testing.T) {
-	url := startRedis(t).url()
+	url := redistest.Start(t).URL()
 	s := sit(t, url).leads()
 	x := s.attach("x", 100)
 	large := make([]byte, 100<<10)
@@ -461,7 +460,7 @@ func TestResultsExpire(t *testing.T) {
 }
 
 func TestDeadLettersAndHooks(t *testing.T) {
-	url := startRedis(t).url()
+	url := redistest.Start(t).URL()
 	s := sit(t, url).leads()
 	x := s.attach("x", 100)
 	var ids []skein.CallID
@@ -550,15 +549,15 @@ func TestDeadLettersAndHooks(t *testing.T) {
 // A Redis that would lose calls is refused, unless one asks for it.
 func TestVolatileRedis(t *testing.T) {
 	for _, args := range [][]string{{"--appendonly", "no"}, {"--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"}} {
-		s := sit(t, startRedis(t, args...).url())
+		s := sit(t, redistest.Start(t, args...).URL())
 		s.eventually("it says why", func() bool { return fault.From(s.standing()).Reason == "JOURNAL_VOLATILE" })
 	}
 }
 
 // A Redis that has no memory left refuses calls, and keeps what it has.
 func TestRedisFull(t *testing.T) {
-	r := startRedis(t, "--maxmemory", "4mb", "--maxmemory-policy", "noeviction")
-	s := sit(t, r.url()).leads()
+	r := redistest.Start(t, "--maxmemory", "4mb", "--maxmemory-policy", "noeviction")
+	s := sit(t, r.URL()).leads()
 	var accepted []skein.CallID
 	for range 100 {
 		rec, err := s.Submit(t.Context(), Request{Function: skein.Function{User: "ann", Name: "f"}, Async: true, Input: make([]byte, 200<<10)})
@@ -579,13 +578,13 @@ func TestRedisFull(t *testing.T) {
 
 // Scripts find one another's keys in a cluster: all are in one slot.
 func TestJournalInCluster(t *testing.T) {
-	r := startRedis(t, "--cluster-enabled", "yes")
-	c := redis.NewClient(&redis.Options{Addr: r.addr})
+	r := redistest.Start(t, "--cluster-enabled", "yes")
+	c := redis.NewClient(&redis.Options{Addr: r.Addr})
 	defer func() { _ = c.Close() }()
 	if err := c.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}
-	s := sit(t, r.url()+"?addr="+r.addr).leads()
+	s := sit(t, r.URL()+"?addr="+r.Addr).leads()
 	x := s.attach("x", 10)
 	id := s.submit(Request{Input: make([]byte, 100<<10), RequestID: "r", Webhook: "http://h/"}).ID
 	s.eventually("it ends", func() bool { s.answer("x", x); return s.find(id).State == skein.Succeeded })

@@ -7,11 +7,12 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/redistest"
 )
 
 // What a leader says after another has led changes nothing, and it steps down.
 func TestStaleLeader(t *testing.T) {
-	url := startRedis(t).url()
+	url := redistest.Start(t).URL()
 	s := sit(t, url).leads()
 	id := s.submit(Request{Input: []byte("1")}).ID
 	j, _ := s.leader()
@@ -69,7 +70,7 @@ func TestStaleLeader(t *testing.T) {
 }
 
 func TestStandby(t *testing.T) {
-	url := startRedis(t).url()
+	url := redistest.Start(t).URL()
 	a := sit(t, url).leads()
 	b := sitAt(t, "0.0.0.0:2", url)
 	b.eventually("b stands by", func() bool { return fault.From(b.standing()).Hint == "the leader is 127.0.0.1:1" })

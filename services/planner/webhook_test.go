@@ -18,6 +18,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/redistest"
 )
 
 // The signature is the one that Standard Webhooks' own libraries make.
@@ -249,7 +250,7 @@ func TestHookHosts(t *testing.T) {
 
 // A webhook that failed is called again, by whoever leads then, until it is heard; then it is forgotten.
 func TestHooksAreDelivered(t *testing.T) {
-	url := startRedis(t).url()
+	url := redistest.Start(t).URL()
 	heard := make(chan string, 100)
 	var failing atomic.Bool
 	failing.Store(true)

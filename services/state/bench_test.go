@@ -15,16 +15,18 @@ import (
 
 	"skein.dev/platform/service"
 	statev1 "skein.dev/proto/skein/state/v1"
+
+	"skein.dev/platform/redistest"
 )
 
 // benchmarks run against one Redis: what a client of the service gets, and beside it what Redis' own client gets.
 func benchSuite(b *testing.B) (statev1.StateServiceClient, *redis.Client) {
-	r := startRedis(b, "--appendfsync", "everysec")
-	conn, err := service.Connect(serve(b, "redis://"+r.addr))
+	r := redistest.Start(b, "--appendfsync", "everysec")
+	conn, err := service.Connect(serve(b, "redis://"+r.Addr))
 	if err != nil {
 		b.Fatal(err)
 	}
-	raw := redis.NewClient(&redis.Options{Addr: r.addr, DisableIdentity: true})
+	raw := redis.NewClient(&redis.Options{Addr: r.Addr, DisableIdentity: true})
 	b.Cleanup(func() {
 		stats, _ := raw.Info(context.Background(), "commandstats").Result()
 		for line := range strings.Lines(stats) { // what of it is Redis' own time

@@ -24,6 +24,8 @@ import (
 	"skein.dev/platform/fault"
 	"skein.dev/platform/service"
 	statev1 "skein.dev/proto/skein/state/v1"
+
+	"skein.dev/platform/redistest"
 )
 
 // TestMain lets a test start processes of its own: this program, told by STATE_TEST_ROLE what to be.
@@ -92,18 +94,18 @@ func freeAddr(t *testing.T) string {
 
 // suite is two state processes, each with a way of its own to one Redis.
 type suite struct {
-	redis   *redisServer
+	redis   *redistest.Server
 	proxies [2]*toxiproxy.Proxy
 	states  [2]*process
 	clients [2]statev1.StateServiceClient
 }
 
 func startSuite(t *testing.T) *suite {
-	s := &suite{redis: startRedis(t, "--appendfsync", *fsync)}
+	s := &suite{redis: redistest.Start(t, "--appendfsync", *fsync)}
 	nobody := zerolog.Nop()
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), nobody)
 	for i := range s.states {
-		s.proxies[i] = toxiproxy.NewProxy(server, fmt.Sprint("redis", i), freeAddr(t), s.redis.addr)
+		s.proxies[i] = toxiproxy.NewProxy(server, fmt.Sprint("redis", i), freeAddr(t), s.redis.Addr)
 		if err := s.proxies[i].Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -265,13 +267,13 @@ func (s *suite) faults(ctx context.Context, t *testing.T) {
 		s.proxies[i].Toxics.ResetToxics(context.WithoutCancel(ctx))
 	}
 	all := map[string]func(){
-		"redis killed": func() { s.redis.kill(); s.redis.start(t) },
+		"redis killed": func() { s.redis.Kill(); s.redis.Start(t) },
 		"redis stopped": func() {
-			_ = s.redis.cmd.Process.Signal(syscall.SIGSTOP)
+			s.redis.Pause(t)
 			pause(1200 * time.Millisecond)
-			_ = s.redis.cmd.Process.Signal(syscall.SIGCONT)
+			s.redis.Resume(t)
 		},
-		"redis paused": func() { s.redis.says("CLIENT PAUSE 400 ALL") },
+		"redis paused": func() { s.redis.Says("CLIENT PAUSE 400 ALL") },
 		"state killed": func() { p := s.states[rand.N(2)]; p.kill(); p.start() },
 		"cut off": func() {
 			toxic(rand.N(2), `{"name":"cut","type":"timeout","stream":"downstream","attributes":{"timeout":0}}`)
@@ -470,7 +472,7 @@ func holder(addr string) {
 
 // A holder that was frozen beyond its lease can write nothing when it wakes.
 func TestFrozenHolder(t *testing.T) {
-	addr := serve(t, "redis://"+startRedis(t).addr)
+	addr := serve(t, "redis://"+redistest.Start(t).Addr)
 	conn, err := service.Connect(addr)
 	if err != nil {
 		t.Fatal(err)

@@ -4,106 +4,33 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 
 	"skein.dev/platform/fault"
+
+	"skein.dev/platform/redistest"
 )
 
-// redisServer is a real Redis of a test's own.
-type redisServer struct {
-	addr string
-	args []string
-	cmd  *exec.Cmd
-}
-
-// startRedis starts a Redis that keeps what it acknowledged. Without the program the test is skipped, which CI forbids.
-func startRedis(t testing.TB, args ...string) *redisServer {
-	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		if os.Getenv("SKEIN_REQUIRE_TOOLS") == "1" {
-			t.Fatal("redis-server is not installed, and SKEIN_REQUIRE_TOOLS=1")
-		}
-		t.Skip("redis-server is not installed")
-	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := lis.Addr().String()
-	_, port, _ := net.SplitHostPort(addr)
-	_ = lis.Close()
-	r := &redisServer{addr: addr, args: append([]string{
-		"--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--appendonly", "yes", "--appendfsync", "always",
-	}, args...)}
-	r.start(t)
-	t.Cleanup(r.kill)
-	return r
-}
-
 // startCluster starts a cluster of one node, which has all a cluster's rules.
-func startCluster(t *testing.T, args ...string) *redisServer {
+func startCluster(t *testing.T, args ...string) *redistest.Server {
 	t.Helper()
-	r := startRedis(t, append(args, "--cluster-enabled", "yes")...)
-	if got := r.says("CLUSTER ADDSLOTSRANGE 0 16383"); got != "+OK" {
+	r := redistest.Start(t, append(args, "--cluster-enabled", "yes")...)
+	if got := r.Says("CLUSTER ADDSLOTSRANGE 0 16383"); got != "+OK" {
 		t.Fatal(got)
 	}
-	for end := time.Now().Add(20 * time.Second); r.says("SET probe 1") != "+OK"; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); r.Says("SET probe 1") != "+OK"; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the cluster does not form")
 		}
 	}
 	return r
-}
-
-func (r *redisServer) start(t testing.TB) {
-	t.Helper()
-	var out bytes.Buffer
-	r.cmd = exec.Command("redis-server", r.args...)
-	r.cmd.Stdout, r.cmd.Stderr = &out, &out
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := r.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if r.says("PING") == "+PONG" {
-			return
-		}
-		if time.Now().After(end) {
-			r.kill()
-			t.Fatalf("redis-server does not answer:\n%s", out.String())
-		}
-	}
-}
-
-// says gives the first line of the answer to a command.
-func (r *redisServer) says(command string) string {
-	conn, err := net.DialTimeout("tcp", r.addr, time.Second)
-	if err != nil {
-		return err.Error()
-	}
-	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	_, _ = fmt.Fprintf(conn, "%s\r\n", command)
-	buf := make([]byte, 512)
-	n, _ := conn.Read(buf)
-	line, _, _ := strings.Cut(string(buf[:n]), "\r\n")
-	return line
-}
-
-func (r *redisServer) kill() {
-	_ = r.cmd.Process.Kill()
-	_ = r.cmd.Wait()
 }
 
 func openStore(t *testing.T, url string, timeout time.Duration) *Store {
@@ -120,10 +47,10 @@ func openStore(t *testing.T, url string, timeout time.Duration) *Store {
 // the one-process mode uses.
 func TestStore(t *testing.T) {
 	t.Run("redis", func(t *testing.T) {
-		runSuite(t, openStore(t, "redis://"+startRedis(t).addr+"/2", 10*time.Second))
+		runSuite(t, openStore(t, "redis://"+redistest.Start(t).Addr+"/2", 10*time.Second))
 	})
 	t.Run("cluster", func(t *testing.T) {
-		addr := startMasters(t).addr
+		addr := startMasters(t).Addr
 		runSuite(t, openStore(t, "redis://"+addr+"?addr="+addr, 10*time.Second))
 	})
 	t.Run("miniredis", func(t *testing.T) {
@@ -132,8 +59,8 @@ func TestStore(t *testing.T) {
 }
 
 func TestRedisAway(t *testing.T) {
-	r := startRedis(t)
-	s := openStore(t, "redis://"+r.addr, time.Second)
+	r := redistest.Start(t)
+	s := openStore(t, "redis://"+r.Addr, time.Second)
 	k := key(t, "ann", "k")
 	if _, err := s.Set(t.Context(), k, []byte("kept"), Any, ""); err != nil {
 		t.Fatal(err)
@@ -163,9 +90,7 @@ func TestRedisAway(t *testing.T) {
 			}
 		}
 	}
-	if err := r.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	r.Pause(t)
 	down("stopped")
 	s.db.verdict.Store(&verdict{}) // old
 	began, many := time.Now(), make(chan error)
@@ -181,7 +106,7 @@ func TestRedisAway(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second { // not one after another
 		t.Errorf("many at once took %s", took)
 	}
-	r.kill()
+	r.Kill()
 	down("killed")
 	short, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 	defer cancel()
@@ -189,7 +114,7 @@ func TestRedisAway(t *testing.T) {
 		t.Errorf("past the caller's deadline: %v", err)
 	}
 
-	r.start(t)
+	r.Start(t)
 	var err error
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if _, err = s.Stat(t.Context(), k); err == nil {
@@ -206,8 +131,8 @@ func TestRedisAway(t *testing.T) {
 }
 
 func TestRedisRefuses(t *testing.T) {
-	r := startRedis(t)
-	s := openStore(t, "redis://"+r.addr, 5*time.Second)
+	r := redistest.Start(t)
+	s := openStore(t, "redis://"+r.Addr, 5*time.Second)
 	k, big := key(t, "ann", "k"), key(t, "ann", "big")
 	data := bytes.Repeat([]byte("0123456789"), 200_000)
 	for _, k := range []struct {
@@ -249,7 +174,7 @@ func TestRedisRefuses(t *testing.T) {
 	}
 	must := func(command string) {
 		t.Helper()
-		if got := r.says(command); got != "+OK" {
+		if got := r.Says(command); got != "+OK" {
 			t.Fatal(command, got)
 		}
 	}
@@ -288,8 +213,8 @@ func TestVolatileRedis(t *testing.T) {
 		"evicts some":         {"--maxmemory-policy", "volatile-ttl"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := startRedis(t, bad...)
-			s, k := openStore(t, "redis://"+r.addr, 5*time.Second), key(t, "ann", "k")
+			r := redistest.Start(t, bad...)
+			s, k := openStore(t, "redis://"+r.Addr, 5*time.Second), key(t, "ann", "k")
 			_, err := s.Set(t.Context(), k, []byte("x"), Any, "")
 			reason(t, "set", err, fault.Unavailable, "REDIS_VOLATILE")
 			_, _, err = s.Get(t.Context(), k, 0, 0)
@@ -298,17 +223,17 @@ func TestVolatileRedis(t *testing.T) {
 			if e := fault.From(err); !strings.Contains(e.Hint, "--volatile") {
 				t.Error(e.Hint)
 			}
-			volatile := openStore(t, "redis://"+r.addr, 5*time.Second)
+			volatile := openStore(t, "redis://"+r.Addr, 5*time.Second)
 			volatile.db.volatile = true
 			if _, err := volatile.Set(t.Context(), k, []byte("x"), Any, ""); err != nil {
 				t.Error("with --volatile:", err)
 			}
 		})
 	}
-	r := startRedis(t)
-	s, k := openStore(t, "redis://"+r.addr, 5*time.Second), key(t, "ann", "k")
+	r := redistest.Start(t)
+	s, k := openStore(t, "redis://"+r.Addr, 5*time.Second), key(t, "ann", "k")
 	for _, c := range []struct{ command, reason string }{{"PING", ""}, {"CONFIG SET appendonly no", "REDIS_VOLATILE"}, {"CONFIG SET appendonly yes", ""}} {
-		r.says(c.command)
+		r.Says(c.command)
 		s.db.verdict.Store(nil) // as it is after checkEach
 		_, err := s.Set(t.Context(), k, []byte("x"), Any, "")
 		if e := fault.From(err); e != nil && e.Reason != c.reason || e == nil && c.reason != "" {
@@ -365,14 +290,14 @@ func (c *cutter) serve() {
 func TestAnswerLost(t *testing.T) {
 	t.Run("redis", func(t *testing.T) {
 		c := newCutter(t)
-		c.server = startRedis(t).addr
+		c.server = redistest.Start(t).Addr
 		go c.serve()
 		testAnswerLost(t, c, openStore(t, "redis://"+c.lis.Addr().String(), 5*time.Second))
 	})
 	t.Run("cluster", func(t *testing.T) { // go-redis has a loop of its own there
 		c := newCutter(t)
 		_, port, _ := net.SplitHostPort(c.lis.Addr().String())
-		c.server = startCluster(t, "--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", port).addr
+		c.server = startCluster(t, "--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", port).Addr
 		go c.serve()
 		addr := c.lis.Addr().String()
 		testAnswerLost(t, c, openStore(t, "redis://"+addr+"?addr="+addr, 5*time.Second))

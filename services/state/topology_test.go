@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"skein.dev"
+	"skein.dev/platform/redistest"
 )
 
 // until waits for something that other processes do.
@@ -25,7 +26,7 @@ func until(t *testing.T, what string, ok func() bool) {
 }
 
 // startMasters starts a cluster of three, as its operators do.
-func startMasters(t *testing.T) *redisServer {
+func startMasters(t *testing.T) *redistest.Server {
 	t.Helper()
 	if _, err := exec.LookPath("redis-cli"); err != nil {
 		if os.Getenv("SKEIN_REQUIRE_TOOLS") == "1" {
@@ -34,17 +35,17 @@ func startMasters(t *testing.T) *redisServer {
 		t.Skip("redis-cli is not installed")
 	}
 	args := []string{"--cluster", "create"}
-	var all []*redisServer
+	var all []*redistest.Server
 	for range 3 {
-		r := startRedis(t, "--cluster-enabled", "yes", "--cluster-port", portOf(t, freeAddr(t)))
-		args, all = append(args, r.addr), append(all, r)
+		r := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-port", portOf(t, freeAddr(t)))
+		args, all = append(args, r.Addr), append(all, r)
 	}
 	if out, err := exec.CommandContext(t.Context(), "redis-cli", append(args, "--cluster-replicas", "0", "--cluster-yes")...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, r := range all {
 		until(t, "a cluster", func() bool {
-			return r.says("CLUSTER COUNTKEYSINSLOT 0") == ":0" && strings.Contains(r.text("CLUSTER INFO"), "cluster_state:ok")
+			return r.Says("CLUSTER COUNTKEYSINSLOT 0") == ":0" && strings.Contains(r.Text("CLUSTER INFO"), "cluster_state:ok")
 		})
 	}
 	return all[0]
@@ -59,37 +60,23 @@ func portOf(t *testing.T, addr string) string {
 	return port
 }
 
-// text gives what one read of the answer to a command has.
-func (r *redisServer) text(command string) string {
-	conn, err := net.DialTimeout("tcp", r.addr, time.Second)
-	if err != nil {
-		return err.Error()
-	}
-	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	_, _ = fmt.Fprintf(conn, "%s\r\n", command)
-	buf := make([]byte, 4096)
-	n, _ := conn.Read(buf)
-	return string(buf[:n])
-}
-
 // When the primary dies, Sentinel makes a replica the primary: values are there as far as they were replicated, and changes,
 // locks and watches go on.
 func TestSentinel(t *testing.T) {
-	primary := startRedis(t)
-	replica := startRedis(t, "--replicaof", strings.ReplaceAll(primary.addr, ":", " "))
-	until(t, "replication", func() bool { return strings.Contains(replica.text("INFO replication"), "master_link_status:up") })
+	primary := redistest.Start(t)
+	replica := redistest.Start(t, "--replicaof", strings.ReplaceAll(primary.Addr, ":", " "))
+	until(t, "replication", func() bool { return strings.Contains(replica.Text("INFO replication"), "master_link_status:up") })
 	conf := filepath.Join(t.TempDir(), "sentinel.conf")
 	addr := freeAddr(t)
 	text := fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor main %s 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n",
-		portOf(t, addr), strings.ReplaceAll(primary.addr, ":", " "))
+		portOf(t, addr), strings.ReplaceAll(primary.Addr, ":", " "))
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sentinel := &redisServer{addr: addr, args: []string{conf, "--sentinel"}}
-	sentinel.start(t)
-	t.Cleanup(sentinel.kill)
-	until(t, "the Sentinel knows the replica", func() bool { return strings.Contains(sentinel.text("SENTINEL REPLICAS main"), "slave-priority") })
+	sentinel := redistest.At(addr, conf, "--sentinel")
+	sentinel.Start(t)
+	t.Cleanup(sentinel.Kill)
+	until(t, "the Sentinel knows the replica", func() bool { return strings.Contains(sentinel.Text("SENTINEL REPLICAS main"), "slave-priority") })
 
 	s := openStore(t, "redis://"+addr+"?master_name=main", time.Second)
 	ctx, k := t.Context(), key(t, "ann", "k")
@@ -108,8 +95,8 @@ func TestSentinel(t *testing.T) {
 	if v := <-told; v != info.Version {
 		t.Errorf("told version %d, want %d", v, info.Version)
 	}
-	until(t, "the value is on the replica", func() bool { return replica.says("EXISTS "+metaKey(k)) == ":1" })
-	primary.kill()
+	until(t, "the value is on the replica", func() bool { return replica.Says("EXISTS "+metaKey(k)) == ":1" })
+	primary.Kill()
 	var again Info
 	until(t, "a new primary", func() bool { again, err = s.Set(ctx, k, []byte("after"), info.Version, "id"); return err == nil })
 	if again.Version <= info.Version {
