@@ -30,6 +30,8 @@ static int done(int64_t began, int64_t number) {
     return skein_output_string(text) < 0;
 }
 
+static bool nap(void) { return nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL) == 0; }
+
 // buffer is memory of its own that has been touched.
 static char *buffer(void) {
     char *buf = aligned_alloc(GUEST_PAGE, (size + GUEST_PAGE - 1) & -GUEST_PAGE);
@@ -160,24 +162,31 @@ static int append(void) {
     return done(began, last + sizeof one);
 }
 
-// Takes a lock and gives it back, n times, as soon as another has come to do so too. It counts how often it had it from the other.
+// Takes a lock from another that does so too, n times, and gives it back. Whoever has had it last itself lets the other come; so
+// both stand in line soon, and then each has it from the other. It tells how often it had.
 static int lock(void) {
     char name[80];
     snprintf(name, sizeof name, "%s.turn", key);
-    volatile struct { int last, came; } *turn = skein_get_state(name, sizeof *turn, SKEIN_STATE_LOCAL);
+    volatile struct { int last, came, left; } *turn = skein_get_state(name, sizeof *turn, SKEIN_STATE_LOCAL);
     CHECK(turn && __skein_lock_state_write(key, key_len) == 0);
     const int both = (++turn->came + 1) & ~1;
     CHECK(__skein_unlock_state_write(key, key_len) == 0);
-    for (int tries = 0; turn->came < both; tries++) CHECK(tries < 100 * 1000 && nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL) == 0);
+    for (int tries = 0; turn->came < both; tries++) CHECK(tries < 100 * 1000 && nap());
     int handed = 0;
     int64_t began = ns();
-    for (int i = 0; i < n; i++) {
-        CHECK(__skein_lock_state_write(key, key_len) == 0);
-        handed += turn->last != size;
-        turn->last = size; // which is who it is
+    for (int tries = 0; handed < n && turn->left < both - 1; tries++) {
+        CHECK(tries < 100 * 1000 && __skein_lock_state_write(key, key_len) == 0);
+        const bool mine = turn->last == size; // which is who it is
+        turn->last = size;
+        handed += !mine;
         CHECK(__skein_unlock_state_write(key, key_len) == 0);
+        if (mine) CHECK(nap());
     }
-    return done(began, handed);
+    int64_t took = ns() - began;
+    CHECK(__skein_lock_state_write(key, key_len) == 0);
+    turn->left++;
+    CHECK(__skein_unlock_state_write(key, key_len) == 0);
+    return done(ns() - took, handed);
 }
 
 // The same among executors; it notes who had it in the global tier if that is wanted.
