@@ -90,7 +90,10 @@ func (u *users) guest(ctx context.Context, executor int, input string) (took tim
 		err = fmt.Errorf("the guest of %.60q ended as %s: %s: %s", input, o.GetState(), o.GetReason(), o.GetMessage())
 	}
 	if err == nil {
-		_, err = fmt.Sscan(string(resp.GetOutcome().GetOutput()), &took, &number)
+		out := string(resp.GetOutcome().GetOutput())
+		if _, err = fmt.Sscan(out, &took, &number); err != nil {
+			err = fmt.Errorf("the guest of %.60q: %q: %w", input, out, err)
+		}
 	}
 	return took, number, err
 }

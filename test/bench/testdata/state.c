@@ -162,8 +162,8 @@ static int append(void) {
     return done(began, last + sizeof one);
 }
 
-// Takes a lock from another that does so too, n times, and gives it back. Whoever has had it last itself lets the other come; so
-// both stand in line soon, and then each has it from the other. It tells how often it had.
+// Takes a lock from another that does so too, n times, and gives it back. Whoever had it last itself holds it until the other has
+// come; so one always stands in line soon, and each has it from the other. It tells how often it had.
 static int lock(void) {
     char name[80];
     snprintf(name, sizeof name, "%s.turn", key);
@@ -179,8 +179,7 @@ static int lock(void) {
         const bool mine = turn->last == size; // which is who it is
         turn->last = size;
         handed += !mine;
-        CHECK(__skein_unlock_state_write(key, key_len) == 0);
-        if (mine) CHECK(nap());
+        CHECK((!mine || nap()) && __skein_unlock_state_write(key, key_len) == 0);
     }
     int64_t took = ns() - began;
     CHECK(__skein_lock_state_write(key, key_len) == 0);
