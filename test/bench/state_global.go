@@ -178,7 +178,7 @@ func stateAppend(ctx context.Context, w *world, name string) (rows []row, err er
 		if err != nil {
 			return nil, err
 		}
-		r := pair(fmt.Sprint(name, ".", c.guests), 0.15, rounds, 0, 1)
+		r := pair(name, 0.15, rounds, 0, 1)
 		r.bench.clients, r.details = c.guests, "by XADD "+times(rounds, 0, 2)
 		rows = append(rows, r)
 	}

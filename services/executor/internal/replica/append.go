@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -120,6 +121,7 @@ func (s *Store) carry(k skein.StateKey) {
 		}
 		s.appendAll(ctx, k, together)
 		together[0].load.stop()
+		runtime.Gosched() // those that were served often have more at once
 	}
 }
 
