@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -23,7 +25,7 @@ func stateLocal(ctx context.Context, w *world, name string) (rows []row, err err
 		if err := u.have(ctx, key, c.size); err != nil {
 			return nil, err
 		}
-		from, to := make([]byte, c.size), make([]byte, c.size)
+		from, to := bytes.Repeat([]byte{1}, c.size), make([]byte, c.size) // what was never written is one page in truth
 		sides := []side{u.does(c.n, "copied", key, c.size), u.does(c.n, "mapped", key, c.size), inGo(c.n, func() { copy(to, from) })}
 		floor := 2
 		if c.size <= 4*kib {
@@ -52,7 +54,7 @@ func stateMapped(ctx context.Context, w *world, name string) (rows []row, err er
 	if err := u.have(ctx, "loop", size); err != nil {
 		return nil, err
 	}
-	words := make([]uint64, size/8)
+	words := slices.Repeat([]uint64{1}, size/8)
 	for _, what := range []string{"sum", "add"} {
 		both := func(what string) side {
 			return timed(n, u.procs, func(ctx context.Context) (time.Duration, error) {
