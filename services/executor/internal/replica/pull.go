@@ -15,6 +15,10 @@ import (
 // Pull refreshes a range of the replica with what changed elsewhere; bytes written here and not pushed stay. n below 0 is
 // all to the end. ENOENT if there is no value, EINVAL if the range passes its end.
 func (s *Session) Pull(ctx context.Context, k skein.StateKey, off, n int64) error {
+	return s.pull(ctx, k, off, n, false)
+}
+
+func (s *Session) pull(ctx context.Context, k skein.StateKey, off, n int64, toMap bool) error {
 	if off < 0 {
 		return abi.EINVAL
 	}
@@ -23,6 +27,7 @@ func (s *Session) Pull(ctx context.Context, k skein.StateKey, off, n int64) erro
 		return err
 	}
 	defer s.store.done(r)
+	r.wanted = toMap
 	r.mu.RLock()
 	still := r.whole || r.local // every byte was written here
 	r.mu.RUnlock()
@@ -104,12 +109,13 @@ func (s *Session) vanished(r *Replica) {
 }
 
 // fill fetches those chunks of [off, end) that are not here.
-func (s *Session) fill(ctx context.Context, k skein.StateKey, off, end int64) error {
+func (s *Session) fill(ctx context.Context, k skein.StateKey, off, end int64, toMap bool) error {
 	r, err := s.store.exchange(ctx, k)
 	if err != nil {
 		return err
 	}
 	defer s.store.done(r)
+	r.wanted = toMap
 	r.mu.RLock()
 	known := r.known
 	r.mu.RUnlock()
@@ -178,7 +184,7 @@ func (s *Session) tryFetch(ctx context.Context, r *Replica, since int64, known [
 	if err != nil {
 		return err
 	}
-	f := fetching{r: r, since: since, off: req.GetOffset(), n: req.GetLength()}
+	f := fetching{s: s, r: r, since: since, off: req.GetOffset(), n: req.GetLength()}
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -196,6 +202,7 @@ func (s *Session) tryFetch(ctx context.Context, r *Replica, since int64, known [
 
 // fetching is a stream of changes that comes in.
 type fetching struct {
+	s       *Session
 	r       *Replica
 	since   int64
 	off, n  int64
@@ -214,6 +221,11 @@ func (f *fetching) take(m *statev1.ReadChangesResponse) error {
 	}
 	if info := m.GetInfo(); info != nil && !f.told {
 		f.told, f.version, f.had = true, info.GetVersion(), r.have
+		if r.wanted && r.size == 0 { // so that the bytes need not be moved there afterwards
+			if err := f.s.mappable(r); err != nil {
+				return err
+			}
+		}
 		if err := r.adopt(info.GetSize()); err != nil {
 			return err
 		}
