@@ -174,28 +174,71 @@ func (s *Store) Read(ctx context.Context, k skein.StateKey, offset, length int64
 	if err := first(h.info(k)); err != nil {
 		return err
 	}
-	end := offset + span(h.size, offset, length)
-	for pos := offset; pos < end; {
-		pieces := [][]byte{data}
-		if data == nil {
-			stop := (pos/chunkSize + batch) * chunkSize // from here on batches are whole chunks
-			pieces, ok, err = s.db.rest(ctx, k, h, cut(pos, min(end, stop)))
-			if err != nil {
-				return err
-			}
-			if !ok {
-				return fault.Conflict.New("VALUE_CHANGED", "the value %s changed while it was read", k).WithHint("read it again")
-			}
+	hand := func(_ stretch, b []byte) error {
+		op.bytes += int64(len(b))
+		return emit(b)
+	}
+	switch {
+	case len(data) > 0:
+		return hand(stretch{}, data)
+	case data != nil:
+		return nil
+	}
+	_, err = s.walk(h, cut(offset, offset+span(h.size, offset, length)), func(h head, part []stretch, room *buffer) ([][]byte, head, error) {
+		pieces, now, err := s.db.chunks(ctx, k, h, part, room)
+		if err == nil && (pieces == nil || now.version != h.version) {
+			err = changedMeanwhile(k)
 		}
-		for _, p := range pieces {
-			if err := emit(p); err != nil {
-				return err
+		return pieces, now, err
+	}, hand)
+	return err
+}
+
+func changedMeanwhile(k skein.StateKey) error {
+	return fault.Conflict.New("VALUE_CHANGED", "the value %s changed while it was read", k).WithHint("read it again")
+}
+
+// walk reads stretches of a value, whose head is h, batch by batch, and hands them out: the next is read while one is handed out.
+// It gives the head that read told last.
+func (s *Store) walk(h head, all []stretch, read func(head, []stretch, *buffer) ([][]byte, head, error), emit func(stretch, []byte) error) (head, error) {
+	type fetched struct {
+		pieces [][]byte
+		now    head
+		err    error
+		room   *buffer
+	}
+	next := make(chan fetched, 1)
+	fetch := func(h head, part []stretch) {
+		room := buffers.Get().(*buffer) //nolint:forcetypeassert // nothing else is in there
+		pieces, now, err := read(h, part, room)
+		next <- fetched{pieces, now, err, room}
+	}
+	n := min(1, len(all)) // few at first, so that who waits has something to do
+	if n > 0 {
+		fetch(h, all[:n])
+	}
+	for n > 0 {
+		got, part := <-next, all[:n]
+		if got.err != nil {
+			return head{}, got.err
+		}
+		h, all = got.now, all[n:]
+		if n = min(batch, len(all)); n > 0 {
+			go fetch(h, all[:n])
+		}
+		var err error
+		for i := 0; i < len(part) && err == nil; i++ {
+			err = emit(part[i], got.pieces[i])
+		}
+		buffers.Put(got.room)
+		if err != nil {
+			if n > 0 {
+				<-next
 			}
-			pos += int64(len(p))
-			op.bytes += int64(len(p))
+			return head{}, err
 		}
 	}
-	return nil
+	return h, nil
 }
 
 // Get is Read for a range that fits one message.
@@ -263,13 +306,18 @@ func (s *Store) Write(ctx context.Context, k skein.StateKey, r io.Reader, expect
 	return s.upload(ctx, k, r, expected, requestID, op)
 }
 
-// buffers are for bytes on their way to Redis.
-var buffers = sync.Pool{New: func() any { return new([batch * chunkSize]byte) }}
+// buffer is for a batch of chunks on their way to Redis, or from there.
+type buffer [batch * (chunkSize + lineEnd)]byte
+
+// line is the room for n bytes of a chunk and what Redis ends them with.
+func (b *buffer) line(i int, n int64) []byte { return b[i*(chunkSize+lineEnd):][:n+lineEnd] }
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
 func (s *Store) upload(ctx context.Context, k skein.StateKey, r io.Reader, expected int64, requestID string, op *operation) (Info, error) {
-	pooled := buffers.Get().(*[batch * chunkSize]byte) //nolint:forcetypeassert // nothing else is in there
+	pooled := buffers.Get().(*buffer) //nolint:forcetypeassert // nothing else is in there
 	defer buffers.Put(pooled)
-	buf := pooled[:]
+	buf := pooled[:batch*chunkSize]
 	print := printOf(requestID, "set", expected)
 	gen, size := "s"+randomHex(), int64(0)
 	for more := true; more; {
