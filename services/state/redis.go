@@ -149,7 +149,9 @@ func (d *db) run(ctx context.Context, s script, repeatable bool, keys []string, 
 }
 
 // pipeline sends commands in one round trip and fails with the first that failed.
-func (d *db) pipeline(ctx context.Context, f func(redis.Pipeliner)) error { return d.piped(ctx, false, f) }
+func (d *db) pipeline(ctx context.Context, f func(redis.Pipeliner)) error {
+	return d.piped(ctx, false, f)
+}
 
 // piped is pipeline. With again it is repeated once if the connection breaks, which go-redis itself does unless a command reads into
 // memory of ours.

@@ -227,6 +227,9 @@ func (r *Replica) clean() bool {
 	return true
 }
 
+// absent says that there is no value here, and no byte of one.
+func (r *Replica) absent() bool { return !r.known && r.size == 0 && r.file == nil && r.maps == 0 }
+
 // drop lets go of everything.
 func (r *Replica) drop() {
 	if r.file != nil {

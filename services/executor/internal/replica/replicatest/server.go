@@ -8,15 +8,14 @@ import (
 	"errors"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/test/bufconn"
 
 	"skein.dev/platform/fault"
 	"skein.dev/platform/service"
@@ -34,12 +33,7 @@ func Client(t testing.TB) statev1.StateServiceClient {
 }
 
 func realOne(t testing.TB, address string) statev1.StateServiceClient {
-	conn, err := service.Connect(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	client := statev1.NewStateServiceClient(conn)
+	client := connect(t, address)
 	for {
 		resp, err := client.ListValues(t.Context(), &statev1.ListValuesRequest{User: "ann", PageSize: 1000})
 		if err != nil {
@@ -61,20 +55,43 @@ type Faults struct{ s *server }
 
 // Service is Client, with a hold on the service.
 func Service(t testing.TB) (statev1.StateServiceClient, Faults) {
-	lis := bufconn.Listen(1 << 20)
-	srv := grpc.NewServer(grpc.MaxRecvMsgSize(8 << 20))
 	s := &server{values: map[string]*value{}, lists: map[string][][]byte{}, locks: map[string]*lock{}}
-	statev1.RegisterStateServiceServer(srv, s)
-	go func() { _ = srv.Serve(lis) }()
-	t.Cleanup(srv.Stop)
-	conn, err := service.Connect("passthrough:///state", grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-		return lis.DialContext(ctx)
-	}))
+	cfg := service.DefaultConfig()
+	listening, done := make(chan string, 1), make(chan error, 1)
+	cfg.Name, cfg.Listen, cfg.Quiet, cfg.Grace = "state", "127.0.0.1:0", true, 100*time.Millisecond
+	cfg.OnListen = func(addr string) { listening <- addr }
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		done <- service.Run(ctx, cfg, func(_ context.Context, on *service.Server) error {
+			statev1.RegisterStateServiceServer(on, s)
+			return nil
+		})
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case addr := <-listening:
+		return connect(t, addr), Faults{s}
+	case err := <-done:
+		done <- nil
+		t.Fatal(err)
+	}
+	return nil, Faults{}
+}
+
+// connect gives a client that has the way past gRPC too.
+func connect(t testing.TB, address string) statev1.StateServiceClient {
+	conn, err := service.Connect(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return statev1.NewStateServiceClient(conn), Faults{s}
+	beside := service.Bulk(conn)
+	t.Cleanup(func() { _, _ = beside.Close(), conn.Close() })
+	return statev1.NewStateServiceClient(beside)
 }
 
 // Lose takes all locks from who holds them.
