@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -180,51 +181,30 @@ func BenchmarkLockHandOff(b *testing.B) {
 var benchSizes = []int{64, 4 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20, 256 << 20}
 
 func BenchmarkPush(b *testing.B) {
-	c, _, raw := benchSuite(b)
+	c, past, raw := benchSuite(b)
 	for _, n := range benchSizes {
 		data := bytes.Repeat([]byte("x"), n)
-		b.Run(fmt.Sprintf("skein/%d", n), func(b *testing.B) {
-			b.SetBytes(int64(n))
-			for b.Loop() {
-				if err := push(b.Context(), c, data); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(fmt.Sprintf("patch/%d", n), func(b *testing.B) {
-			b.SetBytes(int64(n))
-			for b.Loop() {
-				stream, err := c.PatchValue(b.Context())
-				for at := 0; at < n && err == nil; at += 128 << 10 {
-					err = stream.Send(&statev1.PatchValueRequest{User: "ann", Key: []byte("patched"), Patches: []*statev1.Patch{{Offset: int64(at), Data: data[at:min(n, at+128<<10)]}}})
-				}
-				if err == nil {
-					_, err = stream.CloseAndRecv()
-				}
-				if err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(fmt.Sprintf("raw-set/%d", n), func(b *testing.B) {
-			b.SetBytes(int64(n))
-			for b.Loop() {
-				if err := raw.Set(b.Context(), "raw", data, 0).Err(); err != nil {
-					b.Fatal(err)
-				}
-			}
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			beside(b, []string{"grpc", "bulk", "raw"},
+				func() error { return push(b.Context(), c, data) },
+				func() error { return write(b.Context(), past, data, bulk.Bytes(1<<20)) },
+				func() error { return raw.Set(b.Context(), "raw", data, 0).Err() })
 		})
 	}
 }
 
 func push(ctx context.Context, c statev1.StateServiceClient, data []byte) error {
-	if len(data) <= 1<<20 {
-		_, err := c.SetValue(ctx, &statev1.SetValueRequest{User: "ann", Key: []byte("pushed"), Data: data})
-		return err
+	if len(data) > 1<<20 {
+		return write(ctx, c, data)
 	}
-	stream, err := c.WriteValue(ctx)
+	_, err := c.SetValue(ctx, &statev1.SetValueRequest{User: "ann", Key: []byte("pushed"), Data: data, RequestId: rand.Text()})
+	return err
+}
+
+func write(ctx context.Context, c statev1.StateServiceClient, data []byte, opts ...grpc.CallOption) error {
+	stream, err := c.WriteValue(ctx, opts...)
 	for at := 0; at < len(data) && err == nil; at += chunkSize {
-		err = stream.Send(&statev1.WriteValueRequest{User: "ann", Key: []byte("pushed"), Data: data[at:min(len(data), at+chunkSize)]})
+		err = stream.Send(&statev1.WriteValueRequest{User: "ann", Key: []byte("pushed"), RequestId: rand.Text(), Data: data[at:min(len(data), at+chunkSize)]})
 	}
 	if err == nil {
 		_, err = stream.CloseAndRecv()
