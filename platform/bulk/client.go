@@ -64,18 +64,34 @@ func (c *Conn) Close() error {
 
 // NewStream begins a call, past gRPC if Bytes says that this is worth it.
 func (c *Conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	for _, o := range opts {
-		if s, ok := o.(size); ok && s.n >= Least {
-			if w := c.take(ctx, method); w != nil {
-				return c.call(ctx, w, desc, method, opts), nil
-			}
-		}
+	if w := c.take(ctx, method, opts); w != nil {
+		return c.call(ctx, w, desc, method, opts), nil
 	}
 	return c.ClientConn.NewStream(ctx, desc, method, opts...)
 }
 
+var unary = &grpc.StreamDesc{}
+
+// Invoke makes a call of one message and one answer, past gRPC if Bytes says that this is worth it.
+func (c *Conn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	w := c.take(ctx, method, opts)
+	if w == nil {
+		return c.ClientConn.Invoke(ctx, method, args, reply, opts...)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := c.call(ctx, w, unary, method, opts)
+	s.again = nil // by gRPC: it may have happened
+	_ = s.SendMsg(args)
+	_ = s.CloseSend()
+	return s.RecvMsg(reply)
+}
+
 // take gives a connection that may carry a call, nil if there is none.
-func (c *Conn) take(ctx context.Context, method string) *wire {
+func (c *Conn) take(ctx context.Context, method string, opts []grpc.CallOption) *wire {
+	if !slices.ContainsFunc(opts, func(o grpc.CallOption) bool { s, ok := o.(size); return ok && s.n >= Least }) {
+		return nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.methods != nil && !slices.Contains(c.methods, method) {

@@ -37,10 +37,10 @@ type ticket [ticketSize]byte
 // Server serves methods of gRPC services on connections that a listener gives it.
 type Server struct {
 	bulkv1.UnimplementedBulkServiceServer
-	around grpc.StreamServerInterceptor
+	around Around
 	watch  stats.Handler
 
-	methods map[string]*method
+	methods map[string]method
 
 	mu      sync.Mutex
 	tickets map[ticket]time.Time // until when
@@ -52,33 +52,60 @@ type Server struct {
 	served  sync.WaitGroup
 }
 
-type method struct {
-	desc *grpc.StreamDesc
-	impl any
+// method runs a call.
+type method func(*serverStream) error
+
+// Around is what calls pass.
+type Around struct {
+	Unary  grpc.UnaryServerInterceptor
+	Stream grpc.StreamServerInterceptor
 }
 
 // NewServer makes a server whose calls pass around, and are seen by watch.
-func NewServer(around grpc.StreamServerInterceptor, watch stats.Handler) *Server {
+func NewServer(around Around, watch stats.Handler) *Server {
 	s := &Server{
-		around: around, watch: watch, methods: map[string]*method{}, tickets: map[ticket]time.Time{}, conns: map[*wire]bool{}, quiet: make(chan struct{}),
+		around: around, watch: watch, methods: map[string]method{}, tickets: map[ticket]time.Time{}, conns: map[*wire]bool{}, quiet: make(chan struct{}),
 	}
 	s.run, s.stop = context.WithCancel(context.Background())
 	return s
 }
 
-// Register adds those methods of a service that stream bytes in one direction. It must not be called once the server serves.
+// Register adds those methods of a service that have bytes in one direction. It must not be called once the server serves.
 func (s *Server) Register(desc *grpc.ServiceDesc, impl any) {
 	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(desc.ServiceName))
 	service, ok := found.(protoreflect.ServiceDescriptor)
 	if err != nil || !ok {
 		return
 	}
+	bytes := func(name string) bool {
+		m := service.Methods().ByName(protoreflect.Name(name))
+		return m != nil && (fieldOf(m.Input()) != nil || fieldOf(m.Output()) != nil)
+	}
 	for i := range desc.Streams {
 		d := &desc.Streams[i]
-		m := service.Methods().ByName(protoreflect.Name(d.StreamName))
-		if m != nil && d.ClientStreams != d.ServerStreams && (fieldOf(m.Input()) != nil || fieldOf(m.Output()) != nil) {
-			s.methods["/"+desc.ServiceName+"/"+d.StreamName] = &method{d, impl}
+		if d.ClientStreams != d.ServerStreams && bytes(d.StreamName) {
+			s.methods["/"+desc.ServiceName+"/"+d.StreamName] = s.stream(d, "/"+desc.ServiceName+"/"+d.StreamName, impl)
 		}
+	}
+	for i := range desc.Methods {
+		if d := &desc.Methods[i]; bytes(d.MethodName) {
+			s.methods["/"+desc.ServiceName+"/"+d.MethodName] = s.unary(d, impl)
+		}
+	}
+}
+
+func (s *Server) stream(d *grpc.StreamDesc, name string, impl any) method {
+	info := &grpc.StreamServerInfo{FullMethod: name, IsClientStream: d.ClientStreams, IsServerStream: d.ServerStreams}
+	return func(in *serverStream) error { return s.around.Stream(impl, in, info, d.Handler) }
+}
+
+func (s *Server) unary(d *grpc.MethodDesc, impl any) method {
+	return func(in *serverStream) error {
+		answer, err := d.Handler(impl, in.ctx, in.RecvMsg, s.around.Unary)
+		if err != nil {
+			return err
+		}
+		return in.SendMsg(answer)
 	}
 }
 
@@ -249,15 +276,13 @@ func (s *Server) call(w *wire) bool {
 	ctx = metadata.NewIncomingContext(ctx, metadata.New(head.GetMetadata()))
 	ctx = peer.NewContext(ctx, &peer.Peer{Addr: w.RemoteAddr(), LocalAddr: w.LocalAddr()})
 	in := &serverStream{w: w, ctx: ctx}
-	m := s.methods[head.GetMethod()]
-	if m == nil {
+	m, ok := s.methods[head.GetMethod()]
+	if !ok {
 		err = fault.Unsupported.New("NO_METHOD", "%.200q is not served this way", head.GetMethod())
 	} else {
-		ctx, end := follow(ctx, s.watch, head.GetMethod(), false)
-		in.ctx = ctx
-		err = s.around(m.impl, in, &grpc.StreamServerInfo{
-			FullMethod: head.GetMethod(), IsClientStream: m.desc.ClientStreams, IsServerStream: m.desc.ServerStreams,
-		}, m.desc.Handler)
+		var end func(error)
+		in.ctx, end = follow(ctx, s.watch, head.GetMethod(), false)
+		err = m(in)
 		end(err)
 	}
 	return in.finish(err)

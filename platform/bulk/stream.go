@@ -141,7 +141,7 @@ func (s *clientStream) RecvMsg(m any) error {
 		return s.instead.RecvMsg(m)
 	}
 	err := s.recv(m.(proto.Message)) //nolint:forcetypeassert // as above
-	if s.request == nil || s.heard || !errors.Is(err, fault.Unavailable) {
+	if s.request == nil || s.again == nil || s.heard || !errors.Is(err, fault.Unavailable) {
 		return err
 	}
 	if s.instead, err = s.again(); err != nil {

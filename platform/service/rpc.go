@@ -64,15 +64,20 @@ func serverOptions(log *slog.Logger, leaving context.Context) []grpc.ServerOptio
 		grpc.NumStreamWorkers(workers),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
-			defer finish(ctx, log, info.FullMethod, time.Now(), &err)
-			return handler(ctx, req)
-		}),
+		grpc.ChainUnaryInterceptor(aroundCalls(log)),
 		grpc.ChainStreamInterceptor(aroundStreams(log, leaving)),
 	}
 }
 
-// aroundStreams is what every stream passes, however its bytes travel.
+// aroundCalls is what every call of one message and one answer passes, however they travel.
+func aroundCalls(log *slog.Logger) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+		defer finish(ctx, log, info.FullMethod, time.Now(), &err)
+		return handler(ctx, req)
+	}
+}
+
+// aroundStreams is what every stream passes.
 func aroundStreams(log *slog.Logger, leaving context.Context) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 		defer finish(ss.Context(), log, info.FullMethod, time.Now(), &err)

@@ -136,7 +136,7 @@ func newServer(cfg Config, log *slog.Logger, addr net.Addr) *Server {
 	}
 	s.leaving, s.leave = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(serverOptions(log, s.leaving)...)
-	s.bulk = bulk.NewServer(aroundStreams(log, s.leaving), watchServer())
+	s.bulk = bulk.NewServer(bulk.Around{Unary: aroundCalls(log), Stream: aroundStreams(log, s.leaving)}, watchServer())
 	bulkv1.RegisterBulkServiceServer(s.grpc, s.bulk)
 	s.notReady = errors.New("starting")
 	healthpb.RegisterHealthServer(s.grpc, s.health)

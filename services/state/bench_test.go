@@ -185,9 +185,11 @@ func BenchmarkPush(b *testing.B) {
 	for _, n := range benchSizes {
 		data := bytes.Repeat([]byte("x"), n)
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
-			beside(b, []string{"grpc", "bulk", "raw"},
+			beside(b, []string{"grpc", "bulk", "grpc-patch", "bulk-patch", "raw"},
 				func() error { return push(b.Context(), c, data) },
 				func() error { return write(b.Context(), past, data, bulk.Bytes(1<<20)) },
+				func() error { return overwrite(b.Context(), c, data) },
+				func() error { return overwrite(b.Context(), past, data, bulk.Bytes(1<<20)) },
 				func() error { return raw.Set(b.Context(), "raw", data, 0).Err() })
 		})
 	}
@@ -199,6 +201,17 @@ func push(ctx context.Context, c statev1.StateServiceClient, data []byte) error 
 	}
 	_, err := c.SetValue(ctx, &statev1.SetValueRequest{User: "ann", Key: []byte("pushed"), Data: data, RequestId: rand.Text()})
 	return err
+}
+
+func overwrite(ctx context.Context, c statev1.StateServiceClient, data []byte, opts ...grpc.CallOption) error {
+	for off := 0; off < len(data); off += maxPatchBytes {
+		p := patchOf(at{int64(off), data[off:min(len(data), off+maxPatchBytes)]})
+		req := &statev1.PatchValueRequest{User: "ann", Key: []byte("patched"), RequestId: rand.Text(), Runs: p.Runs, Data: p.Data}
+		if _, err := c.PatchValue(ctx, req, opts...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func write(ctx context.Context, c statev1.StateServiceClient, data []byte, opts ...grpc.CallOption) error {
