@@ -11,13 +11,7 @@ const Preface = "SKEIN BULK/1\r\n"
 
 const welcome = "OK\r\n"
 
-// Least is how many bytes a call must have to go past gRPC.
-const Least = 16 << 10
+// Prefer asks Conn to make a call past gRPC. Without it, and where that is not possible, it goes by gRPC.
+func Prefer() grpc.CallOption { return prefer{} }
 
-// Bytes says how many bytes a call is going to move, at least about. A call of Conn without it goes by gRPC.
-func Bytes(n int64) grpc.CallOption { return size{n: n} }
-
-type size struct {
-	grpc.EmptyCallOption
-	n int64
-}
+type prefer struct{ grpc.EmptyCallOption }

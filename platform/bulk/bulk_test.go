@@ -92,8 +92,6 @@ func way(ctx context.Context) string {
 	return "grpc"
 }
 
-const many = bulk.Least
-
 // Bytes, metadata, deadlines and errors arrive, both ways, and where the caller wants them; messages of all sizes.
 func TestCalls(t *testing.T) {
 	spans := tracetest.NewSpanRecorder()
@@ -139,7 +137,7 @@ func TestCalls(t *testing.T) {
 	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "who", "ann"), time.Minute)
 	defer cancel()
 	for range 3 {
-		stream, err := c.ReadChanges(ctx, &statev1.ReadChangesRequest{Key: []byte("k")}, bulk.Bytes(many))
+		stream, err := c.ReadChanges(ctx, &statev1.ReadChangesRequest{Key: []byte("k")}, bulk.Prefer())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,7 +150,7 @@ func TestCalls(t *testing.T) {
 		if _, err := stream.Recv(); !errors.Is(err, fault.Conflict) || *fault.From(err) != *fault.Conflict.New("VALUE_CHANGED", "as it is").WithHint("again") {
 			t.Fatalf("%+v", fault.From(err))
 		}
-		w, err := c.WriteValue(ctx, bulk.Bytes(many))
+		w, err := c.WriteValue(ctx, bulk.Prefer())
 		sum := 0
 		for _, n := range sizes {
 			sum += n
@@ -166,10 +164,10 @@ func TestCalls(t *testing.T) {
 		if resp, err := w.CloseAndRecv(); err != nil || resp.GetInfo().GetSize() != int64(sum) {
 			t.Fatal(resp, err)
 		}
-		if resp, err := c.GetValue(ctx, &statev1.GetValueRequest{Length: 1 << 20}, bulk.Bytes(many)); err != nil || len(resp.GetData()) != 1<<20 {
+		if resp, err := c.GetValue(ctx, &statev1.GetValueRequest{Length: 1 << 20}, bulk.Prefer()); err != nil || len(resp.GetData()) != 1<<20 {
 			t.Fatal(len(resp.GetData()), err)
 		}
-		if _, err := c.GetValue(ctx, &statev1.GetValueRequest{Length: -1}, bulk.Bytes(many)); fault.From(err).Reason != "PANIC" {
+		if _, err := c.GetValue(ctx, &statev1.GetValueRequest{Length: -1}, bulk.Prefer()); fault.From(err).Reason != "PANIC" {
 			t.Fatal(err)
 		}
 	}
@@ -207,7 +205,7 @@ func TestRefusedWhileSending(t *testing.T) {
 	addr, _ := start(t, "127.0.0.1:0", o)
 	_, c := dial(t, addr)
 	for range 3 {
-		w, err := c.WriteValue(t.Context(), bulk.Bytes(many))
+		w, err := c.WriteValue(t.Context(), bulk.Prefer())
 		for range 40 {
 			if err == nil {
 				err = w.Send(&statev1.WriteValueRequest{Data: make([]byte, 1<<20)})
@@ -248,7 +246,7 @@ func TestCancel(t *testing.T) {
 	addr, _ := start(t, "127.0.0.1:0", o)
 	_, c := dial(t, addr)
 	ctx, cancel := context.WithCancel(t.Context())
-	stream, err := c.ReadChanges(ctx, &statev1.ReadChangesRequest{}, bulk.Bytes(many))
+	stream, err := c.ReadChanges(ctx, &statev1.ReadChangesRequest{}, bulk.Prefer())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +266,7 @@ func TestCancel(t *testing.T) {
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := c.GetValue(ctx, &statev1.GetValueRequest{}, bulk.Bytes(many)); !errors.Is(err, fault.Timeout) {
+	if _, err := c.GetValue(ctx, &statev1.GetValueRequest{}, bulk.Prefer()); !errors.Is(err, fault.Timeout) {
 		t.Error(err)
 	}
 	if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
@@ -289,7 +287,7 @@ func TestDrain(t *testing.T) {
 	addr, stop := start(t, "127.0.0.1:0", o)
 	_, c := dial(t, addr)
 	read := func(key string) (string, error) {
-		s, err := c.ReadChanges(t.Context(), &statev1.ReadChangesRequest{Key: []byte(key)}, bulk.Bytes(many))
+		s, err := c.ReadChanges(t.Context(), &statev1.ReadChangesRequest{Key: []byte(key)}, bulk.Prefer())
 		if err != nil {
 			return "", err
 		}
@@ -351,7 +349,7 @@ func TestWithout(t *testing.T) {
 	t.Cleanup(old.Stop)
 	_, c := dial(t, lis.Addr().String())
 	for range 3 {
-		if r, err := c.GetValue(t.Context(), &statev1.GetValueRequest{}, bulk.Bytes(many)); err != nil || string(r.GetData()) != "grpc" {
+		if r, err := c.GetValue(t.Context(), &statev1.GetValueRequest{}, bulk.Prefer()); err != nil || string(r.GetData()) != "grpc" {
 			t.Error(r, err)
 		}
 	}
@@ -382,7 +380,7 @@ func TestBroken(t *testing.T) {
 		}}
 		addr, _ := start(t, "127.0.0.1:0", o)
 		_, c := dial(t, relay(t, addr, &cut))
-		s, err := c.ReadChanges(t.Context(), &statev1.ReadChangesRequest{}, bulk.Bytes(many))
+		s, err := c.ReadChanges(t.Context(), &statev1.ReadChangesRequest{}, bulk.Prefer())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -396,6 +394,21 @@ func TestBroken(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// What only reads, and can't be answered for now, is asked again by gRPC, which tries for a while.
+func TestUnavailable(t *testing.T) {
+	o := &owner{get: func(ctx context.Context, _ *statev1.GetValueRequest) (*statev1.GetValueResponse, error) {
+		if way(ctx) == "bulk" {
+			return nil, fault.Unavailable.New("REDIS_DOWN", "for now")
+		}
+		return &statev1.GetValueResponse{Data: []byte("grpc")}, nil
+	}}
+	addr, _ := start(t, "127.0.0.1:0", o)
+	_, c := dial(t, addr)
+	if r, err := c.GetValue(t.Context(), &statev1.GetValueRequest{}, bulk.Prefer()); err != nil || string(r.GetData()) != "grpc" {
+		t.Error(r, err)
 	}
 }
 

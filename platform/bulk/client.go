@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	mostIdle  = 16               // connections that are kept
+	mostIdle  = 64               // connections that are kept
 	mostOpen  = 256              // at a time; what is beyond goes by gRPC
 	idleKept  = 90 * time.Second // less than the server's idleTime
 	dialTime  = 2 * time.Second
@@ -62,7 +62,7 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// NewStream begins a call, past gRPC if Bytes says that this is worth it.
+// NewStream begins a call, past gRPC if that is preferred.
 func (c *Conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	if w := c.take(ctx, method, opts); w != nil {
 		return c.call(ctx, w, desc, method, opts), nil
@@ -72,7 +72,7 @@ func (c *Conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 
 var unary = &grpc.StreamDesc{}
 
-// Invoke makes a call of one message and one answer, past gRPC if Bytes says that this is worth it.
+// Invoke makes a call of one message and one answer, past gRPC if that is preferred.
 func (c *Conn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	w := c.take(ctx, method, opts)
 	if w == nil {
@@ -81,7 +81,6 @@ func (c *Conn) Invoke(ctx context.Context, method string, args, reply any, opts 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := c.call(ctx, w, unary, method, opts)
-	s.again = nil // by gRPC: it may have happened
 	_ = s.SendMsg(args)
 	_ = s.CloseSend()
 	return s.RecvMsg(reply)
@@ -89,7 +88,7 @@ func (c *Conn) Invoke(ctx context.Context, method string, args, reply any, opts 
 
 // take gives a connection that may carry a call, nil if there is none.
 func (c *Conn) take(ctx context.Context, method string, opts []grpc.CallOption) *wire {
-	if !slices.ContainsFunc(opts, func(o grpc.CallOption) bool { s, ok := o.(size); return ok && s.n >= Least }) {
+	if !slices.Contains(opts, Prefer()) {
 		return nil
 	}
 	c.mu.Lock()

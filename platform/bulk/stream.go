@@ -29,10 +29,11 @@ type clientStream struct {
 	ended   func(error) // of the span
 	close   sync.Once
 	said    bool  // that was all
-	heard   bool  // something
+	heard   bool  // of the other side's messages
 	over    error // how it ended; io.EOF for well
 
-	// again makes the call by gRPC, where it has one request and nothing was answered; instead is that call.
+	// again makes the call by gRPC: one whose request has no data, and so changes nothing, if no message came. gRPC tries longer.
+	// instead is that call.
 	again   func() (grpc.ClientStream, error)
 	request proto.Message
 	instead grpc.ClientStream
@@ -106,7 +107,7 @@ func (s *clientStream) SendMsg(m any) error {
 	if s.over != nil {
 		return io.EOF
 	}
-	if !s.desc.ClientStreams {
+	if dataOf(msg).of == nil {
 		s.request = msg
 	}
 	if err := s.w.send(msg); err != nil {
@@ -141,7 +142,7 @@ func (s *clientStream) RecvMsg(m any) error {
 		return s.instead.RecvMsg(m)
 	}
 	err := s.recv(m.(proto.Message)) //nolint:forcetypeassert // as above
-	if s.request == nil || s.again == nil || s.heard || !errors.Is(err, fault.Unavailable) {
+	if s.request == nil || s.heard || !errors.Is(err, fault.Unavailable) {
 		return err
 	}
 	if s.instead, err = s.again(); err != nil {
@@ -164,9 +165,9 @@ func (s *clientStream) recv(m proto.Message) error {
 	if err != nil {
 		return s.broken(err)
 	}
-	s.heard = true
 	switch h.kind {
 	case kindMessage:
+		s.heard = true
 		if err := s.w.receive(h, m); err != nil {
 			return s.broken(err)
 		}

@@ -187,9 +187,9 @@ func BenchmarkPush(b *testing.B) {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			beside(b, []string{"grpc", "bulk", "grpc-patch", "bulk-patch", "raw"},
 				func() error { return push(b.Context(), c, data) },
-				func() error { return write(b.Context(), past, data, bulk.Bytes(1<<20)) },
+				func() error { return write(b.Context(), past, data, bulk.Prefer()) },
 				func() error { return overwrite(b.Context(), c, data) },
-				func() error { return overwrite(b.Context(), past, data, bulk.Bytes(1<<20)) },
+				func() error { return overwrite(b.Context(), past, data, bulk.Prefer()) },
 				func() error { return raw.Set(b.Context(), "raw", data, 0).Err() })
 		})
 	}
@@ -279,7 +279,7 @@ func BenchmarkPull(b *testing.B) {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			beside(b, []string{"grpc", "bulk", "raw"},
 				func() error { return pull(b.Context(), c, room, n) },
-				func() error { return pull(b.Context(), past, room, n, bulk.Bytes(1<<20)) },
+				func() error { return pull(b.Context(), past, room, n, bulk.Prefer()) },
 				func() error { return raw.Get(b.Context(), "raw").Err() })
 		})
 	}

@@ -145,7 +145,7 @@ func (s *Session) patch(ctx context.Context, k skein.StateKey, all []*message) e
 	send := func(ctx context.Context, m *message) error {
 		resp, err := s.store.client.PatchValue(ctx, &statev1.PatchValueRequest{
 			User: string(k.User), Key: []byte(k.Key), RequestId: skein.NewCallID().String(), Fence: fence, Runs: m.runs, Data: m.data,
-		}, bulk.Bytes(int64(len(m.data))))
+		}, bulk.Prefer())
 		m.info, m.previous = resp.GetInfo(), resp.GetPreviousVersion()
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/abi"
+	"skein.dev/platform/bulk"
 	"skein.dev/platform/fault"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
@@ -21,7 +22,7 @@ func (s *Session) Append(ctx context.Context, k skein.StateKey, val []byte) (int
 	}
 	resp, err := s.store.client.AppendValue(ctx, &statev1.AppendValueRequest{
 		User: string(k.User), Key: []byte(k.Key), Data: val, RequestId: skein.NewCallID().String(), Fence: s.fence(k),
-	})
+	}, bulk.Prefer())
 	if err != nil {
 		return 0, err
 	}
@@ -38,7 +39,7 @@ func (s *Session) ReadGlobal(ctx context.Context, k skein.StateKey, off int64, b
 		want := min(int64(len(buf))-n, skein.MaxPayload)
 		resp, err := s.store.client.GetValue(ctx, &statev1.GetValueRequest{
 			User: string(k.User), Key: []byte(k.Key), Offset: off + n, Length: want,
-		})
+		}, bulk.Prefer())
 		if err != nil {
 			return 0, err
 		}
@@ -80,7 +81,7 @@ func (s *Session) CompareAndSet(ctx context.Context, k skein.StateKey, old, val 
 		}
 		_, err = s.store.client.CompareAndSet(ctx, &statev1.CompareAndSetRequest{
 			User: string(k.User), Key: []byte(k.Key), ExpectedVersion: version, Data: val, RequestId: skein.NewCallID().String(), Fence: s.fence(k),
-		})
+		}, bulk.Prefer())
 		if err == nil {
 			s.moved.Written += int64(len(val))
 			return true, nil
@@ -106,7 +107,7 @@ func (s *Session) compare(ctx context.Context, k skein.StateKey, old []byte) (ve
 		part := old[off:min(len(old), off+skein.MaxPayload)]
 		resp, err := s.store.client.GetValue(ctx, &statev1.GetValueRequest{
 			User: string(k.User), Key: []byte(k.Key), Offset: int64(off), Length: int64(len(part)),
-		})
+		}, bulk.Prefer())
 		if errors.Is(err, fault.NotFound) {
 			return 0, false, nil
 		}

@@ -176,7 +176,7 @@ func (s *Session) tryFetch(ctx context.Context, r *Replica, since int64, known [
 			req.Length = chunk
 		}
 	}
-	stream, err := s.store.client.ReadChanges(ctx, req, bulk.Bytes(chunk)) // more or less: who knows before
+	stream, err := s.store.client.ReadChanges(ctx, req, bulk.Prefer())
 	if err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ func (s *Session) pushWhole(ctx context.Context, r *Replica) (err error) {
 		r.whole = false
 		r.mu.Unlock()
 		var info *statev1.ValueInfo
-		if size < bulk.Least {
+		if size <= frame {
 			info, err = s.setValue(ctx, r)
 		} else {
 			info, err = s.writeValue(ctx, r, size, sets)
@@ -141,16 +141,18 @@ func (r *Replica) copyOut(to []byte, off int64) {
 
 func (s *Session) setValue(ctx context.Context, r *Replica) (*statev1.ValueInfo, error) {
 	r.mu.Lock()
-	if r.size >= bulk.Least {
+	if r.size > frame {
 		r.mu.Unlock()
 		return nil, errSetAnew
 	}
-	data := make([]byte, r.size)
+	scratch := scratches.Get().(*[chunk]byte) //nolint:forcetypeassert // nothing else is in there
+	defer scratches.Put(scratch)
+	data := scratch[:r.size]
 	r.copyOut(data, 0)
 	r.mu.Unlock()
 	resp, err := s.store.client.SetValue(ctx, &statev1.SetValueRequest{
 		User: string(r.key.User), Key: []byte(r.key.Key), Data: data, RequestId: skein.NewCallID().String(), Fence: s.fence(r.key),
-	})
+	}, bulk.Prefer())
 	if err == nil {
 		s.moved.Written += int64(len(data))
 	}
@@ -161,7 +163,7 @@ func (s *Session) setValue(ctx context.Context, r *Replica) (*statev1.ValueInfo,
 func (s *Session) writeValue(ctx context.Context, r *Replica, size int64, sets int) (*statev1.ValueInfo, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	stream, err := s.store.client.WriteValue(ctx, bulk.Bytes(size))
+	stream, err := s.store.client.WriteValue(ctx, bulk.Prefer())
 	if err != nil {
 		return nil, err
 	}
