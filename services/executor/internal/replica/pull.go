@@ -287,7 +287,7 @@ func (f *fetching) adopt() error {
 func (f *fetching) settle() error {
 	r, fresh := f.r, f.fresh
 	switch f.fresh = nil; {
-	case fresh == nil || r.whole:
+	case fresh == nil || r.whole || r.local:
 		return nil
 	case r.absent():
 		r.heap, r.size, r.at, r.known, r.sized = fresh, f.size, make([]int64, upto(f.size)), true, f.version
@@ -307,7 +307,7 @@ func (f *fetching) end() error {
 	r := f.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := f.settle(); err != nil || !f.told || r.whole {
+	if err := f.settle(); err != nil || !f.told || r.whole || r.local {
 		return err
 	}
 	end := r.size

@@ -115,6 +115,23 @@ func (f Faults) During(do func() error) {
 	f.s.during = do
 }
 
+// DuringRead has f called before the last chunk that the next pull gets.
+func (f Faults) DuringRead(do func()) {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	f.s.read = do
+}
+
+// Past is how many calls came past gRPC.
+func (f Faults) Past() int64 { return f.s.past.Load() }
+
+// way counts.
+func (s *server) way(ctx context.Context) {
+	if grpc.ServerTransportStreamFromContext(ctx) == nil {
+		s.past.Add(1)
+	}
+}
+
 const chunk = 256 << 10
 
 type value struct {
@@ -136,6 +153,8 @@ type server struct {
 	locks   map[string]*lock
 	version int64
 	during  func() error
+	read    func()
+	past    atomic.Int64
 }
 
 type named interface {
