@@ -50,6 +50,13 @@ func Check(packed []byte) (s Summary, err error) {
 
 // next reads a range; rest is nil if there is no whole one.
 func next(packed []byte) (gap, n uint64, rest []byte) {
+	if len(packed) >= 2 && (packed[0]|packed[1]) < 0x80 { // as most are
+		return uint64(packed[0]), uint64(packed[1]), packed[2:]
+	}
+	return nextLong(packed)
+}
+
+func nextLong(packed []byte) (gap, n uint64, rest []byte) {
 	gap, i := binary.Uvarint(packed)
 	if i <= 0 {
 		return 0, 0, nil

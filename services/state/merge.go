@@ -105,8 +105,8 @@ func (s *Store) mergeArgs(ctx context.Context, k skein.StateKey, p Patch, all []
 			i++
 			if whole = nil; all[i].worth() {
 				text, _ := found[1].(string)
-				whole = make([]byte, all[i].to-all[i].from) // zeros where the chunk is short
-				copy(whole, text)
+				whole = append([]byte(nil), text...)
+				whole = append(whole, make([]byte, all[i].to-all[i].from-int64(len(text)))...) // zeros where the chunk is short
 				args, ranges, found = append(args, all[i].chunk, found[0]), append(ranges, all[i].chunk*chunkSize+all[i].from, whole), found[2:]
 			}
 		}

@@ -60,6 +60,9 @@ func (b *batch) add(r *Replica, all ranges) {
 	}
 	b.bytes += bytes
 	b.runs += len(all)
+	if m := b.messages[len(b.messages)-1]; m.takes(len(all), bytes, all[len(all)-1].end) {
+		m.runs, m.data = slices.Grow(m.runs, 3*len(all)), slices.Grow(m.data, int(bytes))
+	}
 	split := false
 	for _, s := range all {
 		m := b.messages[len(b.messages)-1]
@@ -94,7 +97,11 @@ func (s *Session) pushRuns(ctx context.Context, r *Replica, off, end int64, of f
 			if i >= upto(r.size) {
 				i = last
 			} else if !r.whole {
-				r.take(&b, of(r, i).within(off, end))
+				all := of(r, i)
+				if at := int64(i) * chunk; off > at || end < at+chunk {
+					all = all.within(off, end)
+				}
+				r.take(&b, all)
 			}
 			r.mu.Unlock()
 		}
@@ -163,28 +170,23 @@ func (s *Session) patch(ctx context.Context, k skein.StateKey, all []*message) e
 // arrived takes note of what the global tier has. If nobody else has changed a message's chunks since they were pulled, they are
 // here as they are there. The caller holds mu.
 func (r *Replica) arrived(m *message) {
-	if r.file != nil {
-		data := m.data
-		for off, n := range runs.All(m.runs) {
+	version := m.info.GetVersion()
+	r.latest = max(r.latest, version)
+	data, known := m.data, -1
+	for off, n := range runs.All(m.runs) {
+		if r.file != nil {
 			r.sent(off, data[:n])
 			data = data[n:]
 		}
-	}
-	version := m.info.GetVersion()
-	r.latest = max(r.latest, version)
-	if r.whole {
-		return
-	}
-	if m.previous == 0 {
-		r.fresh(version)
-		return
-	}
-	for off, n := range runs.All(m.runs) {
-		for i := int(off / chunk); i < min(upto(off+n), len(r.at)); i++ {
-			if r.have.has(i) && r.at[i] >= m.previous {
+		for i := max(int(off/chunk), known+1); i < min(upto(off+n), len(r.at)) && !r.whole; i++ {
+			if r.have.has(i) && r.at[i] >= m.previous && m.previous > 0 {
 				r.at[i] = version
 			}
+			known = i
 		}
+	}
+	if m.previous == 0 && !r.whole {
+		r.fresh(version)
 	}
 }
 

@@ -17,6 +17,10 @@ import (
 // Pull refreshes a range of the replica with what changed elsewhere; bytes written here and not pushed stay. n below 0 is
 // all to the end. ENOENT if there is no value, EINVAL if the range passes its end.
 func (s *Session) Pull(ctx context.Context, k skein.StateKey, off, n int64) error {
+	return s.pull(ctx, k, off, n, false)
+}
+
+func (s *Session) pull(ctx context.Context, k skein.StateKey, off, n int64, toMap bool) error {
 	if off < 0 {
 		return abi.EINVAL
 	}
@@ -25,6 +29,7 @@ func (s *Session) Pull(ctx context.Context, k skein.StateKey, off, n int64) erro
 		return err
 	}
 	defer s.store.done(r)
+	r.wanted = toMap
 	r.mu.RLock()
 	still := r.whole || r.local // every byte was written here
 	r.mu.RUnlock()
@@ -106,12 +111,13 @@ func (s *Session) vanished(r *Replica) {
 }
 
 // fill fetches those chunks of [off, end) that are not here.
-func (s *Session) fill(ctx context.Context, k skein.StateKey, off, end int64) error {
+func (s *Session) fill(ctx context.Context, k skein.StateKey, off, end int64, toMap bool) error {
 	r, err := s.store.exchange(ctx, k)
 	if err != nil {
 		return err
 	}
 	defer s.store.done(r)
+	r.wanted = toMap
 	r.mu.RLock()
 	known := r.known
 	r.mu.RUnlock()
@@ -180,7 +186,8 @@ func (s *Session) tryFetch(ctx context.Context, r *Replica, since int64, known [
 	if err != nil {
 		return err
 	}
-	f := fetching{r: r, since: since, off: req.GetOffset(), n: req.GetLength()}
+	f := fetching{s: s, r: r, since: since, off: req.GetOffset(), n: req.GetLength()}
+	defer f.drop()
 	scratch := scratches.Get().(*[chunk]byte) //nolint:forcetypeassert // nothing else is in there
 	defer scratches.Put(scratch)
 	m := &statev1.ReadChangesResponse{}
@@ -209,6 +216,7 @@ var scratches = sync.Pool{New: func() any { return new([chunk]byte) }}
 // fetching is a stream of changes that comes in. A value that was not here at all is received where it will be, and is nobody's
 // before all has come; what goes into one that others use meanwhile is received elsewhere and put in under mu.
 type fetching struct {
+	s       *Session
 	r       *Replica
 	since   int64
 	off, n  int64
@@ -218,7 +226,16 @@ type fetching struct {
 	told    bool
 	came    ranges
 	fresh   []byte // all of a new value
+	file    *file  // which they are in, if a guest is about to map it
 	next    int64  // where in it bytes are expected
+}
+
+// drop lets go of what the replica did not get.
+func (f *fetching) drop() {
+	if f.file != nil {
+		f.file.close()
+		f.s.store.lessFile()
+	}
 }
 
 func (f *fetching) take(m *statev1.ReadChangesResponse) error {
@@ -268,11 +285,19 @@ func (f *fetching) tell(info *statev1.ValueInfo) error {
 		return abi.EFBIG
 	case r.whole:
 		return nil
-	case f.since == 0 && r.absent():
-		f.fresh, f.next = make([]byte, f.size), min(f.off, f.size)
-		return nil
+	case f.since != 0 || !r.absent():
+		return f.adopt()
+	case r.wanted:
+		file, err := f.s.store.newFile(f.size)
+		if err != nil {
+			return err
+		}
+		f.file, f.fresh = file, file.view[:f.size]
+	default:
+		f.fresh = make([]byte, f.size)
 	}
-	return f.adopt()
+	f.next = min(f.off, f.size)
+	return nil
 }
 
 func (f *fetching) adopt() error {
@@ -290,7 +315,11 @@ func (f *fetching) settle() error {
 	case fresh == nil || r.whole || r.local:
 		return nil
 	case r.absent():
-		r.heap, r.size, r.at, r.known, r.sized = fresh, f.size, make([]int64, upto(f.size)), true, f.version
+		if r.file = f.file; r.file == nil {
+			r.heap = fresh
+		}
+		f.file = nil
+		r.size, r.at, r.known, r.sized = f.size, make([]int64, upto(f.size)), true, f.version
 		return nil
 	}
 	if err := f.adopt(); err != nil {

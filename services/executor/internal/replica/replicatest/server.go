@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -262,10 +263,13 @@ func (s *server) GetValue(_ context.Context, r *statev1.GetValueRequest) (*state
 func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStreamingServer[statev1.ReadChangesResponse]) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.way(out.Context())
 	v, err := s.get(r)
 	if err != nil {
 		return err
 	}
+	do := s.read
+	s.read = nil
 	if err := out.Send(&statev1.ReadChangesResponse{Info: v.info()}); err != nil {
 		return err
 	}
@@ -280,6 +284,9 @@ func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStrea
 		if n := i - int(r.GetOffset()/chunk); n < len(r.GetChunkVersions()) {
 			since = r.GetChunkVersions()[n]
 		}
+		if to == end && do != nil {
+			do()
+		}
 		if v.at[i] > since {
 			if err := out.Send(&statev1.ReadChangesResponse{Offset: off, Data: slices.Clone(v.data[off:to])}); err != nil {
 				return err
@@ -290,12 +297,14 @@ func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStrea
 	return out.Send(&statev1.ReadChangesResponse{Info: v.info()})
 }
 
-func (s *server) SetValue(_ context.Context, r *statev1.SetValueRequest) (*statev1.SetValueResponse, error) {
+func (s *server) SetValue(ctx context.Context, r *statev1.SetValueRequest) (*statev1.SetValueResponse, error) {
+	s.way(ctx)
 	info, err := s.change(r, r.GetFence(), func(v *value) { v.set(r.GetData()) })
 	return &statev1.SetValueResponse{Info: info}, err
 }
 
 func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequest, statev1.WriteValueResponse]) error {
+	s.way(in.Context())
 	first, err := in.Recv()
 	if err != nil {
 		return err
@@ -318,7 +327,8 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 	return in.SendAndClose(&statev1.WriteValueResponse{Info: info})
 }
 
-func (s *server) PatchValue(_ context.Context, r *statev1.PatchValueRequest) (*statev1.PatchValueResponse, error) {
+func (s *server) PatchValue(ctx context.Context, r *statev1.PatchValueRequest) (*statev1.PatchValueResponse, error) {
+	s.way(ctx)
 	s.mu.Lock()
 	during := s.during
 	s.during = nil
