@@ -20,6 +20,7 @@ const (
 	kindMessage = 2
 	kindLast    = 3
 	kindStatus  = 4
+	kindLeave   = 5
 )
 
 const (
@@ -73,7 +74,7 @@ func (w *wire) next() (h header, err error) {
 		return header{}, err
 	}
 	h = header{raw[0], int(binary.LittleEndian.Uint32(raw) >> 8), int(binary.LittleEndian.Uint32(raw[4:]))}
-	if h.kind < kindCall || h.kind > kindStatus || h.head > maxHead || h.data > maxData || h.kind != kindMessage && h.data > 0 {
+	if h.kind < kindCall || h.kind > kindLeave || h.head > maxHead || h.data > maxData || h.kind != kindMessage && h.data > 0 {
 		return header{}, fault.Invalid.New("BAD_FRAME", "a frame of kind %d with a message of %d bytes and %d bytes of data", h.kind, h.head, h.data)
 	}
 	_, _ = w.in.Discard(headerSize)

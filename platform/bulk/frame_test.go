@@ -100,3 +100,61 @@ func (nobody) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context  
 func (nobody) HandleRPC(context.Context, stats.RPCStats)                         {}
 func (nobody) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 func (nobody) HandleConn(context.Context, stats.ConnStats)                       {}
+
+// A server that leaves says so on connections without a call, also if one is just coming: it is made again by gRPC, changes too.
+func TestLeave(t *testing.T) {
+	s := NewServer(Around{}, nobody{})
+	s.Register(&statev1.StateService_ServiceDesc, sink{})
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(lis) }()
+	ticket, err := s.OpenBulk(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", lis.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWire(conn)
+	w.out = append(w.out, ticket.GetTicket()...)
+	answer := make([]byte, len(welcome))
+	if err := w.flush(nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(w.in, answer); err != nil || string(answer) != welcome {
+		t.Fatal(string(answer), err)
+	}
+	left := make(chan struct{})
+	go func() { s.Drain(t.Context()); close(left) }()
+	if _, err := w.in.Peek(1); err != nil { // it has said so
+		t.Fatal(err)
+	}
+	c := (&Conn{watch: nobody{}, open: 1}).call(t.Context(), w, unary, "/skein.state.v1.StateService/SetValue", nil)
+	by := &other{}
+	c.again = func() (grpc.ClientStream, error) { return by, nil }
+	_ = c.SendMsg(&statev1.SetValueRequest{Data: make([]byte, 1<<20)})
+	_ = c.CloseSend()
+	if err := c.RecvMsg(&statev1.SetValueResponse{}); err != nil || len(by.sent) != 1 || len(by.sent[0].(*statev1.SetValueRequest).GetData()) != 1<<20 {
+		t.Error(by.sent, err)
+	}
+	<-left
+	s.Stop()
+	_ = lis.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// other is a call by gRPC.
+type other struct {
+	grpc.ClientStream
+	sent []any
+}
+
+func (o *other) SendMsg(m any) error { o.sent = append(o.sent, m); return nil }
+func (o *other) CloseSend() error    { return nil }
+func (o *other) RecvMsg(any) error   { return nil }

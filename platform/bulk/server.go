@@ -46,7 +46,7 @@ type Server struct {
 	tickets map[ticket]time.Time // until when
 	conns   map[*wire]bool       // true in a call
 	leaving bool
-	quiet   chan struct{} // closed when leaving and no call is left
+	quiet   chan struct{} // closed when leaving and no connection is left
 	stop    context.CancelFunc
 	run     context.Context //nolint:containedctx // of all calls
 	served  sync.WaitGroup
@@ -182,19 +182,13 @@ func (s *Server) turn(w *wire, busy bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns[w] = busy
-	s.settle()
 	return !s.leaving
 }
 
-// settle tells who waits for the last call. The caller holds mu.
+// settle tells who waits for the last connection. The caller holds mu.
 func (s *Server) settle() {
-	if !s.leaving {
+	if !s.leaving || len(s.conns) > 0 {
 		return
-	}
-	for _, busy := range s.conns {
-		if busy {
-			return
-		}
 	}
 	select {
 	case <-s.quiet:
@@ -203,13 +197,13 @@ func (s *Server) settle() {
 	}
 }
 
-// Drain takes no further calls and waits for those that run.
+// Drain takes no further calls, waits for those that run and tells clients that it leaves.
 func (s *Server) Drain(ctx context.Context) {
 	s.mu.Lock()
 	s.leaving = true
 	for w, busy := range s.conns {
 		if !busy {
-			_ = w.Close()
+			_ = w.SetReadDeadline(time.Now()) // so that it says farewell
 		}
 	}
 	s.settle()
@@ -245,13 +239,38 @@ func (s *Server) serve(w *wire) {
 	}
 	for {
 		_ = w.SetReadDeadline(time.Now().Add(idleTime))
-		if _, err := w.in.Peek(1); err != nil {
+		if !s.turn(w, false) {
+			s.farewell(w)
 			return
 		}
-		if !s.turn(w, true) || !s.call(w) || !s.turn(w, false) {
+		_, err := w.in.Peek(1)
+		if !s.turn(w, err == nil) {
+			s.farewell(w)
+			return
+		}
+		if err != nil || !s.call(w) {
 			return
 		}
 	}
+}
+
+// lingerTime and lingerBytes bound what is read of a call that was not taken: closed at once, the connection would be reset, and its client
+// not hear why.
+const (
+	lingerTime  = 100 * time.Millisecond
+	lingerBytes = 64 << 20
+)
+
+// farewell tells a client that its call, if it has begun one, was not taken.
+func (s *Server) farewell(w *wire) {
+	if w.add(kindLeave, nil, 0) != nil || w.flush(nil) != nil {
+		return
+	}
+	if cw, ok := w.Conn.(interface{ CloseWrite() error }); !ok || cw.CloseWrite() != nil {
+		return
+	}
+	_ = w.SetReadDeadline(time.Now().Add(lingerTime))
+	_, _ = io.CopyN(io.Discard, w.in, lingerBytes)
 }
 
 // call serves one call, and says whether another may follow.

@@ -19,6 +19,9 @@ import (
 	bulkv1 "skein.dev/proto/skein/bulk/v1"
 )
 
+// errNotTaken is the end of a call that has not begun there. It happens again if it is made again.
+var errNotTaken = fault.Unavailable.New("DRAINING", "the process that was called is about to end").WithHint("try again: another may be there")
+
 // clientStream is a call. Like gRPC's it must be read to its end, or its context cancelled.
 type clientStream struct {
 	c       *Conn
@@ -32,10 +35,11 @@ type clientStream struct {
 	heard   bool  // of the other side's messages
 	over    error // how it ended; io.EOF for well
 
-	// again makes the call by gRPC: one whose request has no data, and so changes nothing, if no message came. gRPC tries longer.
-	// instead is that call.
+	// again makes a call of one request by gRPC, if no message came: one that was not taken, or one that only reads, since its request has
+	// no data. gRPC tries longer. instead is that call.
 	again   func() (grpc.ClientStream, error)
 	request proto.Message
+	reads   bool
 	instead grpc.ClientStream
 }
 
@@ -107,8 +111,8 @@ func (s *clientStream) SendMsg(m any) error {
 	if s.over != nil {
 		return io.EOF
 	}
-	if dataOf(msg).of == nil {
-		s.request = msg
+	if !s.desc.ClientStreams {
+		s.request, s.reads = msg, dataOf(msg).of == nil
 	}
 	if err := s.w.send(msg); err != nil {
 		_ = s.broken(err)
@@ -142,7 +146,7 @@ func (s *clientStream) RecvMsg(m any) error {
 		return s.instead.RecvMsg(m)
 	}
 	err := s.recv(m.(proto.Message)) //nolint:forcetypeassert // as above
-	if s.request == nil || s.heard || !errors.Is(err, fault.Unavailable) {
+	if s.request == nil || s.heard || !errors.Is(err, fault.Unavailable) || !s.reads && !errors.Is(err, errNotTaken) {
 		return err
 	}
 	if s.instead, err = s.again(); err != nil {
@@ -177,6 +181,8 @@ func (s *clientStream) recv(m proto.Message) error {
 		return nil
 	case kindStatus:
 		return s.status(h)
+	case kindLeave:
+		return s.end(errNotTaken, false)
 	}
 	return s.broken(fault.Invalid.New("BAD_FRAME", "a frame of kind %d in an answer", h.kind))
 }

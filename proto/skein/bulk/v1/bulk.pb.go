@@ -13,7 +13,8 @@
 //   1 from the client: BulkCall
 //   2 from either: a message of the method
 //   3 from the client: it has no more messages
-//   4 from the server: google.rpc.Status, which ends the call.
+//   4 from the server: google.rpc.Status, which ends the call
+//   5 from the server: it is about to end, and has taken no call since its last 4.
 // The server reads until it has the client's 3 before the next call begins. Closing the connection cancels the call.
 
 package bulkv1
