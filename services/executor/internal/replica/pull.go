@@ -31,7 +31,7 @@ func (s *Session) pull(ctx context.Context, k skein.StateKey, off, n int64, toMa
 	defer s.store.done(r)
 	r.wanted = toMap
 	r.mu.RLock()
-	still := r.whole || r.local // every byte was written here
+	still := r.ours()
 	r.mu.RUnlock()
 	if !still {
 		if err := s.refresh(ctx, r, off, n); err != nil {
@@ -256,7 +256,7 @@ func (f *fetching) take(m *statev1.ReadChangesResponse) error {
 	if f.fresh == nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if !r.whole { // else somebody has set the value meanwhile
+		if !r.ours() { // else somebody has made it meanwhile
 			r.apply(at, data)
 		}
 		return nil
@@ -283,7 +283,7 @@ func (f *fetching) tell(info *statev1.ValueInfo) error {
 	switch {
 	case f.size < 0 || f.size > MaxValue:
 		return abi.EFBIG
-	case r.whole:
+	case r.ours():
 		return nil
 	case f.since != 0 || !r.absent():
 		return f.adopt()
@@ -312,7 +312,7 @@ func (f *fetching) adopt() error {
 func (f *fetching) settle() error {
 	r, fresh := f.r, f.fresh
 	switch f.fresh = nil; {
-	case fresh == nil || r.whole || r.local:
+	case fresh == nil || r.ours():
 		return nil
 	case r.absent():
 		if r.file = f.file; r.file == nil {
@@ -336,7 +336,7 @@ func (f *fetching) end() error {
 	r := f.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := f.settle(); err != nil || !f.told || r.whole || r.local {
+	if err := f.settle(); err != nil || !f.told || r.ours() {
 		return err
 	}
 	end := r.size

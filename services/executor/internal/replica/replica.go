@@ -229,6 +229,9 @@ func (r *Replica) clean() bool {
 	return true
 }
 
+// ours says that all of the value was made here: nothing is to be fetched.
+func (r *Replica) ours() bool { return r.whole || r.local }
+
 // absent says that there is no value here, and no byte of one.
 func (r *Replica) absent() bool { return !r.known && r.size == 0 && r.file == nil && r.maps == 0 }
 
