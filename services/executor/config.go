@@ -73,7 +73,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		return err
 	}
 	planners, errP := c.planners(s)
-	state, errS := s.Dial(c.State)
+	state, errS := s.DialBulk(c.State)
 	files, errF := s.Dial(c.Fs)
 	if err := errors.Join(errP, errS, errF); err != nil {
 		return err

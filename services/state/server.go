@@ -121,7 +121,7 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 	if err != nil {
 		return err
 	}
-	info, err := s.fenced(head).Write(in.Context(), k, &frames{in, head.GetData()}, Any, head.GetRequestId())
+	info, err := s.fenced(head).Write(in.Context(), k, &frames{in: in, rest: head.GetData()}, Any, head.GetRequestId())
 	if err != nil {
 		return err
 	}
@@ -132,15 +132,21 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 type frames struct {
 	in   grpc.ClientStreamingServer[statev1.WriteValueRequest, statev1.WriteValueResponse]
 	rest []byte
+	m    statev1.WriteValueRequest
 }
 
 func (f *frames) Read(p []byte) (int, error) {
 	for len(f.rest) == 0 {
-		m, err := f.in.Recv()
-		if err != nil {
+		f.m.Data = p // which is where they come past gRPC
+		if err := f.in.RecvMsg(&f.m); err != nil {
 			return 0, err // io.EOF only if the client closed its side
 		}
-		f.rest = m.GetData()
+		f.rest = f.m.GetData()
+		if len(f.rest) > 0 && len(f.rest) <= len(p) && &f.rest[0] == &p[0] {
+			n := len(f.rest)
+			f.rest = nil
+			return n, nil
+		}
 	}
 	n := copy(p, f.rest)
 	f.rest = f.rest[n:]

@@ -8,6 +8,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/abi"
+	"skein.dev/platform/bulk"
 	"skein.dev/platform/fault"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
@@ -23,7 +24,7 @@ func (s *Session) ReadGlobal(ctx context.Context, k skein.StateKey, off int64, b
 		want := min(int64(len(buf))-n, skein.MaxPayload)
 		resp, err := s.store.client.GetValue(ctx, &statev1.GetValueRequest{
 			User: string(k.User), Key: []byte(k.Key), Offset: off + n, Length: want,
-		})
+		}, bulk.Prefer())
 		if err != nil {
 			return 0, err
 		}
@@ -65,7 +66,7 @@ func (s *Session) CompareAndSet(ctx context.Context, k skein.StateKey, old, val 
 		}
 		_, err = s.store.client.CompareAndSet(ctx, &statev1.CompareAndSetRequest{
 			User: string(k.User), Key: []byte(k.Key), ExpectedVersion: version, Data: val, RequestId: skein.NewCallID().String(), Fence: s.fence(k),
-		})
+		}, bulk.Prefer())
 		if err == nil {
 			s.moved.Written += int64(len(val))
 			return true, nil
@@ -91,7 +92,7 @@ func (s *Session) compare(ctx context.Context, k skein.StateKey, old []byte) (ve
 		part := old[off:min(len(old), off+skein.MaxPayload)]
 		resp, err := s.store.client.GetValue(ctx, &statev1.GetValueRequest{
 			User: string(k.User), Key: []byte(k.Key), Offset: int64(off), Length: int64(len(part)),
-		})
+		}, bulk.Prefer())
 		if errors.Is(err, fault.NotFound) {
 			return 0, false, nil
 		}

@@ -220,9 +220,7 @@ func (s *Store) slim(r *Replica) {
 		return
 	}
 	if r.file != nil && r.toHeap() {
-		s.mu.Lock()
-		s.files--
-		s.mu.Unlock()
+		s.lessFile()
 		s.settle(r)
 	}
 }
