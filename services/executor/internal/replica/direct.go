@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"skein.dev"
 	"skein.dev/abi"
@@ -129,6 +132,21 @@ func (s *Session) Add(ctx context.Context, k skein.StateKey, delta int64) (int64
 	})
 	return resp.GetValue(), err
 }
+
+// Expire has the global value end after a time, 0 for never. EINVAL if that is negative or beyond 100 years.
+func (s *Session) Expire(ctx context.Context, k skein.StateKey, after time.Duration) error {
+	if after < 0 || after > mostExpiry {
+		return abi.EINVAL
+	}
+	req := &statev1.SetExpiryRequest{User: string(k.User), Key: []byte(k.Key), RequestId: skein.NewCallID().String(), Fence: s.fence(k)}
+	if after > 0 {
+		req.TimeToLive = durationpb.New(after)
+	}
+	_, err := s.store.client.SetExpiry(ctx, req)
+	return err
+}
+
+const mostExpiry = 100 * 365 * 24 * time.Hour
 
 // List calls f with each key of the user's that begins with prefix, in byte order.
 func (s *Session) List(ctx context.Context, u skein.User, prefix string, f func(key []byte)) error {

@@ -35,6 +35,11 @@ func (s *Session) Moved() Traffic { return s.moved }
 
 // End releases what the call holds.
 func (s *Session) End() {
+	for _, h := range s.holds {
+		if h.lost.Load() {
+			s.abandon(h) // before others here get at the value
+		}
+	}
 	for len(s.held) > 0 {
 		s.release(len(s.held) - 1)
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
@@ -101,6 +102,7 @@ const chunk = 256 << 10
 
 type value struct {
 	data    []byte
+	life    time.Duration
 	version int64
 	at      []int64 // of chunks
 	touched [][2]int
@@ -385,6 +387,18 @@ func (s *server) ClearElements(_ context.Context, r *statev1.ClearElementsReques
 	defer s.mu.Unlock()
 	delete(s.lists, name(r))
 	return &statev1.ClearElementsResponse{}, nil
+}
+
+// SetExpiry takes note and ends nothing.
+func (s *server) SetExpiry(_ context.Context, r *statev1.SetExpiryRequest) (*statev1.SetExpiryResponse, error) {
+	s.mu.Lock()
+	_, err := s.get(r)
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.change(r, r.GetFence(), func(v *value) { v.life = r.GetTimeToLive().AsDuration() })
+	return &statev1.SetExpiryResponse{Info: info}, err
 }
 
 func (s *server) DeleteValue(_ context.Context, r *statev1.DeleteValueRequest) (*statev1.DeleteValueResponse, error) {
