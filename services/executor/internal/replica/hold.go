@@ -129,14 +129,17 @@ func (h *hold) ask(ctx context.Context, patience time.Duration) (holding, error)
 	if err != nil {
 		return nil, err
 	}
-	h.token = answer.GetToken()
+	if h.token == 0 {
+		h.token = answer.GetToken()
+	}
 	if d := answer.GetLease().AsDuration(); d > 0 {
 		h.lease = d
 	}
 	return stream, nil
 }
 
-// keep holds the lock until it is to leave or the lock is lost. What breaks off is gone on with elsewhere, for a lease.
+// keep holds the lock until it is to leave or the lock is lost. What breaks off is gone on with elsewhere, for a lease, if only to
+// give it back there.
 func (h *hold) keep(ctx context.Context, stream holding) {
 	defer close(h.ended)
 	for stream != nil {
@@ -156,22 +159,10 @@ func (h *hold) keep(ctx context.Context, stream holding) {
 			}
 			timely()
 			stop()
-			if h.leaves() {
-				return // nobody needs it any more, and its lease ends
-			}
 		}
 	}
 	if ctx.Err() == nil { // else its call is over
 		h.lost.Store(true)
-	}
-}
-
-func (h *hold) leaves() bool {
-	select {
-	case <-h.leave:
-		return true
-	default:
-		return false
 	}
 }
 
@@ -198,13 +189,10 @@ func (h *hold) beat(ctx context.Context, stream holding) (beaten time.Time, err 
 			beaten = time.Now()
 		case <-h.leave:
 			_ = stream.CloseSend()
-			if err = <-ended; errors.Is(err, io.EOF) || ctx.Err() != nil {
+			if err = <-ended; errors.Is(err, io.EOF) {
 				err = nil
 			}
-			if fault.From(err) != nil && fault.From(err).Reason == "LOCK_LOST" {
-				h.lost.Store(true)
-			}
-			return beaten, nil
+			return beaten, err
 		case err = <-ended:
 			return beaten, err
 		}

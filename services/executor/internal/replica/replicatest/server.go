@@ -64,7 +64,7 @@ type Faults struct{ s *server }
 func Service(t testing.TB) (statev1.StateServiceClient, Faults) {
 	lis := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer(grpc.MaxRecvMsgSize(8 << 20))
-	s := &server{values: map[string]*value{}, lists: map[string][][]byte{}, locks: map[string]*lock{}}
+	s := &server{values: map[string]*value{}, lists: map[string][][]byte{}, locks: map[string]*lock{}, broken: make(chan struct{})}
 	statev1.RegisterStateServiceServer(srv, s)
 	go func() { _ = srv.Serve(lis) }()
 	t.Cleanup(srv.Stop)
@@ -89,6 +89,14 @@ func (f Faults) Lose() {
 		}
 		l.nudge()
 	}
+}
+
+// Break ends the streams of all locks as a process does that is to end; the locks stay held.
+func (f Faults) Break() {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	close(f.s.broken)
+	f.s.broken = make(chan struct{})
 }
 
 // During has f called in the middle of the next stream of patches.
@@ -116,6 +124,7 @@ type server struct {
 	locks   map[string]*lock
 	version int64
 	during  func() error
+	broken  chan struct{} // closed to break the streams of locks
 }
 
 type named interface {
