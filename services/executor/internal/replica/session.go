@@ -232,7 +232,8 @@ func (s *Session) find(ctx context.Context, k skein.StateKey, create bool) error
 }
 
 // Delete removes the value here and globally; ENOENT if it was in neither place. Guests that map it keep what they see.
-func (s *Session) Delete(ctx context.Context, k skein.StateKey) error {
+func (s *Session) Delete(ctx context.Context, k skein.StateKey) (err error) {
+	defer s.span(&ctx, "state delete", k, &err)()
 	r, err := s.store.exchange(ctx, k)
 	if err != nil {
 		return err
