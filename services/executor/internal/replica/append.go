@@ -10,8 +10,8 @@ import (
 
 	"skein.dev"
 	"skein.dev/abi"
-	"skein.dev/platform/fault"
 	"skein.dev/platform/bulk"
+	"skein.dev/platform/fault"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
 
