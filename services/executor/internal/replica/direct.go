@@ -164,7 +164,7 @@ func (s *Session) AppendElement(ctx context.Context, k skein.StateKey, val []byt
 	}
 	_, err = s.store.client.AppendElement(ctx, &statev1.AppendElementRequest{
 		User: string(k.User), Key: []byte(k.Key), Data: val, RequestId: skein.NewCallID().String(), Fence: s.fence(k),
-	})
+	}, bulk.Prefer())
 	if err == nil {
 		s.moved.Written += int64(len(val))
 	}
