@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -39,6 +40,7 @@ type Config struct {
 	Key                string
 	Replicas           int64 // MiB
 	Parked             int64 // MiB
+	Lease              time.Duration
 }
 
 // Flags registers the settings.
@@ -55,6 +57,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.Int64Var(&c.Parked, "parked-memory", 2048, "`MiB` that calls may keep which wait for others; beyond it no call here makes another (EAGAIN)")
 	fs.StringVar(&c.Key, "artifact-key", "", compile.KeyUsage)
 	fs.Int64Var(&c.Replicas, "replicas", 256, "`MiB` of state kept here; what is mapped or not pushed may take as much again, and at least 256, before nothing grows (ENOMEM)")
+	fs.DurationVar(&c.Lease, "lock-lease", replica.Lease, "how long a state lock of the cluster outlives an executor that does not answer, 1s to 1m")
 }
 
 // Start builds the executor on a server.
@@ -64,6 +67,9 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	}
 	if c.Parked < 0 {
 		return fault.Invalid.New("BAD_MEMORY", "--parked-memory %d: it can't be negative", c.Parked)
+	}
+	if c.Lease < time.Second || c.Lease > time.Minute {
+		return fault.Invalid.New("BAD_LEASE", "--lock-lease %s: want 1s to 1m", c.Lease)
 	}
 	if err := compile.CheckKey(c.Key); err != nil {
 		return err
@@ -94,6 +100,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		state: replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
 		slots: newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
 	}
+	e.state.SetLease(c.Lease)
 	if e.meters, err = newMeters(e); err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ type load struct {
 
 // Append adds to the global value and gives the offset where it landed. What goes with a lock's token goes alone.
 func (s *Session) Append(ctx context.Context, k skein.StateKey, val []byte) (offset int64, err error) {
+	defer s.span(&ctx, "state append", k, &err)()
 	if len(val) > skein.MaxPayload {
 		return 0, abi.EFBIG
 	}

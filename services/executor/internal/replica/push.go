@@ -38,13 +38,14 @@ func (s *Session) PushMasked(ctx context.Context, k, mask skein.StateKey) error 
 }
 
 // push sends, of a range, what of says of a chunk; all of a value that was set, since the rest has no other value to keep.
-func (s *Session) push(ctx context.Context, k skein.StateKey, off, n int64, of func(r *Replica, i int) ranges) error {
+func (s *Session) push(ctx context.Context, k skein.StateKey, off, n int64, of func(r *Replica, i int) ranges) (err error) {
 	r, err := s.pushed(ctx, k, off, n)
 	if err != nil {
 		return err
 	}
 	defer s.store.done(r)
 	defer s.store.freed()
+	defer func() { s.refused(r, err) }()
 	r.mu.RLock()
 	whole, local := r.whole, r.local
 	r.mu.RUnlock()

@@ -57,7 +57,7 @@ type Faults struct{ s *server }
 
 // Service is Client, with a hold on the service.
 func Service(t testing.TB) (statev1.StateServiceClient, Faults) {
-	s := &server{values: map[string]*value{}, dead: map[string]int64{}, lists: map[string][][]byte{}, locks: map[string]*lock{}}
+	s := &server{values: map[string]*value{}, dead: map[string]int64{}, lists: map[string][][]byte{}, locks: map[string]*lock{}, broken: make(chan struct{})}
 	cfg := service.DefaultConfig()
 	listening, done := make(chan string, 1), make(chan error, 1)
 	cfg.Name, cfg.Listen, cfg.Quiet, cfg.Grace = "state", "127.0.0.1:0", true, 100*time.Millisecond
@@ -109,6 +109,14 @@ func (f Faults) Lose() {
 	}
 }
 
+// Break ends the streams of all locks as a process does that is to end; the locks stay held.
+func (f Faults) Break() {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	close(f.s.broken)
+	f.s.broken = make(chan struct{})
+}
+
 // During has f called in the middle of the next stream of patches.
 func (f Faults) During(do func() error) {
 	f.s.mu.Lock()
@@ -137,6 +145,7 @@ const chunk = 256 << 10
 
 type value struct {
 	data    []byte
+	life    time.Duration
 	version int64
 	at      []int64 // of chunks
 	base    int64   // when all of them were made, or some were cut off
@@ -156,6 +165,7 @@ type server struct {
 	during  func() error
 	read    func()
 	past    atomic.Int64
+	broken  chan struct{} // closed to break the streams of locks
 }
 
 type named interface {
@@ -442,6 +452,18 @@ func (s *server) ClearElements(_ context.Context, r *statev1.ClearElementsReques
 	defer s.mu.Unlock()
 	delete(s.lists, name(r))
 	return &statev1.ClearElementsResponse{}, nil
+}
+
+// SetExpiry takes note and ends nothing.
+func (s *server) SetExpiry(_ context.Context, r *statev1.SetExpiryRequest) (*statev1.SetExpiryResponse, error) {
+	s.mu.Lock()
+	_, err := s.get(r)
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.change(r, r.GetFence(), func(v *value) { v.life = r.GetTimeToLive().AsDuration() })
+	return &statev1.SetExpiryResponse{Info: info}, err
 }
 
 func (s *server) DeleteValue(_ context.Context, r *statev1.DeleteValueRequest) (*statev1.DeleteValueResponse, error) {
