@@ -163,4 +163,3 @@ func after(entries []vfs.LowerEntry, name string, count int) []vfs.LowerEntry {
 	}
 	return entries[:min(max(count, 0), len(entries)):min(max(count, 0), len(entries))]
 }
-

@@ -142,7 +142,9 @@ func (n *names) look(ctx context.Context, p skein.FilePath, data bool) (*answer,
 }
 
 // lasts reports whether beats alone keep an answer fresh. The caller holds the lock.
-func (a *answer) lasts(n *names) bool { return a.session != 0 && a.session == n.watch.id && n.watch.sole }
+func (a *answer) lasts(n *names) bool {
+	return a.session != 0 && a.session == n.watch.id && n.watch.sole
+}
 
 func (a *answer) found(p skein.FilePath) (*answer, error) {
 	if a.file == nil && !a.dir {
