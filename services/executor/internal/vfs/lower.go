@@ -37,8 +37,9 @@ type LowerFile interface {
 
 // LowerEntry is a name in a directory.
 type LowerEntry struct {
-	Name string
-	Dir  bool
+	Device Device
+	Name   string
+	Dir    bool
 }
 
 // Device is a special file: what is read and written there never was a file's content.
