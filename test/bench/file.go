@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -12,6 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+
+	"skein.dev/platform/blob"
 )
 
 // What reads files: test/cluster/testdata/files.c, which does the same as the operations below do with package os.
@@ -216,4 +219,103 @@ func osList(path string, n int) (all int64, err error) {
 		all += int64(len(entries))
 	}
 	return all, nil
+}
+
+// minio is an S3 for what is not cached.
+func (w *world) minio(ctx context.Context) (bucket string, p *process, err error) {
+	bin := filepath.Join(w.root, ".bin", "minio")
+	if _, err := exec.LookPath(bin); err != nil {
+		if bin, err = exec.LookPath("minio"); err != nil {
+			return "", nil, fmt.Errorf("%w: no minio (make .bin/minio)", errSkip)
+		}
+	}
+	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "skein", "MINIO_ROOT_USER": "skein", "AWS_SECRET_ACCESS_KEY": "skein-bench", "MINIO_ROOT_PASSWORD": "skein-bench"} {
+		if err := os.Setenv(name, value); err != nil {
+			return "", nil, err
+		}
+	}
+	if p = w.procs["minio"]; p == nil {
+		p, err = w.listens(ctx, "minio", bin, func(addr string) []string {
+			return []string{"server", "--quiet", "--address", addr, filepath.Join(w.dir, "minio")}
+		})
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	return "s3://bench?endpoint=http://" + p.addr, p, nil
+}
+
+// firstRead is a call that reads files which the executor does not have, n times, against as many GETs of one object each
+// by minio-go. So many files are taken in turn that none is still in memory MiB when it comes again.
+func firstRead(name string, size, files, n int, memory string) func(ctx context.Context, w *world, _ int) (ours, bare side, err error) {
+	return func(ctx context.Context, w *world, _ int) (ours, bare side, err error) {
+		executor, fs, err := w.firstFiles(ctx, name, memory)
+		if err != nil {
+			return side{}, side{}, err
+		}
+		url, minio, err := w.minio(ctx)
+		if err != nil {
+			return side{}, side{}, err
+		}
+		bucket, err := blob.Open(ctx, url)
+		if err != nil {
+			return side{}, side{}, err
+		}
+		data := make([]byte, size)
+		for i := range files {
+			_, _ = rand.NewChaCha8([32]byte{byte(i), byte(i >> 8)}).Read(data)
+			path := fmt.Sprintf("%s/%05d", name, i)
+			if err := soon(ctx, func(ctx context.Context) error { return put(ctx, fs, "/v1/files/"+user+"/"+path, data) }); err != nil {
+				return side{}, side{}, err
+			}
+			if _, err := bucket.Put(ctx, path, bytes.NewReader(data), int64(size), blob.PutOptions{}); err != nil {
+				return side{}, side{}, err
+			}
+		}
+		conn, err := dial(executor.addr)
+		if err != nil {
+			return side{}, side{}, err
+		}
+		var calls []func(context.Context) error
+		for i := range files {
+			input := fmt.Sprintf("whole %d /%s/%05d", n, name, i)
+			calls = append(calls, runOf(filesFunction, w.filesDigest, []byte(input), strconv.AppendInt(nil, int64(size*n), 10))(conn))
+		}
+		i, k := 0, 0
+		ours = side{procs: []*process{executor, fs, minio}, each: n, close: func() { _ = conn.Close() }, clients: []func(context.Context) error{func(ctx context.Context) error {
+			i++
+			return calls[i%files](ctx)
+		}}}
+		bare = side{procs: []*process{minio}, close: func() {}, clients: []func(context.Context) error{func(ctx context.Context) error {
+			k++
+			r, _, err := bucket.Get(ctx, fmt.Sprintf("%s/%05d", name, k%files), 0, -1)
+			if err != nil {
+				return err
+			}
+			got, err := io.Copy(io.Discard, r)
+			if err == nil && got != int64(size) {
+				err = errWrong
+			}
+			return cmp.Or(err, r.Close())
+		}}}
+		return ours, bare, nil
+	}
+}
+
+// firstFiles is an fs service over MinIO, and an executor that keeps so many MiB of files.
+func (w *world) firstFiles(ctx context.Context, name, memory string) (executor, fs *process, err error) {
+	if _, _, err := w.files(ctx); err != nil { // which uploads the function
+		return nil, nil, err
+	}
+	url, _, err := w.minio(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if fs, err = w.service(ctx, "first-fs", "fs", "--bucket", url, "--sole"); err != nil {
+		return nil, nil, err
+	}
+	upload, planner := w.procs["upload"], w.procs["files-planner"]
+	executor, err = w.service(ctx, name+"-executor", "executor", "--planner", planner.addr, "--bucket", w.bucket(), "--name", name, "--slots", "2",
+		"--state", upload.addr, "--fs", fs.addr, "--file-memory", memory)
+	return executor, fs, err
 }
