@@ -39,7 +39,7 @@ type piece struct {
 // read fills p from off as far as the file goes. What shows of the lower is returned for later: a lower may be far away, and is
 // asked under no lock.
 func (c *content) read(p []byte, off int64) (n int, later []piece, err error) {
-	if off >= c.size {
+	if off >= c.size || len(p) == 0 {
 		return 0, nil, nil
 	}
 	p = p[:min(int64(len(p)), c.size-off)]
@@ -167,7 +167,7 @@ func (c *content) give(l *Layer, heap, disk int64) {
 
 // write puts p at off, with what was read of the lower, and says how much of it could be.
 func (c *content) write(l *Layer, have blocks, p []byte, off int64) (int, error) {
-	if c.own == nil {
+	if c.own == nil && len(p) > 0 {
 		c.own = map[int64][]byte{}
 	}
 	done := 0
@@ -189,12 +189,13 @@ func (c *content) write(l *Layer, have blocks, p []byte, off int64) (int, error)
 		}
 		n, err := c.writeFile(l, have, p[done:], at)
 		done += n
-		if err != nil {
+		if done > 0 {
 			c.size = max(c.size, off+int64(done))
+		}
+		if err != nil {
 			return done, err
 		}
 	}
-	c.size = max(c.size, off+int64(done))
 	return done, nil
 }
 

@@ -52,10 +52,13 @@ func (o *Open) ReadDir(ctx context.Context, cookie uint64, visit func(Entry) boo
 	}
 	for at := cookie; ; at++ {
 		e, err := o.entry(ctx, at)
-		if err != nil || e.Next == 0 || !visit(e) {
+		if err != nil || e.Next == 0 {
 			return err
 		}
-		l.issued = max(l.issued, e.Next)
+		l.issued = max(l.issued, e.Next) // visit may have taken it and want no more
+		if !visit(e) {
+			return nil
+		}
 	}
 }
 

@@ -43,11 +43,8 @@ func (l *Layer) Close() {
 	for len(todo) > 0 {
 		n := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		n.mu.Lock()
-		if base := n.content.drop(l); base != nil {
-			bases = append(bases, base)
-		}
-		n.mu.Unlock()
+		bases = append(bases, l.gone(n)...)
+		n.target = "" // a file has many names
 		for _, e := range n.dir.entries {
 			if e.n != nil {
 				todo = append(todo, e.n)
@@ -55,6 +52,7 @@ func (l *Layer) Close() {
 		}
 		n.dir.entries = nil
 	}
+	l.files.used.Store(0)
 	l.mu.Unlock()
 	closeAll(bases)
 }

@@ -13,11 +13,17 @@ func (t *Table) RenameAt(ctx context.Context, oldDir *Open, old string, dir *Ope
 	return t.tree().do(ctx, oldDir.node, func(k *look) error {
 		k.base = oldDir.node
 		from, err := k.walk(old, parentOnly)
+		if err == nil {
+			err = k.verify(from.spot)
+		}
 		if err != nil {
 			return err
 		}
 		k.base = dir.node
 		to, err := k.walk(name, parentOnly)
+		if err == nil {
+			err = k.verify(to.spot)
+		}
 		switch {
 		case err != nil:
 			return err

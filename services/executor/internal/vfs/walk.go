@@ -95,10 +95,24 @@ func (k *look) verify(s spot) error {
 	return nil
 }
 
+// checkName refuses a name that nothing in s can have.
+func (k *look) checkName(s spot, name string) error {
+	switch {
+	case s.n.links == 0:
+		return abi.ENOENT
+	case len(name) <= MaxName:
+		return nil
+	}
+	if err := k.verify(s); err != nil {
+		return err
+	}
+	return abi.ENAMETOOLONG
+}
+
 // child looks at a name in s. If nothing is there, s has been verified.
 func (k *look) child(s spot, name string, opening bool) (found, error) {
-	if s.n.links == 0 {
-		return found{}, abi.ENOENT
+	if err := k.checkName(s, name); err != nil {
+		return found{}, err
 	}
 	var had *node
 	if s.below == "" {
@@ -255,13 +269,16 @@ func (k *look) self(at spot, last string) (place, error) {
 
 // up is the directory above at.
 func (k *look) up(at spot) (spot, error) {
+	if at == (spot{n: k.base}) {
+		return spot{}, abi.ENOTCAPABLE
+	}
 	if err := k.verify(at); err != nil {
 		return spot{}, err
 	}
 	switch {
 	case at.below != "":
 		return spot{at.n, parentOf(at.below)}, nil
-	case at.n == k.base || at.n.parent == nil:
+	case at.n.parent == nil:
 		return spot{}, abi.ENOTCAPABLE
 	}
 	return spot{n: at.n.parent}, nil
@@ -269,12 +286,6 @@ func (k *look) up(at spot) (spot, error) {
 
 // step goes on to a name: the last one becomes a place, another the next spot. to is the content of a link to follow.
 func (k *look) step(at spot, name string, last, slash bool, mode follow) (pl place, to string, err error) {
-	if len(name) > MaxName {
-		if err := k.verify(at); err != nil {
-			return place{}, "", err
-		}
-		return place{}, "", abi.ENAMETOOLONG
-	}
 	if !last {
 		return k.through(at, name)
 	}
@@ -303,8 +314,8 @@ func (k *look) step(at spot, name string, last, slash bool, mode follow) (pl pla
 // through is step for a component that others follow. What only the lower has there is looked at later: if the end of the path
 // is there, all between is.
 func (k *look) through(at spot, name string) (pl place, to string, err error) {
-	if at.n.links == 0 {
-		return place{}, "", abi.ENOENT
+	if err := k.checkName(at, name); err != nil {
+		return place{}, "", err
 	}
 	if at.below == "" {
 		switch e, ok := at.n.dir.entries[name]; {
