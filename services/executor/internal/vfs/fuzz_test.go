@@ -39,7 +39,10 @@ func FuzzPaths(f *testing.F) {
 			func(p, _ string) error { _, err := tab.ReadFile(ctx, dir, p, 100); return err },
 			func(p, _ string) error { return tab.SetTimesAt(ctx, dir, p, true, vfs.Times{}) },
 			func(p, _ string) error { return tab.MakeDirAt(ctx, dir, p) },
-			func(p, _ string) error { _, err := tab.OpenAt(ctx, dir, p, vfs.How{Create: true, Write: true}); return err },
+			func(p, _ string) error {
+				_, err := tab.OpenAt(ctx, dir, p, vfs.How{Create: true, Write: true})
+				return err
+			},
 			func(p, q string) error { return tab.SymlinkAt(ctx, q, dir, p) },
 			func(p, q string) error { return tab.LinkAt(ctx, dir, p, true, dir, q) },
 			func(p, q string) error { return tab.RenameAt(ctx, dir, p, dir, q) },

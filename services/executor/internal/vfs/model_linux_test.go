@@ -559,4 +559,3 @@ func (m *model) readdir() {
 	}
 	m.same(fmt.Sprint("readdir ", fd), names(m.t, o), realNames(m.t, m.fds[fd]))
 }
-
