@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -145,6 +146,42 @@ func TestServiceDown(t *testing.T) {
 	}
 	if _, err := y.ReadAt(t.Context(), one, 0); err != nil {
 		t.Error(err)
+	}
+}
+
+// A service that hangs is waited for once, and what is known is read on.
+func TestServiceHangs(t *testing.T) {
+	s := startFS(t, "file://"+t.TempDir())
+	c := s.cache(func(cfg *Config) { cfg.Lease = 50 * time.Millisecond })
+	v := c.View("ann", "")
+	s.put("x", []byte("x"))
+	s.put("y", []byte("y"))
+	read(t, v, "x")
+	read(t, v, "y")
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	if got := read(t, v, "x"); got != "x" {
+		t.Error(got)
+	}
+	asked := s.lookUps.Load()
+	for range 100 {
+		if got := read(t, v, "y") + read(t, v, "x"); got != "yx" {
+			t.Error(got)
+		}
+	}
+	if n := s.lookUps.Load() - asked; n > 2 {
+		t.Errorf("%d look-ups", n)
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	s.put("x", []byte("new"))
+	for until := time.Now().Add(20 * time.Second); read(t, v, "x") != "new"; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("the service is back and its changes are not")
+		}
 	}
 }
 
