@@ -17,6 +17,7 @@ import (
 	"skein.dev/platform/blob"
 	"skein.dev/platform/compile"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/runconfig"
 	"skein.dev/platform/service"
 	executorv1 "skein.dev/proto/skein/executor/v1"
 	fsv1 "skein.dev/proto/skein/fs/v1"
@@ -68,6 +69,10 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if err := compile.CheckKey(c.Key); err != nil {
 		return err
 	}
+	secrets, err := runconfig.NewKey(c.Key)
+	if err != nil {
+		return err
+	}
 	bucket, err := blob.Open(ctx, c.Bucket)
 	if err != nil {
 		return err
@@ -91,7 +96,8 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		name: name, log: s.Log(), machine: m, modules: &modules{
 			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), budget: c.Code << 20, all: map[skein.Digest]*module{},
 		},
-		state: replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
+		settings: &settings{bucket: bucket, key: secrets, all: map[settingKey]*setting{}},
+		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
 		slots: newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
 	}
 	if e.meters, err = newMeters(e); err != nil {
