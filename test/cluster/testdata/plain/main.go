@@ -1,0 +1,43 @@
+// Command plain is a command-line program: no SDK, no row of the host interface, only what any Go program has.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+)
+
+func main() {
+	if len(os.Args) < 2 {
+		if _, err := io.Copy(os.Stdout, os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	switch os.Args[1] {
+	case "args":
+		for _, a := range os.Args {
+			fmt.Println(a)
+		}
+	case "env":
+		for _, name := range os.Args[2:] {
+			v, ok := os.LookupEnv(name)
+			if !ok {
+				v = "(none)"
+			}
+			fmt.Printf("%s=%s\n", name, v)
+		}
+	case "fail":
+		fmt.Print("half of it")
+		fmt.Fprintln(os.Stderr, "it went wrong")
+		code, _ := strconv.Atoi(os.Args[2])
+		os.Exit(code)
+	case "zeros": // what it can; it looks at no error
+		n, _ := strconv.Atoi(os.Args[2])
+		for buf := make([]byte, 1<<16); n > 0; n -= len(buf) {
+			_, _ = os.Stdout.Write(buf[:min(n, len(buf))])
+		}
+	}
+}
