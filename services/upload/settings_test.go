@@ -3,6 +3,7 @@ package upload
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -226,7 +227,8 @@ func TestConfigureParallel(t *testing.T) {
 	var group errgroup.Group
 	for i := range many {
 		group.Go(func() error {
-			for range 100 * many {
+			for try := range many {
+				time.Sleep(rand.N(time.Duration(1+min(try, 30)) * 30 * time.Millisecond)) // as a client does, so that not all collide each time
 				got, err := s.rpc.GetFunction(t.Context(), &uploadv1.GetFunctionRequest{User: "ann", Function: "f"})
 				if err != nil {
 					return err
