@@ -96,7 +96,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		name: name, log: s.Log(), machine: m, modules: &modules{
 			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), budget: c.Code << 20, all: map[skein.Digest]*module{},
 		},
-		settings: &settings{bucket: bucket, key: secrets, all: map[settingKey]*setting{}},
+		settings: &settings{bucket: bucket, key: secrets, budget: settingsBudget, all: map[settingKey]*setting{}},
 		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
 		slots: newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
 	}

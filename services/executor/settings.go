@@ -24,6 +24,7 @@ import (
 type settings struct {
 	bucket blob.Bucket
 	key    *runconfig.Key // nil: no secret can be opened
+	budget int64          // bytes that are kept
 	mu     sync.Mutex
 	all    map[settingKey]*setting
 	order  []settingKey // those that were read, the oldest first
@@ -53,8 +54,8 @@ func newSetting() *setting {
 }
 
 const (
-	settingsBytes = 32 << 20 // that are kept
-	settingsTime  = 30 * time.Second
+	settingsBudget = 32 << 20
+	settingsTime   = 30 * time.Second // to read one; that goes on when the call that caused it ends, for the next one
 )
 
 // unset is what a function has that was never configured.
@@ -111,7 +112,7 @@ func (s *settings) load(ctx context.Context, key settingKey, set *setting) {
 
 // evict drops those that were read first. The caller holds mu.
 func (s *settings) evict() {
-	for s.size > settingsBytes && len(s.order) > 1 {
+	for s.size > s.budget && len(s.order) > 1 {
 		s.size -= s.all[s.order[0]].size
 		delete(s.all, s.order[0])
 		s.order = s.order[1:]

@@ -30,6 +30,9 @@ int main(int argc, char **argv) {
             const char *v = getenv(argv[i]);
             printf("%s=%s\n", argv[i], v ? v : "(none)");
         }
+    } else if (!strcmp(argv[1], "length")) { // of a variable that is not to be shown
+        const char *v = getenv(argv[2]);
+        printf("%zu\n", v ? strlen(v) : 0);
     } else if (!strcmp(argv[1], "fail")) {
         fputs("half of it", stdout);
         fputs("it went wrong\n", stderr);

@@ -29,6 +29,8 @@ func main() {
 			}
 			fmt.Printf("%s=%s\n", name, v)
 		}
+	case "length": // of a variable that is not to be shown
+		fmt.Println(len(os.Getenv(os.Args[2])))
 	case "fail":
 		fmt.Print("half of it")
 		fmt.Fprintln(os.Stderr, "it went wrong")
