@@ -122,6 +122,7 @@ func (d *devServer) start(ctx context.Context, s *service.Server, redisURL, obje
 	self := s.Addr()
 	stateCfg.RedisURL = redisURL
 	stateCfg.RedisTimeout = 30 * time.Second // it is in this process: slower with many small ranges, but never away
+	fsCfg.Sole = true
 	fsCfg.Bucket, uploadCfg.Bucket, executorCfg.Bucket = objects, objects, objects
 	plannerCfg.Upload, plannerCfg.RedisURL, plannerCfg.Volatile = self, redisURL, true
 	executorCfg.Planner, executorCfg.State, executorCfg.Fs = self, self, self

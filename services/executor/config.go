@@ -26,6 +26,7 @@ import (
 	"skein.dev/services/executor/internal/host"
 	"skein.dev/services/executor/internal/machine"
 	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/vfs"
 )
 
 // Config is the executor's settings.
@@ -40,6 +41,12 @@ type Config struct {
 	Key                string
 	Replicas           int64 // MiB
 	Parked             int64 // MiB
+	LocalDir           string
+	LocalMemory        int64 // MiB
+	LocalDisk          int64 // MiB
+	CallBytes          int64 // MiB of files a call may write
+	CallFiles          int64
+	OpenFiles          int
 }
 
 // Flags registers the settings.
@@ -56,6 +63,26 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.Int64Var(&c.Parked, "parked-memory", 2048, "`MiB` that calls may keep which wait for others; beyond it no call here makes another (EAGAIN)")
 	fs.StringVar(&c.Key, "artifact-key", "", compile.KeyUsage)
 	fs.Int64Var(&c.Replicas, "replicas", 256, "`MiB` of state kept here; what is mapped or not pushed may take as much again, and at least 256, before nothing grows (ENOMEM)")
+	c.localFlags(fs)
+}
+
+// localFlags registers what bounds the files that calls write.
+func (c *Config) localFlags(fs *flag.FlagSet) {
+	fs.StringVar(&c.LocalDir, "local-dir", "", "`directory` for what calls write to large files, which have no name there; the system's for temporary files if empty")
+	fs.Int64Var(&c.LocalMemory, "local-memory", 256, "`MiB` of memory for what calls write to files; what is beyond goes to --local-dir")
+	fs.Int64Var(&c.LocalDisk, "local-disk", 4096, "`MiB` of --local-dir that may be used; beyond it writing fails (ENOSPC)")
+	fs.Int64Var(&c.CallBytes, "call-file-bytes", 256, "`MiB` that a call's own files may have (EDQUOT)")
+	fs.Int64Var(&c.CallFiles, "call-files", vfs.DefaultLimits().Files, "how many files, directories and links a call may have of its own (EDQUOT)")
+	fs.IntVar(&c.OpenFiles, "open-files", vfs.DefaultLimits().Open, "how many descriptors a call may have open (EMFILE)")
+}
+
+// checkLocal refuses what would leave calls without files.
+func (c *Config) checkLocal() error {
+	if c.LocalMemory < 1 || c.LocalDisk < 0 || c.CallBytes < 1 || c.CallFiles < 1 || c.OpenFiles <= vfs.Root {
+		return fault.Invalid.New("BAD_LIMITS", "--local-memory %d, --local-disk %d, --call-file-bytes %d, --call-files %d, --open-files %d: one is too small",
+			c.LocalMemory, c.LocalDisk, c.CallBytes, c.CallFiles, c.OpenFiles)
+	}
+	return nil
 }
 
 // Start builds the executor on a server.
@@ -65,6 +92,9 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	}
 	if c.Parked < 0 {
 		return fault.Invalid.New("BAD_MEMORY", "--parked-memory %d: it can't be negative", c.Parked)
+	}
+	if err := c.checkLocal(); err != nil {
+		return err
 	}
 	if err := compile.CheckKey(c.Key); err != nil {
 		return err
@@ -98,7 +128,9 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		},
 		settings: &settings{bucket: bucket, key: secrets, budget: settingsBudget, all: map[settingKey]*setting{}},
 		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
-		slots: newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
+		local:  vfs.NewStore(c.LocalDir, c.LocalMemory<<20, c.LocalDisk<<20),
+		limits: vfs.Limits{Bytes: c.CallBytes << 20, Files: c.CallFiles, Open: c.OpenFiles},
+		slots:  newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
 	}
 	if e.meters, err = newMeters(e); err != nil {
 		return err

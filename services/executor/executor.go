@@ -39,6 +39,8 @@ type Executor struct {
 	settings *settings
 	state    *replica.Store
 	files    fsv1.FsServiceClient
+	local    *vfs.Store // of what calls write to files
+	limits   vfs.Limits // of each call's
 	homes    homes
 	slots    *slots // one for each call that runs and doesn't wait
 	meters   *meters
@@ -135,8 +137,7 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	}
 	set.apply(c, &call, mod.Plain())
 	c.Park = func(c *host.Call, memory int64, wait func() error) error { return e.park(c, r, memory, wait) }
-	files := vfs.New(c, e.files, call.Function.User)
-	c.Files = files
+	c.Files = vfs.Setup{Lower: vfs.NewShared(e.files, call.Function.User), Store: e.local, Limits: e.limits}
 	var exit machine.Exit
 	if call.Entry == nil {
 		exit = mod.Run(c)
@@ -153,7 +154,7 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	if c.Overflowed() {
 		outputTooLarge(&res)
 	}
-	res.StateRead, res.StateWritten, res.FileRead = c.Moved().Read, c.Moved().Written, files.BytesRead()
+	res.StateRead, res.StateWritten, res.FileRead = c.Moved().Read, c.Moved().Written, c.FilesRead()
 	return res
 }
 

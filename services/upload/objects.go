@@ -79,7 +79,7 @@ func (r *Registry) swap(ctx context.Context, f skein.Function, etag string, h he
 	if errors.Is(err, fault.Conflict) {
 		return false, nil
 	}
-	r.watchers.tell(ctx, f) // after an error too: the store may have done it
+	r.watchers.Tell(ctx, f) // after an error too: the store may have done it
 	return err == nil, err
 }
 

@@ -14,6 +14,7 @@ import (
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
 	"skein.dev/platform/runconfig"
+	"skein.dev/platform/watch"
 	uploadv1 "skein.dev/proto/skein/upload/v1"
 )
 
@@ -195,44 +196,27 @@ func (s *server) DeleteFunction(ctx context.Context, r *uploadv1.DeleteFunctionR
 }
 
 func (s *server) WatchFunctions(in grpc.BidiStreamingServer[uploadv1.WatchFunctionsRequest, uploadv1.WatchFunctionsResponse]) error {
-	w := s.registry.watchers.enter()
-	defer s.registry.watchers.leave(w)
+	w := s.registry.watchers.Enter(patience)
+	defer w.Leave()
 	if err := in.SendHeader(nil); err != nil { // from here on nothing is missed: the watcher waits for it
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() {
-		for {
-			m, err := in.Recv()
-			if err == nil {
-				err = w.saw(m.GetSeenSequence())
-			}
-			if err != nil {
-				ended <- err
-				return
-			}
-		}
-	}()
-	for {
-		select {
-		case <-w.wake:
-		case err := <-ended:
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		case <-s.stop:
-			return nil // a stream that stands would hold up the end of the process
-		case <-w.gone:
-			return fault.Exhausted.New("WATCH_BEHIND", "more than %d changes were not acknowledged", maxPending)
-		}
-		for _, c := range w.next() {
-			err := in.Send(&uploadv1.WatchFunctionsResponse{User: string(c.f.User), Function: c.f.Name, Sequence: c.seq})
+	err := w.Serve(s.stop, func() (int64, int64, error) {
+		m, err := in.Recv()
+		return m.GetSeenSequence(), 0, err
+	}, func(changes []watch.Change[skein.Function], _ int64) error {
+		for _, c := range changes {
+			err := in.Send(&uploadv1.WatchFunctionsResponse{User: string(c.Of.User), Function: c.Of.Name, Sequence: c.Seq})
 			if err != nil {
 				return err
 			}
 		}
+		return nil
+	})
+	if errors.Is(err, io.EOF) {
+		return nil
 	}
+	return err
 }
 
 func functionProto(fn Function) *uploadv1.Function {

@@ -40,7 +40,11 @@ import (
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
 	"skein.dev/platform/runconfig"
+	"skein.dev/platform/watch"
 )
+
+// patience bounds how long a change waits for its watchers. What they keep lives no longer.
+const patience = time.Second
 
 // Registry keeps functions in a bucket. Any number of them, in any number of processes, may share one.
 type Registry struct {
@@ -50,7 +54,7 @@ type Registry struct {
 	key      []byte // of artifacts
 	secrets  *runconfig.Key
 	builds   builds
-	watchers watchers
+	watchers watch.Feed[skein.Function]
 }
 
 // Function is a function and its current version.

@@ -138,11 +138,11 @@ func now(clock uint32) (int64, error) {
 // files is the call's table of descriptors.
 func (c *Call) files() *vfs.Table {
 	if c.table == nil {
-		tree := c.Files
+		setup := c.Files
 		if c.Boot {
-			tree = nil
+			setup = vfs.Setup{} // nobody's files; what it writes goes with it
 		}
-		c.table = vfs.NewTable(tree, c.Stdin, c.Stdout, c.Stderr)
+		c.table = vfs.NewTable(setup, c.Stdin, c.Stdout, c.Stderr)
 	}
 	return c.table
 }

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path"
-	"time"
+	"slices"
+	"strings"
+	"sync"
 
 	"skein.dev"
 	"skein.dev/abi"
@@ -15,133 +16,148 @@ import (
 	fsv1 "skein.dev/proto/skein/fs/v1"
 )
 
-// FS is a user's shared files, from the fs service, during one call: an io/fs.FS whose files are io.ReaderAts.
-type FS struct {
-	ctx    context.Context // the call's: io/fs has no place for it
+// Shared is a user's shared files, asked of the fs service each time.
+type Shared struct {
 	client fsv1.FsServiceClient
 	user   skein.User
-	read   int64
 }
 
-// New gives a call its tree.
-func New(ctx context.Context, client fsv1.FsServiceClient, user skein.User) *FS {
-	return &FS{ctx: ctx, client: client, user: user}
+// NewShared gives the files of a user.
+func NewShared(client fsv1.FsServiceClient, user skein.User) *Shared {
+	return &Shared{client: client, user: user}
 }
 
-// BytesRead is how much of files the guest has read.
-func (f *FS) BytesRead() int64 { return f.read }
-
-// Open opens a file or a directory. A directory exists if a file lies under it; the root always does.
-func (f *FS) Open(name string) (fs.File, error) {
-	fail := func(err error) (fs.File, error) { return nil, &fs.PathError{Op: "open", Path: name, Err: err} }
-	if !fs.ValidPath(name) {
-		return fail(fs.ErrInvalid)
-	}
+// Stat looks at a file or a directory. A directory exists if a file lies under it; the root always does.
+func (s *Shared) Stat(ctx context.Context, name string) (LowerInfo, error) {
 	if name == "." {
-		return &dir{fs: f, name: "."}, nil
+		return LowerInfo{Dir: true}, nil
 	}
-	clean, err := skein.CleanPath(name)
-	if err != nil { // such a name can't have been stored
-		return fail(fs.ErrNotExist)
+	meta, err := s.stat(ctx, name)
+	switch {
+	case err == nil:
+		return infoOf(meta), nil
+	case !errors.Is(err, abi.ENOENT):
+		return LowerInfo{}, err
 	}
-	stat, err := f.client.StatFile(f.ctx, &fsv1.StatFileRequest{User: string(f.user), Path: clean})
-	if err == nil {
-		return &file{fs: f, meta: stat.GetFile()}, nil
-	}
-	if !errors.Is(err, fault.NotFound) {
-		return fail(err)
-	}
-	list, err := f.client.ListFiles(f.ctx, &fsv1.ListFilesRequest{User: string(f.user), Prefix: clean + "/", PageSize: 1})
+	list, err := s.client.ListFiles(ctx, &fsv1.ListFilesRequest{User: string(s.user), Prefix: name + "/", PageSize: 1})
 	switch {
 	case err != nil:
-		return fail(err)
+		return LowerInfo{}, err
 	case len(list.GetFiles()) == 0:
-		return fail(fs.ErrNotExist)
+		return LowerInfo{}, abi.ENOENT
 	}
-	return &dir{fs: f, name: clean}, nil
+	return LowerInfo{Dir: true}, nil
 }
 
-// info is a file's or a directory's fs.FileInfo and fs.DirEntry.
-type info struct {
-	name string
-	size int64
-	when time.Time
-	dir  bool
-}
-
-func (i info) Name() string               { return i.name }
-func (i info) Size() int64                { return i.size }
-func (i info) ModTime() time.Time         { return i.when }
-func (i info) IsDir() bool                { return i.dir }
-func (i info) Sys() any                   { return nil }
-func (i info) Type() fs.FileMode          { return i.Mode().Type() }
-func (i info) Info() (fs.FileInfo, error) { return i, nil }
-
-func (i info) Mode() fs.FileMode {
-	if i.dir {
-		return fs.ModeDir | 0o555
+func (s *Shared) stat(ctx context.Context, name string) (*fsv1.File, error) {
+	if clean, err := skein.CleanPath(name); err != nil || clean != name { // such a name can't have been stored
+		return nil, abi.ENOENT
 	}
-	return 0o444
+	stat, err := s.client.StatFile(ctx, &fsv1.StatFileRequest{User: string(s.user), Path: name})
+	if errors.Is(err, fault.NotFound) {
+		return nil, abi.ENOENT
+	}
+	return stat.GetFile(), err
 }
 
-// window is how much a read fetches: blocks of the store are 1 MiB, and a guest that reads a little reads on.
-const window = 1 << 20
+// infoOf takes for the ID a part of the content's digest.
+func infoOf(meta *fsv1.File) LowerInfo {
+	info := LowerInfo{Size: meta.GetSize(), Modified: meta.GetUpdateTime().AsTime(), ID: 1}
+	_, _ = fmt.Sscanf(meta.GetDigest(), "%16x", &info.ID) // what is no digest has ID 1
+	return info
+}
 
-// file is an open shared file. It sees one content, that of when it was opened, as long as the store has it.
-type file struct {
-	fs   *FS
-	meta *fsv1.File
-	pos  int64
-	off  int64 // of have in the file
+// Open opens a file.
+func (s *Shared) Open(ctx context.Context, name string) (LowerFile, error) {
+	meta, err := s.stat(ctx, name)
+	if err == nil {
+		return &sharedFile{shared: s, meta: meta}, nil
+	}
+	if errors.Is(err, abi.ENOENT) {
+		if info, err := s.Stat(ctx, name); err == nil && info.Dir {
+			return nil, abi.EISDIR
+		}
+	}
+	return nil, err
+}
+
+// List gives names in a directory.
+func (s *Shared) List(ctx context.Context, dir, after string, n int) (out []LowerEntry, err error) {
+	prefix := ""
+	if dir != "." {
+		prefix = dir + "/"
+	}
+	// The service's pages go by whole paths, in which "a/" comes after "a!": names that only differ so are few.
+	for token := ""; ; {
+		list, err := s.client.ListFiles(ctx, &fsv1.ListFilesRequest{
+			User: string(s.user), Prefix: prefix, PageSize: 1000, PageToken: token, Shallow: true,
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, sub := range list.GetDirectories() {
+			out = append(out, LowerEntry{Name: path.Base(sub), Dir: true})
+		}
+		for _, f := range list.GetFiles() {
+			out = append(out, LowerEntry{Name: path.Base(f.GetPath())})
+		}
+		if token = list.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	if len(out) == 0 && dir != "." {
+		return nil, abi.ENOENT
+	}
+	return page(out, after, n), nil
+}
+
+// sharedWindow is how much a read fetches: blocks of the store are 1 MiB, and a guest that reads a little reads on.
+const sharedWindow = 1 << 20
+
+// sharedFile is an open shared file. It sees one content, that of when it was opened, as long as the store has it.
+type sharedFile struct {
+	shared *Shared
+	meta   *fsv1.File
+
+	mu   sync.Mutex // guards the window; it is not held while one is fetched
+	off  int64      // of have in the file
 	have []byte
 }
 
-func (f *file) Stat() (fs.FileInfo, error) {
-	return info{name: path.Base(f.meta.GetPath()), size: f.meta.GetSize(), when: f.meta.GetUpdateTime().AsTime()}, nil
-}
+func (f *sharedFile) Info() LowerInfo { return infoOf(f.meta) }
+func (f *sharedFile) Close() error    { return nil }
 
-func (f *file) Close() error { f.have = nil; return nil }
-
-func (f *file) Read(p []byte) (int, error) {
-	n, err := f.ReadAt(p, f.pos)
-	f.pos += int64(n)
-	if n > 0 && errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return n, err
-}
-
-func (f *file) ReadAt(p []byte, off int64) (int, error) {
-	if off < 0 {
-		return 0, fs.ErrInvalid
-	}
+func (f *sharedFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	done := 0
-	defer func() { f.fs.read += int64(done) }()
 	for done < len(p) {
 		at := off + int64(done)
 		if at >= f.meta.GetSize() {
 			return done, io.EOF
 		}
-		if at < f.off || at >= f.off+int64(len(f.have)) {
-			if err := f.fetch(at); err != nil {
+		f.mu.Lock()
+		start, have := f.off, f.have
+		f.mu.Unlock()
+		if at < start || at >= start+int64(len(have)) {
+			var err error
+			if start, have, err = f.fetch(ctx, at); err != nil {
 				return done, err
 			}
 		}
-		done += copy(p[done:], f.have[at-f.off:])
+		done += copy(p[done:], have[at-start:])
 	}
 	return done, nil
 }
 
-// fetch makes have the window that begins at the block of off.
-func (f *file) fetch(off int64) error {
-	off -= off % window
-	stream, err := f.fs.client.GetFile(f.fs.ctx, &fsv1.GetFileRequest{
-		User: string(f.fs.user), Path: f.meta.GetPath(), Offset: off, Length: window,
+// fetch reads the window that begins at the block of off.
+func (f *sharedFile) fetch(ctx context.Context, off int64) (int64, []byte, error) {
+	off -= off % sharedWindow
+	stream, err := f.shared.client.GetFile(ctx, &fsv1.GetFileRequest{
+		User: string(f.shared.user), Path: f.meta.GetPath(), Offset: off, Length: sharedWindow,
 	})
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
-	want := min(window, f.meta.GetSize()-off)
+	want := min(sharedWindow, f.meta.GetSize()-off)
 	have := make([]byte, 0, want)
 	for {
 		m, err := stream.Recv()
@@ -149,75 +165,25 @@ func (f *file) fetch(off int64) error {
 			break
 		}
 		if err != nil {
-			return err
+			return 0, nil, err
 		}
 		if now := m.GetFile(); now != nil && now.GetDigest() != f.meta.GetDigest() {
-			return fmt.Errorf("%s was replaced while it was open: %w", f.meta.GetPath(), abi.ESTALE)
+			return 0, nil, fmt.Errorf("%s was replaced while it was open: %w", f.meta.GetPath(), abi.ESTALE)
 		}
 		have = append(have, m.GetData()...)
 	}
 	if int64(len(have)) != want {
-		return fault.DataLoss.New("FILE_SHORT", "%s ends at byte %d instead of %d", f.meta.GetPath(), off+int64(len(have)), f.meta.GetSize())
+		return 0, nil, fault.DataLoss.New("FILE_SHORT", "%s ends at byte %d instead of %d", f.meta.GetPath(), off+int64(len(have)), f.meta.GetSize())
 	}
+	f.mu.Lock()
 	f.off, f.have = off, have
-	return nil
+	f.mu.Unlock()
+	return off, have, nil
 }
 
-// dir is an open directory.
-type dir struct {
-	fs    *FS
-	name  string
-	token string
-	begun bool
-	rest  []fs.DirEntry
-}
-
-func (d *dir) Stat() (fs.FileInfo, error) { return info{name: path.Base(d.name), dir: true}, nil }
-func (d *dir) Close() error               { return nil }
-
-func (d *dir) Read([]byte) (int, error) {
-	return 0, &fs.PathError{Op: "read", Path: d.name, Err: errors.New("is a directory")}
-}
-
-// ReadDir gives the next n entries, or all that are left if n <= 0, in no promised order.
-func (d *dir) ReadDir(n int) ([]fs.DirEntry, error) {
-	var out []fs.DirEntry
-	for n <= 0 || len(out) < n {
-		if len(d.rest) == 0 {
-			if d.begun && d.token == "" {
-				break
-			}
-			if err := d.page(); err != nil {
-				return out, err
-			}
-			continue
-		}
-		out = append(out, d.rest[0])
-		d.rest = d.rest[1:]
-	}
-	if n > 0 && len(out) == 0 {
-		return nil, io.EOF
-	}
-	return out, nil
-}
-
-func (d *dir) page() error {
-	prefix := ""
-	if d.name != "." {
-		prefix = d.name + "/"
-	}
-	list, err := d.fs.client.ListFiles(d.fs.ctx, &fsv1.ListFilesRequest{
-		User: string(d.fs.user), Prefix: prefix, PageSize: 1000, PageToken: d.token, Shallow: true,
-	})
-	if err != nil {
-		return err
-	}
-	d.begun, d.token = true, list.GetNextPageToken()
-	for _, sub := range list.GetDirectories() {
-		d.rest = append(d.rest, info{name: path.Base(sub), dir: true})
-	}
-	for _, f := range list.GetFiles() {
-		d.rest = append(d.rest, info{name: path.Base(f.GetPath()), size: f.GetSize(), when: f.GetUpdateTime().AsTime()})
-	}
-	return nil
+// page is n of the entries that come after a name, in order.
+func page(all []LowerEntry, after string, n int) []LowerEntry {
+	all = slices.DeleteFunc(all, func(e LowerEntry) bool { return e.Name <= after })
+	slices.SortFunc(all, func(a, b LowerEntry) int { return strings.Compare(a.Name, b.Name) })
+	return all[:min(n, len(all))]
 }
