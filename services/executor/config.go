@@ -127,11 +127,12 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), budget: c.Code << 20, all: map[skein.Digest]*module{},
 		},
 		settings: &settings{bucket: bucket, key: secrets, budget: settingsBudget, all: map[settingKey]*setting{}},
-		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
+		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), fs: fsv1.NewFsServiceClient(files),
 		local:  vfs.NewStore(c.LocalDir, c.LocalMemory<<20, c.LocalDisk<<20),
 		limits: vfs.Limits{Bytes: c.CallBytes << 20, Files: c.CallFiles, Open: c.OpenFiles},
 		slots:  newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
 	}
+	e.kept = kept{store: e.local, limits: e.limits, budget: (c.LocalMemory + c.LocalDisk) << 19} // half: calls' own layers need some
 	if e.meters, err = newMeters(e); err != nil {
 		return err
 	}
