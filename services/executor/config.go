@@ -18,6 +18,7 @@ import (
 	"skein.dev/platform/blob"
 	"skein.dev/platform/compile"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/runconfig"
 	"skein.dev/platform/service"
 	executorv1 "skein.dev/proto/skein/executor/v1"
 	fsv1 "skein.dev/proto/skein/fs/v1"
@@ -140,6 +141,10 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if err := compile.CheckKey(c.Key); err != nil {
 		return err
 	}
+	secrets, err := runconfig.NewKey(c.Key)
+	if err != nil {
+		return err
+	}
 	bucket, err := blob.Open(ctx, c.Bucket)
 	if err != nil {
 		return err
@@ -163,11 +168,13 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		name: name, log: s.Log(), machine: m, modules: &modules{
 			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), budget: c.Code << 20, all: map[skein.Digest]*module{},
 		},
-		state: replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: files,
+		settings: &settings{bucket: bucket, key: secrets, budget: settingsBudget, all: map[settingKey]*setting{}},
+		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), shared: files,
 		local:  vfs.NewStore(c.LocalDir, c.LocalMemory<<20, c.LocalDisk<<20),
 		limits: vfs.Limits{Bytes: c.CallBytes << 20, Files: c.CallFiles, Open: c.OpenFiles},
 		slots:  newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
 	}
+	e.kept = kept{store: e.local, limits: e.limits, budget: (c.LocalMemory + c.LocalDisk) << 19} // half: calls' own layers need some
 	if e.meters, err = newMeters(e); err != nil {
 		return err
 	}
@@ -286,7 +293,7 @@ func newMeters(e *Executor) (*meters, error) {
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		o.ObserveInt64(inUse, e.machine.MemoryInUse())
-		n := e.files.Counts()
+		n := e.shared.Counts()
 		for where, count := range map[string]int64{"memory": n.Memory, "disk": n.Disk, "fs": n.Fetched} {
 			o.ObserveInt64(blocks, count, metric.WithAttributes(attribute.String("skein.source", where)))
 		}

@@ -13,6 +13,7 @@ import (
 	"skein.dev"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
+	"skein.dev/platform/runconfig"
 	"skein.dev/platform/watch"
 	uploadv1 "skein.dev/proto/skein/upload/v1"
 )
@@ -149,6 +150,7 @@ func (s *server) ListFunctions(ctx context.Context, r *uploadv1.ListFunctionsReq
 	}
 	answer := &uploadv1.ListFunctionsResponse{NextPageToken: next}
 	for _, fn := range list {
+		fn.Settings.Run = runconfig.Config{} // a page of them must fit into a message
 		answer.Functions = append(answer.Functions, functionProto(fn))
 	}
 	return answer, nil
@@ -220,7 +222,7 @@ func (s *server) WatchFunctions(in grpc.BidiStreamingServer[uploadv1.WatchFuncti
 func functionProto(fn Function) *uploadv1.Function {
 	return &uploadv1.Function{
 		User: string(fn.Name.User), Name: fn.Name.Name, Current: versionProto(fn.Current), UpdateTime: timestamppb.New(fn.Updated),
-		Config: configProto(fn.Settings),
+		Config: configProto(fn.Settings, fn.Revision), ConfigDigest: digestText(fn.Current.Config),
 	}
 }
 

@@ -58,15 +58,16 @@ type Call struct {
 
 	Output []byte
 
-	state     *replica.Session // nil until it is used
-	keys      []skein.StateKey // of values it used, the last first
-	lastError abi.Errno
-	noted     map[string]bool // what the log has been told already
-	table     *vfs.Table      // of descriptors; made when the first is used
-	buffers   [][]byte        // of the last vector, for the next
-	checked   *uint32         // the entry of the function table that was chained last
-	number    bool            // it may take one
-	heap      bool            // the guest's allocator has its memory
+	overflowed bool             // what it wrote to its output stream was too much
+	state      *replica.Session // nil until it is used
+	keys       []skein.StateKey // of values it used, the last first
+	lastError  abi.Errno
+	noted      map[string]bool // what the log has been told already
+	table      *vfs.Table      // of descriptors; made when the first is used
+	buffers    [][]byte        // of the last vector, for the next
+	checked    *uint32         // the entry of the function table that was chained last
+	number     bool            // it may take one
+	heap       bool            // the guest's allocator has its memory
 }
 
 // Moved is what the state service was asked for, and given, for this call.
