@@ -20,10 +20,10 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
-	fsv1 "skein.dev/proto/skein/fs/v1"
 	"skein.dev/services/executor/internal/host"
 	"skein.dev/services/executor/internal/machine"
 	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/shared"
 	"skein.dev/services/executor/internal/vfs"
 )
 
@@ -38,8 +38,8 @@ type Executor struct {
 	modules  *modules
 	settings *settings
 	state    *replica.Store
-	fs       fsv1.FsServiceClient
-	local    *vfs.Store // of what calls write to files
+	files    *shared.Cache // of users' shared files
+	local    *vfs.Store    // of what calls write to files
 	kept     kept
 	limits   vfs.Limits // of each call's
 	homes    homes
@@ -138,7 +138,7 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	}
 	set.apply(c, &call, mod.Plain())
 	c.Park = func(c *host.Call, memory int64, wait func() error) error { return e.park(c, r, memory, wait) }
-	files, done := e.files(call.Function.User, &set.config)
+	files, done := e.tree(call.Function.User, &set.config)
 	defer done()
 	c.Files = files
 	var exit machine.Exit
