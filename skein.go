@@ -36,6 +36,9 @@ const (
 	MaxWebhookLen = 2 << 10             // bytes of a webhook's URL
 	MaxArgs       = 256                 // of a call
 	MaxArgBytes   = 64 << 10            // of all of them together
+	MaxEnv        = 256                 // environment variables of a function, secrets included
+	MaxEnvBytes   = 64 << 10            // of their names and values together
+	MaxMounts     = 32                  // of a function
 
 	MaxDepth    = 64     // calls above a call, each of which was made by the one above it
 	MaxChildren = 1_000  // calls that one call makes
@@ -123,11 +126,15 @@ func ParseDigest(s string) (Digest, error) {
 // String is 64 lower-case hexadecimal digits.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 
-// Version is an immutable upload of a function.
+// IsZero tells a digest that is missing.
+func (d Digest) IsZero() bool { return d == Digest{} }
+
+// Version is an immutable upload of a function, and how the function's guests were to be started when it was looked up.
 type Version struct {
 	Function Function
 	Number   int64 // 1, 2, … in the order of uploads
 	Digest   Digest
+	Config   Digest // of the run configuration; zero for none
 }
 
 // CallID is a call's public name: 128 random bits, so that it can't be guessed.

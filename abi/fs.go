@@ -1,36 +1,37 @@
 package abi
 
-const (
-	noteDup = "arrives with local-write files"
-	noteS3  = "arrives with object access for Faasm's guests"
-)
+// DupFD is fcntl's F_DUPFD.
+const DupFD = 0
+
+const noteS3 = "arrives with object access for Faasm's guests"
 
 var roomFS = Room{
-	Name: "fs",
-	Doc:  "What POSIX programs ask of files and WASI lacks, and Faasm's object store. Everything else about files is in room wasi.",
+	Name:   "fs",
+	Doc:    "What POSIX programs ask of files and WASI lacks, and Faasm's object store. Everything else about files is in room wasi.",
+	Consts: []Const{{"F_DUPFD", DupFD, "The cmd of fcntl that makes another descriptor."}},
 	Funcs: []Func{
 		{
-			Module: Native, Mission: "dup", Note: noteDup,
+			Module: Native, Mission: "dup", Support: Built,
 			Decl: "int dup(int fd)",
 			Doc:  "Returns the lowest free descriptor for fd's open file description: offset and flags are shared. EBADF if fd is not open, EMFILE if none is free.",
 		},
 		{
-			Module: Native, Mission: "dup", Note: noteDup,
+			Module: Native, Mission: "dup", Support: Built,
 			Decl: "int dup2(int fd, int to)",
 			Doc:  "Makes to a descriptor of fd's open file description, closing what to was, and returns to. EBADF if fd is not open or to is out of range.",
 		},
 		{
-			Module: Native, Mission: "dup", Note: noteDup,
+			Module: Native, Mission: "dup", Support: Built,
 			Decl: "int fcntl(int fd, int cmd, int arg)",
-			Doc:  "With cmd F_DUPFD returns the lowest free descriptor that is at least arg for fd's open file description. EINVAL for any other cmd: WASI has the rest.",
+			Doc:  "With cmd F_DUPFD returns the lowest free descriptor that is at least arg for fd's open file description. EINVAL for any other cmd, as WASI has the rest, and for an arg out of range.",
 		},
 		{
-			Module: Env, Note: noteDup,
+			Module: Env, Support: Built,
 			Decl: "int dup(int fd)",
 			Doc:  "As the native dup, with -1 on failure as POSIX has it.",
 		},
 		{
-			Module: Env, Note: noteDup,
+			Module: Env, Support: Built,
 			Decl: "int dup2(int fd, int to)",
 			Doc:  "As the native dup2, with -1 on failure as POSIX has it.",
 		},

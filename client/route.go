@@ -35,6 +35,7 @@ type target struct {
 	executor       string
 	version        int64
 	digest         skein.Digest
+	config         []byte // as the assignment has it
 	usual, most    time.Duration
 	renew, expires time.Time
 	running        atomic.Int32
@@ -76,7 +77,7 @@ func (c *Client) direct(ctx context.Context, f skein.Function, input []byte, o *
 	id := skein.NewCallID()
 	var sent grpcpeer.Peer // where to, if it was
 	resp, err := to.peer.client.Run(ctx, &executorv1.RunRequest{Assignment: &callv1.Assignment{
-		CallId: id[:], User: string(f.User), Function: f.Name, Version: to.version, Digest: to.digest[:], Input: input, Args: o.Args,
+		CallId: id[:], User: string(f.User), Function: f.Name, Version: to.version, Digest: to.digest[:], ConfigDigest: to.config, Input: input, Args: o.Args,
 		Timeout: durationpb.New(timeout), Attempt: 1,
 	}}, grpc.Peer(&sent))
 	if err == nil {
@@ -194,6 +195,14 @@ func (c *Client) lease(asked time.Time, route *plannerv1.Route) (*target, error)
 	if err != nil {
 		return nil, err
 	}
+	var config []byte
+	if route.GetConfigDigest() != "" {
+		d, err := skein.ParseDigest(route.GetConfigDigest())
+		if err != nil {
+			return nil, err
+		}
+		config = d[:]
+	}
 	p := c.peers[route.GetAddress()]
 	if p == nil {
 		if c.closed {
@@ -209,7 +218,7 @@ func (c *Client) lease(asked time.Time, route *plannerv1.Route) (*target, error)
 	}
 	lease := route.GetLease().AsDuration()
 	return &target{
-		peer: p, executor: route.GetExecutorId(), version: route.GetVersion(), digest: digest, usual: route.GetTimeout().AsDuration(), most: route.GetMaxTimeout().AsDuration(),
+		peer: p, executor: route.GetExecutorId(), version: route.GetVersion(), digest: digest, config: config, usual: route.GetTimeout().AsDuration(), most: route.GetMaxTimeout().AsDuration(),
 		renew: asked.Add(lease / 2), expires: asked.Add(lease),
 	}, nil
 }

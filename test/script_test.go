@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 	t.Run("processes", func(t *testing.T) {
 		runScripts(t, cluster.Processes(t, cluster.Options{
 			Executors: 2, Env: []string{
-				"SKEIN_WEBHOOK_ALLOW=127.0.0.1", "SKEIN_WEBHOOK_KEY=" + webhookKey,
+				"SKEIN_WEBHOOK_ALLOW=127.0.0.1", "SKEIN_WEBHOOK_KEY=" + webhookKey, artifactKey,
 				"SKEIN_REDIS_TIMEOUT=20s", // a busy disk is not what these tests are about
 			},
 		}))
@@ -64,6 +64,9 @@ func runScripts(t *testing.T, c *cluster.Cluster) {
 		RequireUniqueNames:  true,
 	})
 }
+
+// artifactKey is the environment of services that can keep secrets.
+const artifactKey = "SKEIN_ARTIFACT_KEY=a-key-that-only-tests-have"
 
 type scripts struct{ c *cluster.Cluster }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -66,6 +67,10 @@ func (a *app) dev(ctx context.Context, d *devServer) error {
 	if err != nil {
 		return err
 	}
+	key, err := d.key()
+	if err != nil {
+		return err
+	}
 	values, stateURL, err := newRedis()
 	if err != nil {
 		return err
@@ -94,7 +99,7 @@ func (a *app) dev(ctx context.Context, d *devServer) error {
 			traces.ServeHTTP(w, r)
 			return nil
 		})
-		return d.start(ctx, s, stateURL, journalURL, objects)
+		return d.start(ctx, s, stateURL, journalURL, objects, key)
 	})
 	stop()
 	greeting.Wait() // it writes to our streams, which are the caller's again when we return
@@ -105,7 +110,7 @@ func (a *app) dev(ctx context.Context, d *devServer) error {
 const embeddedTimeout = 30 * time.Second
 
 // start starts the five services, each before those that call it.
-func (d *devServer) start(ctx context.Context, s *service.Server, stateURL, journalURL, objects string) error {
+func (d *devServer) start(ctx context.Context, s *service.Server, stateURL, journalURL, objects, key string) error {
 	var (
 		stateCfg    = state.DefaultConfig()
 		fsCfg       = fs.DefaultConfig()
@@ -126,10 +131,14 @@ func (d *devServer) start(ctx context.Context, s *service.Server, stateURL, jour
 	stateCfg.RedisURL, plannerCfg.RedisURL = stateURL, journalURL
 	stateCfg.RedisTimeout = embeddedTimeout
 	plannerCfg.RedisTimeout = embeddedTimeout
+	fsCfg.Sole = true
 	fsCfg.Bucket, uploadCfg.Bucket, executorCfg.Bucket = objects, objects, objects
 	plannerCfg.Upload, plannerCfg.Volatile = self, true
 	executorCfg.Planner, executorCfg.State, executorCfg.Fs = self, self, self
 	executorCfg.Name = "dev"
+	if uploadCfg.ArtifactKey == "" { // the environment has none
+		uploadCfg.ArtifactKey, executorCfg.Key = key, key
+	}
 	if d.slots > 0 {
 		executorCfg.Slots = d.slots
 	}
@@ -183,6 +192,27 @@ func (d *devServer) prepareData() (bucket string, err error) {
 		return "", fault.Precondition.New("DATA_DIR", "the data directory can't be written: %v", err).WithHint("name another with --data")
 	}
 	return "file:" + dir, nil
+}
+
+// key is the data directory's own artifact key, beside the objects: who has only those has no secrets.
+func (d *devServer) key() (string, error) {
+	path := filepath.Join(d.data, "artifact-key")
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		_, err = file.WriteString(rand.Text())
+		err = errors.Join(err, file.Close())
+	}
+	var key []byte
+	if err == nil || errors.Is(err, os.ErrExist) {
+		key, err = os.ReadFile(path)
+	}
+	if err == nil && len(key) == 0 {
+		err = fmt.Errorf("%s is empty", path)
+	}
+	if err != nil {
+		return "", fault.Precondition.New("DATA_DIR", "the key of the data directory can't be read or made: %v", err).WithHint("remove it, or name another directory with --data")
+	}
+	return string(key), nil
 }
 
 // explain says what to do about a taken port.

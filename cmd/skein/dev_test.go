@@ -296,7 +296,7 @@ func TestSlowEmbeddedRedis(t *testing.T) {
 	cfg.Name, cfg.Listen, cfg.Quiet, cfg.OnListen = "skein", "127.0.0.1:0", true, func(at string) { addr <- at }
 	go func() {
 		done <- service.Run(ctx, cfg, func(ctx context.Context, s *service.Server) error {
-			return (&devServer{}).start(ctx, s, url, journal, "file:"+t.TempDir())
+			return (&devServer{}).start(ctx, s, url, journal, "file:"+t.TempDir(), "")
 		})
 	}()
 	server := <-addr

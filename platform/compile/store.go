@@ -11,7 +11,7 @@ import (
 )
 
 // KeyUsage is the help of the flag by which services get the key.
-const KeyUsage = "`secret` of 16 bytes or more that signs native code and snapshots in the object store, the same for upload and all executors; without one, whoever can write there can run code on executors"
+const KeyUsage = "`secret` of 16 bytes or more that signs native code and snapshots in the object store and seals functions' secrets there, the same for upload and all executors; without one, whoever can write there can run code on executors, and functions can have no secrets"
 
 // CheckKey refuses a key that could be guessed; an empty one is none.
 func CheckKey(key string) error {

@@ -35,3 +35,23 @@ func WriteProblem(w http.ResponseWriter, err error, instance, traceID string) {
 		Reason: e.Reason, Hint: e.Hint, TraceID: traceID,
 	})
 }
+
+// FromProblem is the error that a REST answer of another service stands for. What is no problem document of ours is judged
+// by its status alone.
+func FromProblem(status int, body []byte) *Error {
+	var p Problem
+	if json.Unmarshal(body, &p) != nil || p.Status != status || p.Reason == "" {
+		p = Problem{Detail: http.StatusText(status)}
+	}
+	e := &Error{Kind: Internal, Reason: p.Reason, Message: p.Detail, Hint: p.Hint}
+	for _, k := range Kinds() {
+		if k.Text == p.Title || p.Title == "" && k.HTTP == status {
+			e.Kind = k
+			break
+		}
+	}
+	if e.Reason == "" {
+		e.Reason = reasonOf(e.Kind.Code)
+	}
+	return e
+}

@@ -45,6 +45,7 @@ const workers = 64
 func standing(info *stats.RPCTagInfo) bool {
 	return info.FullMethodName == "/skein.planner.v1.DispatchService/Attach" ||
 		info.FullMethodName == "/skein.upload.v1.UploadService/WatchFunctions" ||
+		info.FullMethodName == "/skein.fs.v1.FsService/WatchFiles" ||
 		info.FullMethodName == bulkv1.BulkService_OpenBulk_FullMethodName ||
 		info.FullMethodName == "/grpc.health.v1.Health/Check" || info.FullMethodName == "/grpc.health.v1.Health/Watch"
 }
@@ -146,6 +147,8 @@ const retryReads = `{
       {"service": "skein.fs.v1.FsService", "method": "GetFile"},
       {"service": "skein.fs.v1.FsService", "method": "StatFile"},
       {"service": "skein.fs.v1.FsService", "method": "ListFiles"},
+      {"service": "skein.fs.v1.FsService", "method": "LookUpFile"},
+      {"service": "skein.fs.v1.FsService", "method": "FindMissingBlocks"},
       {"service": "skein.upload.v1.UploadService", "method": "GetFunction"},
       {"service": "skein.upload.v1.UploadService", "method": "ListFunctions"},
       {"service": "skein.upload.v1.UploadService", "method": "ListVersions"}

@@ -548,9 +548,11 @@ func (l *link) spawned(results []*plannerv1.SpawnResult) {
 		case k == nil: // it has ended, or its parent has
 		case res.GetReason() == "":
 			if len(res.GetDigest()) == len(skein.Digest{}) {
-				k.parent.tree.versions[k.name] = skein.Version{
+				version := skein.Version{
 					Function: skein.Function{User: k.parent.call.Function.User, Name: k.name}, Number: res.GetVersion(), Digest: skein.Digest(res.GetDigest()),
 				}
+				copy(version.Config[:], res.GetConfigDigest())
+				k.parent.tree.versions[k.name] = version
 			}
 			k.accepted = true
 			k.parent.nudge()

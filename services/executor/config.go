@@ -18,6 +18,7 @@ import (
 	"skein.dev/platform/blob"
 	"skein.dev/platform/compile"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/runconfig"
 	"skein.dev/platform/service"
 	executorv1 "skein.dev/proto/skein/executor/v1"
 	fsv1 "skein.dev/proto/skein/fs/v1"
@@ -26,6 +27,8 @@ import (
 	"skein.dev/services/executor/internal/host"
 	"skein.dev/services/executor/internal/machine"
 	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/shared"
+	"skein.dev/services/executor/internal/vfs"
 )
 
 // Config is the executor's settings.
@@ -38,8 +41,19 @@ type Config struct {
 	Warm               int64 // MiB
 	Code               int64 // MiB
 	Key                string
-	Replicas           int64 // MiB
-	Parked             int64 // MiB
+	Replicas           int64  // MiB
+	Parked             int64  // MiB
+	FileMemory         int64  // MiB of shared files' content
+	FileCache          string // a directory
+	FileDisk           int64  // MiB there
+	FileLease          time.Duration
+	FileStale          time.Duration
+	LocalDir           string
+	LocalMemory        int64 // MiB
+	LocalDisk          int64 // MiB
+	CallBytes          int64 // MiB of files a call may write
+	CallFiles          int64
+	OpenFiles          int
 	Lease              time.Duration
 }
 
@@ -58,6 +72,61 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&c.Key, "artifact-key", "", compile.KeyUsage)
 	fs.Int64Var(&c.Replicas, "replicas", 256, "`MiB` of state kept here; what is mapped or not pushed may take as much again, and at least 256, before nothing grows (ENOMEM)")
 	fs.DurationVar(&c.Lease, "lock-lease", replica.Lease, "how long a state lock of the cluster outlives an executor that does not answer, 1s to 1m")
+	c.sharedFlags(fs)
+	c.localFlags(fs)
+}
+
+// sharedFlags registers what is kept of shared files.
+func (c *Config) sharedFlags(fs *flag.FlagSet) {
+	fs.Int64Var(&c.FileMemory, "file-memory", 256, "`MiB` of shared files' content kept in memory")
+	fs.StringVar(&c.FileCache, "file-cache", "", "`directory`, of this executor alone, where content of shared files is kept over restarts; none if empty")
+	fs.Int64Var(&c.FileDisk, "file-disk", 4096, "`MiB` of content kept in --file-cache")
+	fs.DurationVar(&c.FileLease, "file-lease", time.Second, "for how long it is good what is known of a shared file's name, up to 10s: a change through another fs service, or while this executor is cut off, is seen then")
+	fs.DurationVar(&c.FileStale, "file-stale", 10*time.Minute, "for how long it goes on being good while the fs service or its store doesn't answer; 0 is not at all")
+}
+
+// shared makes the cache of shared files.
+func (c *Config) shared(s *service.Server) (*shared.Cache, error) {
+	if c.FileMemory < 0 || c.FileDisk < 0 || c.FileStale < 0 || c.FileLease < 10*time.Millisecond || c.FileLease > 10*time.Second {
+		return nil, fault.Invalid.New("BAD_FILE_CACHE", "--file-memory %d, --file-disk %d, --file-stale %s, --file-lease %s: the lease must be 10ms to 10s, and nothing negative",
+			c.FileMemory, c.FileDisk, c.FileStale, c.FileLease)
+	}
+	conn, err := s.Dial(c.Fs)
+	if err != nil {
+		return nil, err
+	}
+	web := service.NewWeb(c.Fs)
+	files, err := shared.New(fsv1.NewFsServiceClient(conn), web.Get, shared.Config{
+		Memory: c.FileMemory << 20, Dir: c.FileCache, Disk: c.FileDisk << 20, Lease: c.FileLease, Stale: c.FileStale,
+	}, s.Log())
+	if err != nil {
+		return nil, err
+	}
+	s.Close(func() error {
+		web.Close()
+		return files.Close()
+	})
+	s.Go(files.Watch)
+	return files, nil
+}
+
+// localFlags registers what bounds the files that calls write.
+func (c *Config) localFlags(fs *flag.FlagSet) {
+	fs.StringVar(&c.LocalDir, "local-dir", "", "`directory` for what calls write to large files, which have no name there; the system's for temporary files if empty")
+	fs.Int64Var(&c.LocalMemory, "local-memory", 256, "`MiB` of memory for what calls write to files; what is beyond goes to --local-dir")
+	fs.Int64Var(&c.LocalDisk, "local-disk", 4096, "`MiB` of --local-dir that may be used; beyond it writing fails (ENOSPC)")
+	fs.Int64Var(&c.CallBytes, "call-file-bytes", 256, "`MiB` that a call's own files may have (EDQUOT)")
+	fs.Int64Var(&c.CallFiles, "call-files", vfs.DefaultLimits().Files, "how many files, directories and links a call may have of its own (EDQUOT)")
+	fs.IntVar(&c.OpenFiles, "open-files", vfs.DefaultLimits().Open, "how many descriptors a call may have open (EMFILE)")
+}
+
+// checkLocal refuses what would leave calls without files.
+func (c *Config) checkLocal() error {
+	if c.LocalMemory < 1 || c.LocalDisk < 0 || c.CallBytes < 1 || c.CallFiles < 1 || c.OpenFiles <= vfs.Root {
+		return fault.Invalid.New("BAD_LIMITS", "--local-memory %d, --local-disk %d, --call-file-bytes %d, --call-files %d, --open-files %d: one is too small",
+			c.LocalMemory, c.LocalDisk, c.CallBytes, c.CallFiles, c.OpenFiles)
+	}
+	return nil
 }
 
 // Start builds the executor on a server.
@@ -68,10 +137,17 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if c.Parked < 0 {
 		return fault.Invalid.New("BAD_MEMORY", "--parked-memory %d: it can't be negative", c.Parked)
 	}
+	if err := c.checkLocal(); err != nil {
+		return err
+	}
 	if c.Lease < time.Second || c.Lease > time.Minute {
 		return fault.Invalid.New("BAD_LEASE", "--lock-lease %s: want 1s to 1m", c.Lease)
 	}
 	if err := compile.CheckKey(c.Key); err != nil {
+		return err
+	}
+	secrets, err := runconfig.NewKey(c.Key)
+	if err != nil {
 		return err
 	}
 	bucket, err := blob.Open(ctx, c.Bucket)
@@ -80,7 +156,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	}
 	planners, errP := c.planners(s)
 	state, errS := s.DialBulk(c.State)
-	files, errF := s.Dial(c.Fs)
+	files, errF := c.shared(s)
 	if err := errors.Join(errP, errS, errF); err != nil {
 		return err
 	}
@@ -97,9 +173,13 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		name: name, log: s.Log(), machine: m, modules: &modules{
 			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), budget: c.Code << 20, all: map[skein.Digest]*module{},
 		},
-		state: replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
-		slots: newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
+		settings: &settings{bucket: bucket, key: secrets, budget: settingsBudget, all: map[settingKey]*setting{}},
+		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), shared: files,
+		local:  vfs.NewStore(c.LocalDir, c.LocalMemory<<20, c.LocalDisk<<20),
+		limits: vfs.Limits{Bytes: c.CallBytes << 20, Files: c.CallFiles, Open: c.OpenFiles},
+		slots:  newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
 	}
+	e.kept = kept{store: e.local, limits: e.limits, budget: (c.LocalMemory + c.LocalDisk) << 19} // half: calls' own layers need some
 	e.state.SetLease(c.Lease)
 	if e.meters, err = newMeters(e); err != nil {
 		return err
@@ -200,7 +280,7 @@ var otherFunctions = seriesOf("other")
 func newMeters(e *Executor) (*meters, error) {
 	meter := otel.Meter("skein.dev/services/executor")
 	var m meters
-	var errs [7]error
+	var errs [8]error
 	m.duration, errs[0] = meter.Float64Histogram("faas.invoke_duration", metric.WithUnit("s"), metric.WithDescription("Time of a call on its executor"),
 		metric.WithExplicitBucketBoundaries(.0001, .0005, .001, .005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10))
 	m.memory, errs[1] = meter.Int64Histogram("faas.mem_usage", metric.WithUnit("By"), metric.WithDescription("Peak of a guest's linear memory"),
@@ -212,13 +292,19 @@ func newMeters(e *Executor) (*meters, error) {
 		metric.WithExplicitBucketBoundaries(.00001, .0001, .001, .01, .1, 1, 10, 100))
 	var inUse metric.Int64ObservableGauge
 	inUse, errs[5] = meter.Int64ObservableGauge("faas.guest_memory", metric.WithUnit("By"), metric.WithDescription("Linear memory of all guests now"))
+	var blocks metric.Int64ObservableCounter
+	blocks, errs[7] = meter.Int64ObservableCounter("skein.files.blocks", metric.WithDescription("Blocks of shared files that were read, by where they were: memory, disk or fs"))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		o.ObserveInt64(inUse, e.machine.MemoryInUse())
+		n := e.shared.Counts()
+		for where, count := range map[string]int64{"memory": n.Memory, "disk": n.Disk, "fs": n.Fetched} {
+			o.ObserveInt64(blocks, count, metric.WithAttributes(attribute.String("skein.source", where)))
+		}
 		return nil
-	}, inUse)
+	}, inUse, blocks)
 	return &m, err
 }
 

@@ -4,7 +4,6 @@
 package executor
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -21,10 +20,10 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
-	fsv1 "skein.dev/proto/skein/fs/v1"
 	"skein.dev/services/executor/internal/host"
 	"skein.dev/services/executor/internal/machine"
 	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/shared"
 	"skein.dev/services/executor/internal/vfs"
 )
 
@@ -33,17 +32,21 @@ func tracer() trace.Tracer { return otel.Tracer("skein.dev/services/executor") }
 
 // Executor runs calls, each in an instance of its own, at most as many at a time as it has slots.
 type Executor struct {
-	name    string
-	log     *slog.Logger
-	machine *machine.Machine
-	modules *modules
-	state   *replica.Store
-	files   fsv1.FsServiceClient
-	homes   homes
-	slots   *slots // one for each call that runs and doesn't wait
-	meters  *meters
-	memory  int64 // bytes all guests may have together
-	parked  int64 // bytes that calls may keep which wait for others, before no call makes another
+	name     string
+	log      *slog.Logger
+	machine  *machine.Machine
+	modules  *modules
+	settings *settings
+	state    *replica.Store
+	shared   *shared.Cache // users' shared files
+	local    *vfs.Store    // of what calls write to files
+	kept     kept
+	limits   vfs.Limits // of each call's
+	homes    homes
+	slots    *slots // one for each call that runs and doesn't wait
+	meters   *meters
+	memory   int64 // bytes all guests may have together
+	parked   int64 // bytes that calls may keep which wait for others, before no call makes another
 
 	direct   direct
 	attached atomic.Bool
@@ -122,15 +125,21 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 		return res
 	}
 	defer e.modules.release(call.Version.Digest)
+	set, err := e.settings.of(ctx, call.Function, call.Version.Config)
+	if err != nil {
+		res := failed(ctx, err)
+		res.Cold = cold
+		return res
+	}
 
 	c := &host.Call{
-		Context: ctx, ID: call.ID, Attempt: call.Attempt, Function: call.Function,
-		Args: append([]string{call.Function.Name}, call.Args...), Env: environ,
-		Input: call.Input, Stdin: bytes.NewReader(call.Input), Stdout: log, Stderr: log, Log: log,
-		State: e.state, Chain: chain,
+		Context: ctx, ID: call.ID, Attempt: call.Attempt, Function: call.Function, Env: set.environ,
+		Input: call.Input, Stderr: log, Log: log, State: e.state, Chain: chain,
 	}
+	set.apply(c, &call, mod.Plain())
 	c.Park = func(c *host.Call, memory int64, wait func() error) error { return e.park(c, r, memory, wait) }
-	files := vfs.New(c, e.files, call.Function.User)
+	files, done := e.files(call.Function.User, &set.config)
+	defer done()
 	c.Files = files
 	var exit machine.Exit
 	if call.Entry == nil {
@@ -145,22 +154,20 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	e.homes.note(call.Version.Digest, c.Keys())
 	res := result(exit)
 	res.Output, res.Log, res.Cold = c.Output, log.Bytes(), cold
-	res.StateRead, res.StateWritten, res.FileRead = c.Moved().Read, c.Moved().Written, files.BytesRead()
+	if c.Overflowed() {
+		outputTooLarge(&res)
+	}
+	res.StateRead, res.StateWritten, res.FileRead = c.Moved().Read, c.Moved().Written, c.FilesRead()
 	return res
 }
 
-// environ is the guest's environment: who it is, and the trace it belongs to.
-func environ(c *host.Call) []string {
-	env := []string{"SKEIN_CALL_ID=" + c.ID.String(), "SKEIN_USER=" + string(c.Function.User), "SKEIN_FUNCTION=" + c.Function.Name}
-	if !trace.SpanContextFromContext(c).IsValid() {
-		return env
+// outputTooLarge makes a result that of a guest whose standard output was more than a call may give: there is no half of it.
+func outputTooLarge(res *skein.Result) {
+	res.Output = nil
+	if res.State == skein.Succeeded || res.Reason == "GUEST_EXIT" {
+		res.State, res.Reason = skein.Failed, "OUTPUT_TOO_LARGE"
+		res.Message = fmt.Sprintf("the standard output has more than %d bytes, which is the most that a call may give", skein.MaxPayload)
 	}
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(c, carrier)
-	if tp := carrier.Get("traceparent"); tp != "" {
-		env = append(env, "TRACEPARENT="+tp)
-	}
-	return env
 }
 
 func result(x machine.Exit) skein.Result {

@@ -54,6 +54,8 @@ func fromAssignment(a *callv1.Assignment) (skein.Call, error) {
 		return skein.Call{}, fault.Invalid.New("BAD_ASSIGNMENT", "a call id has 16 bytes, not %d", len(a.GetCallId()))
 	case len(a.GetDigest()) != len(skein.Digest{}):
 		return skein.Call{}, fault.Invalid.New("BAD_ASSIGNMENT", "a digest has 32 bytes, not %d", len(a.GetDigest()))
+	case len(a.GetConfigDigest()) != 0 && len(a.GetConfigDigest()) != len(skein.Digest{}):
+		return skein.Call{}, fault.Invalid.New("BAD_ASSIGNMENT", "a configuration's digest has 32 bytes, not %d", len(a.GetConfigDigest()))
 	case timeout > skein.MaxTimeout:
 		return skein.Call{}, fault.Invalid.New("BAD_TIMEOUT", "a timeout of %s is more than %s", timeout, skein.MaxTimeout)
 	case len(a.GetInput()) > skein.MaxPayload:
@@ -63,10 +65,11 @@ func fromAssignment(a *callv1.Assignment) (skein.Call, error) {
 	if root.IsZero() {
 		root = id
 	}
+	version := skein.Version{Function: f, Number: a.GetVersion(), Digest: skein.Digest(a.GetDigest())}
+	copy(version.Config[:], a.GetConfigDigest())
 	return skein.Call{
-		ID: id, Function: f, Parent: skein.CallID(padded(a.GetParentId())), Root: root, Depth: a.GetDepth(), Entry: a.Entry,
-		Version: skein.Version{Function: f, Number: a.GetVersion(), Digest: skein.Digest(a.GetDigest())},
-		Input:   a.GetInput(), Args: a.GetArgs(), Deadline: time.Now().Add(timeout), Attempt: a.GetAttempt(), Trace: a.GetTrace(),
+		ID: id, Function: f, Version: version, Parent: skein.CallID(padded(a.GetParentId())), Root: root, Depth: a.GetDepth(), Entry: a.Entry,
+		Input: a.GetInput(), Args: a.GetArgs(), Deadline: time.Now().Add(timeout), Attempt: a.GetAttempt(), Trace: a.GetTrace(),
 	}, nil
 }
 

@@ -17,6 +17,7 @@ type Config struct {
 	MaxFile int64         // bytes
 	Grace   time.Duration // for blocks that no file has
 	Sweep   time.Duration // between two sweeps; 0: never
+	Sole    bool          // no other fs service changes files in the bucket
 }
 
 // DefaultConfig has a usable value for every setting.
@@ -30,6 +31,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.Int64Var(&c.MaxFile, "max-file", c.MaxFile, "most `bytes` a file may have, up to 32 GiB")
 	fs.DurationVar(&c.Sweep, "sweep-interval", c.Sweep, "how often blocks that no file has are deleted; 0 is never")
 	fs.DurationVar(&c.Grace, "sweep-grace", c.Grace, "how long a block is kept without a file that has it, and how long an upload may take")
+	fs.BoolVar(&c.Sole, "sole", c.Sole, "no other fs service serves this bucket: executors keep what they know of files for as long as they hear from this one, instead of asking again after their --file-lease")
 }
 
 // Start adds the fs service to s. It doesn't wait for the store: the service is not ready while that is away.
@@ -46,7 +48,9 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	}
 	s.Ready(bucket.Ping)
 	files := New(bucket, c.MaxFile, c.Grace)
-	fsv1.RegisterFsServiceServer(s, &server{files: files})
+	stop := make(chan struct{})
+	s.Drain(func(context.Context) error { close(stop); return nil })
+	fsv1.RegisterFsServiceServer(s, &server{files: files, sole: c.Sole, stop: stop})
 	if err := s.Gateway(fsv1.RegisterFsServiceHandler); err != nil {
 		return err
 	}

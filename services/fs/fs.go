@@ -32,6 +32,7 @@ import (
 	"skein.dev"
 	"skein.dev/platform/blob"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/watch"
 )
 
 const (
@@ -54,6 +55,8 @@ type Files struct {
 	pins     map[string]int  // how many puts need a block that their record doesn't have yet
 	touched  map[string]bool // while a sweep runs: what has been pinned at any time since its beginning
 	sweeping sync.Mutex      // one sweep at a time; taken before mu
+
+	watchers watch.Feed[skein.FilePath]
 }
 
 // New keeps files in a bucket. max bounds a file in bytes, grace a put; a sweep must have the same grace or a longer one.
@@ -125,20 +128,45 @@ func (f *Files) stat(ctx context.Context, p skein.FilePath) (File, error) {
 	return file, err
 }
 
-// Delete removes a file. NotFound NO_FILE if there is none; a damaged one can be deleted.
-func (f *Files) Delete(ctx context.Context, p skein.FilePath) (err error) {
+// LookUp is Stat for who may be asking for a directory, which is what files lie under: dir then, and no file. NotFound
+// NO_FILE if p is neither.
+func (f *Files) LookUp(ctx context.Context, p skein.FilePath) (file File, dir bool, err error) {
+	ctx, sp := span(ctx, "fs look up", p.User, p.Path)
+	defer func() { end(sp, file.Size, &err) }()
+	file, err = f.stat(ctx, p)
+	if !errors.Is(err, fault.NotFound) {
+		return file, false, err
+	}
+	page, err := f.bucket.List(ctx, namePrefix+string(p.User)+"/"+escape.Replace(p.Path)+"/", "", 1, false)
+	if err == nil && len(page.Items) == 0 {
+		err = noFile(p)
+	}
+	return File{}, err == nil, err
+}
+
+// Delete removes a file. NotFound NO_FILE if there is none; a damaged one can be deleted. If match is given, Conflict
+// FILE_CHANGED if the file has another content; no store can look and delete in one step, so another's put between the
+// two may be lost.
+func (f *Files) Delete(ctx context.Context, p skein.FilePath, match *skein.Digest) (err error) {
 	ctx, sp := span(ctx, "fs delete", p.User, p.Path)
 	defer func() { end(sp, 0, &err) }()
 	key, err := nameKey(p)
 	if err != nil {
 		return err
 	}
+	if match != nil {
+		if _, err := f.condition(ctx, p, Condition{Match: match}); err != nil {
+			return err
+		}
+	}
 	if _, err := f.bucket.Stat(ctx, key); errors.Is(err, fault.NotFound) {
 		return noFile(p)
 	} else if err != nil {
 		return err
 	}
-	return f.bucket.Delete(ctx, key)
+	err = f.bucket.Delete(ctx, key)
+	f.watchers.Tell(ctx, p) // after an error too: the store may have done it
+	return err
 }
 
 // Put makes what r holds the content of a file, all at once when it has been read to its end. TooLarge TOO_LARGE above
@@ -161,10 +189,7 @@ func (f *Files) Put(ctx context.Context, p skein.FilePath, r io.Reader, cond Con
 	up := &upload{f: f, user: p.User, whole: sha256.New(), sent: map[skein.Digest]bool{}}
 	defer up.unpin()
 	if err = up.blocks(ctx, r); err == nil {
-		file = File{
-			Path: p, Size: up.size, Digest: skein.Digest(up.whole.Sum(nil)), Modified: time.Now().UTC(),
-			blockSize: blockSize, blocks: up.digests,
-		}
+		file = up.file(p)
 		err = f.publish(ctx, key, &file, opts)
 	}
 	if err != nil && errors.Is(context.Cause(ctx), slow) {
@@ -200,6 +225,7 @@ func (f *Files) publish(ctx context.Context, key string, file *File, opts blob.P
 		return err
 	}
 	info, err := f.bucket.Put(ctx, key, bytes.NewReader(data), int64(len(data)), opts)
+	f.watchers.Tell(ctx, file.Path) // after an error too: the store may have done it
 	if errors.Is(err, fault.Conflict) {
 		return changed(file.Path)
 	}
@@ -215,6 +241,18 @@ type upload struct {
 	whole   hash.Hash
 	digests []skein.Digest
 	sent    map[skein.Digest]bool // each is pinned
+}
+
+// file is what the blocks make.
+func (u *upload) file(p skein.FilePath) File {
+	return File{
+		Path: p, Size: u.size, Digest: skein.Digest(u.whole.Sum(nil)), Modified: time.Now().UTC(),
+		blockSize: blockSize, blocks: u.digests,
+	}
+}
+
+func (f *Files) tooLarge() error {
+	return fault.TooLarge.New("TOO_LARGE", "the file has more than %d bytes", f.max).WithHint("raise --max-file")
 }
 
 // buffers hold a block each.
@@ -236,7 +274,7 @@ func (u *upload) blocks(ctx context.Context, r io.Reader) error {
 		block := (*buf)[:n]
 		if u.size += int64(n); u.size > u.f.max {
 			buffers.Put(buf)
-			readErr = fault.TooLarge.New("TOO_LARGE", "the file has more than %d bytes", u.f.max).WithHint("raise --max-file")
+			readErr = u.f.tooLarge()
 			break
 		}
 		u.whole.Write(block)

@@ -123,7 +123,7 @@ func TestModel(t *testing.T) {
 				put(t, files, name, data)
 				model[name] = data
 			case op == 4:
-				err := files.Delete(t.Context(), path(t, name))
+				err := files.Delete(t.Context(), path(t, name), nil)
 				if exists != (err == nil) || err != nil && fault.From(err).Reason != "NO_FILE" {
 					t.Fatalf("step %d: delete %q: %v, it exists: %v", step, name, err, exists)
 				}
@@ -168,7 +168,7 @@ func compareList(t *testing.T, files *fs.Files, model map[string][]byte, prefix 
 		}
 	}
 	for token := ""; ; {
-		l, err := files.List(t.Context(), "ann", prefix, token, limit, shallow)
+		l, err := files.List(t.Context(), "ann", prefix, token, limit, shallow, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,8 +205,8 @@ func TestUsersAreApart(t *testing.T) {
 		}
 		_, err = files.Stat(t.Context(), p)
 		want(t, err, fault.NotFound, "NO_FILE")
-		want(t, files.Delete(t.Context(), p), fault.NotFound, "NO_FILE")
-		if l, err := files.List(t.Context(), skein.User(user), "", "", 10, false); err != nil || len(l.Files) > 0 {
+		want(t, files.Delete(t.Context(), p, nil), fault.NotFound, "NO_FILE")
+		if l, err := files.List(t.Context(), skein.User(user), "", "", 10, false, false); err != nil || len(l.Files) > 0 {
 			t.Errorf("%s sees %+v, %v", user, l, err)
 		}
 	}
@@ -222,12 +222,12 @@ func TestUsersAreApart(t *testing.T) {
 func TestListRefuses(t *testing.T) {
 	files := open(t, "file://"+t.TempDir())
 	for _, prefix := range []string{"../", "..", "a/../", "/", "/a", "a//", "./", "a\x00", "a\xff", strings.Repeat("x/", 400)} {
-		if _, err := files.List(t.Context(), "ann", prefix, "", 10, false); fault.From(err) == nil || fault.From(err).Kind != fault.Invalid {
+		if _, err := files.List(t.Context(), "ann", prefix, "", 10, false, false); fault.From(err) == nil || fault.From(err).Kind != fault.Invalid {
 			t.Errorf("prefix %q: %v", prefix, err)
 		}
 	}
 	for _, token := range []string{"%", "Li4v!", strings.Repeat("a", 2000)} {
-		_, err := files.List(t.Context(), "ann", "", token, 10, false)
+		_, err := files.List(t.Context(), "ann", "", token, 10, false, false)
 		want(t, err, fault.Invalid, "BAD_TOKEN")
 	}
 }
@@ -452,7 +452,7 @@ func TestCorruption(t *testing.T) {
 		t.Errorf("after the repair: %v", err)
 	}
 	flip(t, record, 3)
-	if err := files.Delete(t.Context(), p); err != nil {
+	if err := files.Delete(t.Context(), p, nil); err != nil {
 		t.Errorf("delete a damaged file: %v", err)
 	}
 }

@@ -21,8 +21,9 @@ type Listing struct {
 }
 
 // List gives the files of a user whose paths begin with prefix, at most limit (1 to blob.MaxPage) files and directories at
-// a time. A shallow listing stops at the next '/' behind prefix. token is Next of the page before, or empty.
-func (f *Files) List(ctx context.Context, user skein.User, prefix, token string, limit int, shallow bool) (l Listing, err error) {
+// a time. A shallow listing stops at the next '/' behind prefix. token is Next of the page before, or empty. With namesOnly
+// files have a path and nothing else: no record is read.
+func (f *Files) List(ctx context.Context, user skein.User, prefix, token string, limit int, shallow, namesOnly bool) (l Listing, err error) {
 	ctx, sp := span(ctx, "fs list", user, prefix)
 	defer func() { end(sp, 0, &err) }()
 	if err := checkPrefix(prefix); err != nil {
@@ -40,27 +41,8 @@ func (f *Files) List(ctx context.Context, user skein.User, prefix, token string,
 	if err != nil {
 		return Listing{}, err
 	}
-	found := make([]*File, len(page.Items))
-	group, reading := errgroup.WithContext(ctx)
-	group.SetLimit(8)
-	for i, item := range page.Items {
-		group.Go(func() error {
-			file, err := f.stat(reading, skein.FilePath{User: user, Path: pathOf(user, item.Key)})
-			if err == nil {
-				found[i] = &file
-			} else if errors.Is(err, fault.NotFound) { // deleted since
-				err = nil
-			}
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
+	if l.Files, err = f.listed(ctx, user, page.Items, namesOnly); err != nil {
 		return Listing{}, err
-	}
-	for _, file := range found {
-		if file != nil {
-			l.Files = append(l.Files, *file)
-		}
 	}
 	for _, dir := range page.Prefixes {
 		l.Dirs = append(l.Dirs, pathOf(user, dir))
@@ -69,6 +51,39 @@ func (f *Files) List(ctx context.Context, user skein.User, prefix, token string,
 		l.Next = base64.RawURLEncoding.EncodeToString([]byte(page.Last()[len(start):]))
 	}
 	return l, nil
+}
+
+// listed reads the records of a page, except those of files that were deleted since.
+func (f *Files) listed(ctx context.Context, user skein.User, items []blob.Info, namesOnly bool) (files []File, err error) {
+	if namesOnly {
+		for _, item := range items {
+			files = append(files, File{Path: skein.FilePath{User: user, Path: pathOf(user, item.Key)}})
+		}
+		return files, nil
+	}
+	found := make([]*File, len(items))
+	group, reading := errgroup.WithContext(ctx)
+	group.SetLimit(8)
+	for i, item := range items {
+		group.Go(func() error {
+			file, err := f.stat(reading, skein.FilePath{User: user, Path: pathOf(user, item.Key)})
+			if err == nil {
+				found[i] = &file
+			} else if errors.Is(err, fault.NotFound) {
+				err = nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for _, file := range found {
+		if file != nil {
+			files = append(files, *file)
+		}
+	}
+	return files, nil
 }
 
 // afterToken gives the key that a page comes after. A token holds only what follows the prefix, so it leads to no other.

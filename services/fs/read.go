@@ -3,9 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
-	"io"
 
-	"skein.dev"
 	"skein.dev/platform/fault"
 )
 
@@ -25,7 +23,8 @@ func (f *Files) Read(ctx context.Context, file File, off, length int64, emit fun
 	defer func() {
 		cancel()
 		for _, ch := range coming {
-			(<-ch).free()
+			b := <-ch
+			b.free()
 		}
 	}()
 	first, last := int(from/file.blockSize), int((to-1)/file.blockSize)
@@ -59,53 +58,18 @@ func clampRange(size, off, length int64) (from, to int64) {
 	return from, to
 }
 
-// fetched is a verified block.
-type fetched struct {
-	data []byte
-	buf  *[]byte // that holds it, if it is one to be used again
-	err  error
-}
-
-func (b fetched) free() {
-	if b.buf != nil {
-		buffers.Put(b.buf)
-	}
-}
-
-func (f *Files) fetch(ctx context.Context, file File, i int) (b fetched) {
-	size := min(file.blockSize, file.Size-int64(i)*file.blockSize)
-	if size <= blockSize {
-		b.buf = buffers.Get().(*[]byte) //nolint:forcetypeassert // nothing else is in there
-		b.data = (*b.buf)[:size]
-	} else {
-		b.data = make([]byte, size)
-	}
-	if b.err = f.load(ctx, file, i, b.data); b.err != nil {
+// fetch reads block i of a file.
+func (f *Files) fetch(ctx context.Context, file File, i int) fetched {
+	b := f.block(ctx, file.Path.User, file.blocks[i])
+	switch {
+	case errors.Is(b.err, fault.NotFound):
+		b.err = f.lost(ctx, file, i)
+	case errors.Is(b.err, fault.DataLoss), b.err == nil && int64(len(b.data)) != min(file.blockSize, file.Size-int64(i)*file.blockSize):
 		b.free()
-		b.buf = nil
+		b.err = fault.DataLoss.New("DIGEST_MISMATCH", "file %s: block %d of it is not as it was put", file.Path, i).
+			WithHint("put the file again: that mends the block")
 	}
 	return b
-}
-
-// load reads block i whole and checks it.
-func (f *Files) load(ctx context.Context, file File, i int, data []byte) error {
-	r, info, err := f.bucket.Get(ctx, blockKey(file.Path.User, file.blocks[i]), 0, -1)
-	if errors.Is(err, fault.NotFound) {
-		return f.lost(ctx, file, i)
-	} else if err != nil {
-		return err
-	}
-	defer func() { _ = r.Close() }()
-	if info.Size == int64(len(data)) {
-		if _, err := io.ReadFull(r, data); err != nil {
-			return err
-		}
-		if skein.DigestOf(data) == file.blocks[i] {
-			return nil
-		}
-	}
-	return fault.DataLoss.New("DIGEST_MISMATCH", "file %s: block %d of it is not as it was put", file.Path, i).
-		WithHint("put the file again: that mends the block")
 }
 
 // lost tells a block that a sweep took because the file has long changed from one that should be there.

@@ -23,8 +23,10 @@ import (
 //
 //	PUT    /v1/files/{user}/{path}  body → file; If-Match: "digest", If-None-Match: *
 //	GET    /v1/files/{user}/{path}  file → body; Range: bytes=a-b, a-, -n; If-None-Match. HEAD is the same without the body
-//	DELETE /v1/files/{user}/{path}
-//	GET    /v1/files/{user}         ?prefix= &page_size= &page_token= &shallow=
+//	DELETE /v1/files/{user}/{path}  If-Match: "digest"
+//	GET    /v1/files/{user}         ?prefix= &page_size= &page_token= &shallow= &names_only=
+//	GET    /v1/blocks/{user}/{digest}  a block of files → body
+//	PUT    /v1/blocks/{user}/{digest}  body → a block, for POST /v1/files/{user}:compose
 //
 // A path is what follows the user, unescaped once. An ETag is the content's digest in quotes.
 type rest struct {
@@ -43,6 +45,8 @@ func (h *rest) routes(s *service.Server) {
 	s.Handle("PUT /v1/files/{user}/{path...}", h.put)
 	s.Handle("GET /v1/files/{user}/{path...}", h.get)
 	s.Handle("DELETE /v1/files/{user}/{path...}", h.remove)
+	s.Handle("GET /v1/blocks/{user}/{digest}", h.getBlock)
+	s.Handle("PUT /v1/blocks/{user}/{digest}", h.putBlock)
 	// Of itself the mux would send this to the route with an empty path.
 	s.Handle("GET /v1/files/{user}", func(w http.ResponseWriter, r *http.Request) error {
 		h.list(w, r)
@@ -77,10 +81,8 @@ func (h *rest) put(w http.ResponseWriter, r *http.Request) error {
 	// A client that stops sending must not hold the put, and its blocks, for ever.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.files.grace))
 	file, err := h.files.Put(r.Context(), p, body{r.Body}, cond)
-	if e := fault.From(err); e != nil && e.Reason == "FILE_CHANGED" {
-		return &fault.Error{Kind: notMatched, Reason: e.Reason, Message: e.Message, Hint: e.Hint}
-	} else if err != nil {
-		return err
+	if err != nil {
+		return unmatched(err)
 	}
 	text, err := fileJSON(file)
 	if err != nil {
@@ -92,7 +94,15 @@ func (h *rest) put(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// condition reads what must hold for a PUT.
+// unmatched gives a condition that does not hold the status that HTTP has for it.
+func unmatched(err error) error {
+	if e := fault.From(err); e != nil && e.Reason == "FILE_CHANGED" {
+		return &fault.Error{Kind: notMatched, Reason: e.Reason, Message: e.Message, Hint: e.Hint}
+	}
+	return err
+}
+
+// condition reads what must hold for a PUT or, without If-None-Match, a DELETE.
 func condition(r *http.Request) (Condition, error) {
 	match, none := r.Header.Get("If-Match"), r.Header.Get("If-None-Match")
 	switch {
@@ -125,8 +135,15 @@ func (h *rest) remove(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.files.Delete(r.Context(), p); err != nil {
+	cond, err := condition(r)
+	if err == nil && cond.Absent {
+		err = fault.Invalid.New("BAD_CONDITION", "a file that must not exist can't be deleted").WithHint(`use If-Match: "DIGEST"`)
+	}
+	if err != nil {
 		return err
+	}
+	if err := h.files.Delete(r.Context(), p, cond.Match); err != nil {
+		return unmatched(err)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
@@ -174,6 +191,57 @@ func (h *rest) get(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	return h.send(w, r, file, status, off, length)
+}
+
+// blockOf reads whose block a request is about.
+func blockOf(r *http.Request) (user skein.User, d skein.Digest, err error) {
+	if user, err = skein.ParseUser(r.PathValue("user")); err == nil {
+		d, err = skein.ParseDigest(r.PathValue("digest"))
+	}
+	return user, d, err
+}
+
+func (h *rest) getBlock(w http.ResponseWriter, r *http.Request) error {
+	user, d, err := blockOf(r)
+	if err != nil {
+		return err
+	}
+	return h.files.Block(r.Context(), user, d, func(data []byte) error {
+		head := w.Header()
+		head.Set("ETag", etag(d))
+		head.Set("Content-Length", strconv.Itoa(len(data)))
+		head.Set("Content-Type", "application/octet-stream")
+		head.Set("X-Content-Type-Options", "nosniff")
+		if r.Method != http.MethodHead {
+			_, _ = w.Write(data) // the client has left, which is no news
+		}
+		return nil
+	})
+}
+
+func (h *rest) putBlock(w http.ResponseWriter, r *http.Request) error {
+	user, d, err := blockOf(r)
+	if err != nil {
+		return err
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.files.grace))
+	buf := buffers.Get().(*[]byte) //nolint:forcetypeassert // nothing else is in there
+	defer buffers.Put(buf)
+	in := body{r.Body}
+	n, err := fill(in, *buf)
+	if err == nil { // full: is there more?
+		var more [1]byte
+		if m, _ := fill(in, more[:]); m > 0 {
+			return fault.TooLarge.New("BAD_BLOCK", "a block has at most %d bytes", blockSize)
+		}
+	} else if !errors.Is(err, io.EOF) {
+		return err
+	}
+	if err := h.files.PutBlock(r.Context(), user, d, (*buf)[:n]); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 // send writes the body. The status goes out with the first verified block; what fails after that can only be told by

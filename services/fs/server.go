@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -12,6 +13,7 @@ import (
 	"skein.dev"
 	"skein.dev/platform/blob"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/watch"
 	fsv1 "skein.dev/proto/skein/fs/v1"
 )
 
@@ -24,6 +26,8 @@ const defaultPage = 50
 type server struct {
 	fsv1.UnimplementedFsServiceServer
 	files *Files
+	sole  bool
+	stop  <-chan struct{} // closed when the process drains
 }
 
 func fileProto(f File) *fsv1.File {
@@ -48,7 +52,11 @@ func (s *server) PutFile(stream grpc.ClientStreamingServer[fsv1.PutFileRequest, 
 	if err != nil {
 		return err
 	}
-	file, err := s.files.Put(stream.Context(), path, &putReader{stream: stream, data: first.GetData()}, Condition{})
+	cond, err := conditionOf(first)
+	if err != nil {
+		return err
+	}
+	file, err := s.files.Put(stream.Context(), path, &putReader{stream: stream, data: first.GetData()}, cond)
 	if err != nil {
 		return err
 	}
@@ -125,7 +133,11 @@ func (s *server) DeleteFile(ctx context.Context, req *fsv1.DeleteFileRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	return &fsv1.DeleteFileResponse{}, s.files.Delete(ctx, path)
+	match, err := optional(req.GetIfDigest())
+	if err != nil {
+		return nil, err
+	}
+	return &fsv1.DeleteFileResponse{}, s.files.Delete(ctx, path, match)
 }
 
 func (s *server) ListFiles(ctx context.Context, req *fsv1.ListFilesRequest) (*fsv1.ListFilesResponse, error) {
@@ -140,13 +152,177 @@ func (s *server) ListFiles(ctx context.Context, req *fsv1.ListFilesRequest) (*fs
 	case limit == 0:
 		limit = defaultPage
 	}
-	l, err := s.files.List(ctx, user, req.GetPrefix(), req.GetPageToken(), min(limit, blob.MaxPage), req.GetShallow())
+	l, err := s.files.List(ctx, user, req.GetPrefix(), req.GetPageToken(), min(limit, blob.MaxPage), req.GetShallow(), req.GetNamesOnly())
 	if err != nil {
 		return nil, err
 	}
 	resp := &fsv1.ListFilesResponse{Directories: l.Dirs, NextPageToken: l.Next}
 	for _, f := range l.Files {
+		if req.GetNamesOnly() {
+			resp.Files = append(resp.Files, &fsv1.File{User: string(user), Path: f.Path.Path})
+			continue
+		}
 		resp.Files = append(resp.Files, fileProto(f))
 	}
 	return resp, nil
+}
+
+// maxInline bounds what comes along with a look-up.
+const maxInline = 64 << 10
+
+func (s *server) LookUpFile(ctx context.Context, req *fsv1.LookUpFileRequest) (*fsv1.LookUpFileResponse, error) {
+	path, err := skein.NewFilePath(req.GetUser(), req.GetPath())
+	if err != nil {
+		return nil, err
+	}
+	file, dir, err := s.files.LookUp(ctx, path)
+	if err != nil || dir {
+		return &fsv1.LookUpFileResponse{}, err
+	}
+	resp := &fsv1.LookUpFileResponse{File: fileProto(file), BlockSize: file.blockSize}
+	if req.GetKnownDigest() == resp.GetFile().GetDigest() {
+		return resp, nil
+	}
+	resp.Blocks = hexadecimal(file.blocks)
+	if file.Size > 0 && file.Size <= min(req.GetInlineSize(), maxInline) {
+		// It is an extra: who can't have it so asks for the block, and hears why.
+		_ = s.files.Read(ctx, file, 0, -1, func(data []byte) error {
+			resp.Data = append(resp.Data, data...)
+			return nil
+		})
+		if int64(len(resp.GetData())) != file.Size {
+			resp.Data = nil
+		}
+	}
+	return resp, nil
+}
+
+// maxLease bounds how long a change may wait for a watcher.
+const maxLease = 10 * time.Second
+
+func (s *server) WatchFiles(in grpc.BidiStreamingServer[fsv1.WatchFilesRequest, fsv1.WatchFilesResponse]) error {
+	first, err := in.Recv()
+	if err != nil {
+		return err
+	}
+	lease := first.GetLease().AsDuration()
+	if lease <= 0 || lease > maxLease {
+		return fault.Invalid.New("BAD_LEASE", "a lease of %s: want more than 0 and at most %s", lease, maxLease)
+	}
+	w := s.files.watchers.Enter(lease)
+	defer w.Leave()
+	if err := in.SendHeader(nil); err != nil { // from here on nothing is missed: the watcher waits for it
+		return err
+	}
+	err = w.Serve(s.stop, func() (int64, int64, error) {
+		m, err := in.Recv()
+		return m.GetSeenSequence(), m.GetBeat(), err
+	}, func(changes []watch.Change[skein.FilePath], beat int64) error {
+		for _, c := range changes {
+			if err := in.Send(&fsv1.WatchFilesResponse{User: string(c.Of.User), Path: c.Of.Path, Sequence: c.Seq}); err != nil {
+				return err
+			}
+		}
+		if beat == 0 {
+			return nil
+		}
+		return in.Send(&fsv1.WatchFilesResponse{Beat: beat, Sole: s.sole})
+	})
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+func (s *server) FindMissingBlocks(ctx context.Context, req *fsv1.FindMissingBlocksRequest) (*fsv1.FindMissingBlocksResponse, error) {
+	user, err := skein.ParseUser(req.GetUser())
+	if err != nil {
+		return nil, err
+	}
+	blocks, err := digests(req.GetBlocks())
+	if err != nil {
+		return nil, err
+	}
+	missing, err := s.files.Missing(ctx, user, blocks)
+	return &fsv1.FindMissingBlocksResponse{Blocks: hexadecimal(missing)}, err
+}
+
+func (s *server) PutBlock(ctx context.Context, req *fsv1.PutBlockRequest) (*fsv1.PutBlockResponse, error) {
+	user, err := skein.ParseUser(req.GetUser())
+	if err != nil {
+		return nil, err
+	}
+	d, err := skein.ParseDigest(req.GetDigest())
+	if err != nil {
+		return nil, err
+	}
+	return &fsv1.PutBlockResponse{}, s.files.PutBlock(ctx, user, d, req.GetData())
+}
+
+func (s *server) ComposeFile(ctx context.Context, req *fsv1.ComposeFileRequest) (*fsv1.ComposeFileResponse, error) {
+	path, err := skein.NewFilePath(req.GetUser(), req.GetPath())
+	if err != nil {
+		return nil, err
+	}
+	blocks, err := digests(req.GetBlocks())
+	if err != nil {
+		return nil, err
+	}
+	whole, err := optional(req.GetDigest())
+	if err != nil {
+		return nil, err
+	}
+	cond, err := conditionOf(req)
+	if err != nil {
+		return nil, err
+	}
+	file, err := s.files.Compose(ctx, path, blocks, whole, cond)
+	if err != nil {
+		return nil, err
+	}
+	return &fsv1.ComposeFileResponse{File: fileProto(file)}, nil
+}
+
+// conditionOf reads what must hold for a file to be replaced.
+func conditionOf(req interface {
+	GetIfAbsent() bool
+	GetIfDigest() string
+},
+) (Condition, error) {
+	match, err := optional(req.GetIfDigest())
+	if err == nil && match != nil && req.GetIfAbsent() {
+		err = fault.Invalid.New("BAD_CONDITION", "a file can't be absent and have a digest")
+	}
+	return Condition{Absent: req.GetIfAbsent(), Match: match}, err
+}
+
+// optional reads a digest that may be left out.
+func optional(s string) (*skein.Digest, error) {
+	if s == "" {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	d, err := skein.ParseDigest(s)
+	return &d, err
+}
+
+// digests reads as many as a file may have.
+func digests(list []string) (out []skein.Digest, err error) {
+	if len(list) > MaxFile/blockSize {
+		return nil, fault.TooLarge.New("TOO_LARGE", "%d blocks: no file has more than %d", len(list), MaxFile/blockSize)
+	}
+	out = make([]skein.Digest, len(list))
+	for i, s := range list {
+		if out[i], err = skein.ParseDigest(s); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func hexadecimal(list []skein.Digest) []string {
+	out := make([]string, len(list))
+	for i, d := range list {
+		out[i] = d.String()
+	}
+	return out
 }

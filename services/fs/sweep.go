@@ -19,7 +19,7 @@ import (
 // Sweep deletes the blocks that no file has and that are older than grace, and says how many. A user whose files could
 // not all be read keeps every block; the error says so.
 //
-// A block in use is never deleted. A put writes all its blocks within the grace before its record: one that is old when
+// A block in use is never deleted. A put writes all its blocks within the grace before its record (Compose those that are not young): one that is old when
 // the sweep begins, and not in a record that the sweep reads, could only be needed by a put that writes it again. Such a
 // put of this process has pinned the block since; one of another has made it young, which is looked at once more right
 // before the deletion. (What remains is another process's write between that look and the deletion, a request later.)
@@ -30,11 +30,7 @@ func (f *Files) Sweep(ctx context.Context, grace time.Duration) (deleted int, er
 	defer f.sweeping.Unlock()
 	f.touch(true)
 	defer f.touch(false)
-	// Ages are by the store's clock, as are the times of its objects; ours may be hours away from it.
-	if _, err := f.bucket.Put(ctx, clockKey, bytes.NewReader(nil), 0, blob.PutOptions{}); err != nil {
-		return 0, err
-	}
-	now, err := f.bucket.Stat(ctx, clockKey)
+	now, err := f.storeTime(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -49,7 +45,7 @@ func (f *Files) Sweep(ctx context.Context, grace time.Duration) (deleted int, er
 			if err != nil {
 				continue // none of ours
 			}
-			n, err := f.sweepUser(ctx, user, now.Modified.Add(-grace))
+			n, err := f.sweepUser(ctx, user, now.Add(-grace))
 			if deleted += n; err != nil {
 				failed = append(failed, fmt.Errorf("user %s: %w", user, err))
 			}
@@ -59,6 +55,15 @@ func (f *Files) Sweep(ctx context.Context, grace time.Duration) (deleted int, er
 		}
 		after = page.Last()
 	}
+}
+
+// storeTime is the store's clock, which the times of its objects are by; ours may be hours away from it.
+func (f *Files) storeTime(ctx context.Context) (time.Time, error) {
+	if _, err := f.bucket.Put(ctx, clockKey, bytes.NewReader(nil), 0, blob.PutOptions{}); err != nil {
+		return time.Time{}, err
+	}
+	now, err := f.bucket.Stat(ctx, clockKey)
+	return now.Modified, err
 }
 
 // touch begins or ends keeping account of the blocks that puts of this process need.

@@ -45,7 +45,7 @@ func TestSweep(t *testing.T) {
 		put(t, files, "replaced", append(b, c...))
 		put(t, files, "replaced", a)
 		put(t, files, "deleted", []byte("d"))
-		if err := files.Delete(t.Context(), path(t, "deleted")); err != nil {
+		if err := files.Delete(t.Context(), path(t, "deleted"), nil); err != nil {
 			t.Fatal(err)
 		}
 		sweep(time.Hour, 0, 4)
@@ -106,7 +106,7 @@ func TestSweepRace(t *testing.T) {
 					return
 				}
 				if rng.IntN(2) == 0 {
-					if err := files.Delete(t.Context(), p); err != nil {
+					if err := files.Delete(t.Context(), p, nil); err != nil {
 						t.Errorf("delete: %v", err)
 						return
 					}

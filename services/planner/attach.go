@@ -64,7 +64,7 @@ func (s *stream) put(c *Command) {
 		s.drained = true
 	case Accepted:
 		s.spawned = append(s.spawned, &plannerv1.SpawnResult{
-			CallId: c.Call.ID[:], Version: c.Call.Version.Number, Digest: c.Call.Version.Digest[:],
+			CallId: c.Call.ID[:], Version: c.Call.Version.Number, Digest: c.Call.Version.Digest[:], ConfigDigest: digestBytes(&c.Call.Version.Config),
 		})
 	case Refused:
 		s.spawned = append(s.spawned, &plannerv1.SpawnResult{CallId: c.Call.ID[:], Reason: c.Reason, Message: c.Message})

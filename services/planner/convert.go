@@ -28,6 +28,7 @@ func toAssignment(r *Record) *callv1.Assignment {
 		Digest: r.Version.Digest[:], Input: r.Input, Args: r.Args, Timeout: durationpb.New(time.Until(r.Deadline)),
 		Attempt: r.Attempt, Trace: r.Trace, ParentId: idBytes(r.Parent), RootId: r.Root[:],
 		Depth: r.Depth, Entry: r.Entry, Keep: r.Durable,
+		ConfigDigest: digestBytes(&r.Version.Config),
 	}
 }
 
@@ -158,6 +159,21 @@ func toCall(r *Record) *callv1.Call {
 	return c
 }
 
+// toTarget reads what a function is.
+func toTarget(f skein.Function, w *uploadv1.Function) (Target, error) {
+	current, version := w.GetCurrent(), skein.Version{Function: f, Number: w.GetCurrent().GetNumber()}
+	var err error
+	if version.Digest, err = skein.ParseDigest(current.GetDigest()); err != nil {
+		return Target{}, err
+	}
+	if w.GetConfigDigest() != "" {
+		if version.Config, err = skein.ParseDigest(w.GetConfigDigest()); err != nil {
+			return Target{}, err
+		}
+	}
+	return Target{version, fromConfig(w.GetConfig()), chains(current.GetImports())}, nil
+}
+
 // fromConfig reads how a function's calls are treated; upload has checked it.
 func fromConfig(c *uploadv1.FunctionConfig) Settings {
 	return Settings{
@@ -203,6 +219,21 @@ func idBytes(id skein.CallID) []byte {
 		return nil
 	}
 	return id[:]
+}
+
+// digestBytes are none for no digest.
+func digestBytes(d *skein.Digest) []byte {
+	if d.IsZero() {
+		return nil
+	}
+	return d[:]
+}
+
+func digestText(d skein.Digest) string {
+	if d.IsZero() {
+		return ""
+	}
+	return d.String()
 }
 
 func idText(id skein.CallID) string {

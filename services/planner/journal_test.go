@@ -265,6 +265,21 @@ func TestRequestIDs(t *testing.T) {
 	}
 }
 
+// A call of the journal keeps the version and the configuration that it was accepted with.
+func TestJournalVersion(t *testing.T) {
+	f := skein.Function{User: "ann", Name: "f"}
+	for _, config := range []skein.Digest{{}, skein.DigestOf([]byte("config"))} {
+		want := skein.Version{Function: f, Number: 7, Digest: skein.DigestOf(nil), Config: config}
+		r, err := fromJournal(toJournal(&Record{Call: skein.Call{ID: skein.NewCallID(), Function: f, Version: want}, State: skein.Queued}))
+		if err != nil || r.Version != want {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if got := len(toAssignment(r).GetConfigDigest()); got != 0 && config.IsZero() || got != len(config) && !config.IsZero() {
+			t.Errorf("an assignment has %d bytes for %s", got, config)
+		}
+	}
+}
+
 // A command that was given up lies in a connection still, and may be carried out after those that followed.
 func TestLateCommands(t *testing.T) {
 	s := sit(t, redistest.Start(t).URL()).leads()

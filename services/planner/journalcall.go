@@ -17,6 +17,7 @@ func toJournal(r *Record) *plannerv1.JournalCall {
 		Call: toCall(r), Args: r.Args, Trace: r.Trace, RequestId: r.RequestID, BodyHash: r.BodyHash[:], Sync: r.Sync,
 		Timeout: durationpb.New(r.Timeout), RetryFailures: r.RetryFailures, GiveUpTime: toTime(r.GiveUp), ResultAge: durationpb.New(r.ResultAge),
 		WebhookUrl: r.Webhook, Losses: r.Losses, Attempts: toAttempts(r.Attempts),
+		ConfigDigest: digestBytes(&r.Version.Config),
 	}
 }
 
@@ -54,6 +55,7 @@ func fromJournal(m *plannerv1.JournalCall) (*Record, error) {
 		}
 	}
 	r.Version = skein.Version{Function: r.Function, Number: c.GetVersion(), Digest: digest}
+	copy(r.Version.Config[:], m.GetConfigDigest())
 	r.Root, r.Args, r.Deadline, r.Attempt, r.Trace = r.ID, m.GetArgs(), fromTime(c.GetDeadline()), c.GetAttempt(), m.GetTrace()
 	r.State = fromState(c.GetState())
 	r.Result = skein.Result{

@@ -69,12 +69,10 @@ func (r *resolver) ask(ctx context.Context, f skein.Function) (Target, error) {
 		case err != nil:
 			return Target{}, err
 		}
-		current := resp.GetFunction().GetCurrent()
-		digest, err := skein.ParseDigest(current.GetDigest())
+		to, err := toTarget(f, resp.GetFunction())
 		if err != nil {
 			return Target{}, fault.Internal.New("BAD_ANSWER", "upload gave %v", err)
 		}
-		to := Target{skein.Version{Function: f, Number: current.GetNumber(), Digest: digest}, fromConfig(resp.GetFunction().GetConfig()), chains(current.GetImports())}
 		r.mu.Lock()
 		if r.epoch == epoch {
 			r.known[f] = known{to, asked}

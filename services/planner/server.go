@@ -249,6 +249,7 @@ func (s *server) LeaseRoute(ctx context.Context, r *plannerv1.LeaseRouteRequest)
 	return &plannerv1.LeaseRouteResponse{Route: &plannerv1.Route{
 		ExecutorId: route.Executor, Address: route.Address, Version: route.Target.Version.Number, Digest: route.Target.Version.Digest.String(),
 		Timeout: durationpb.New(usual), MaxTimeout: durationpb.New(most), Lease: durationpb.New(routeLease),
+		ConfigDigest: digestText(route.Target.Version.Config),
 	}}, nil
 }
 

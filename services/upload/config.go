@@ -11,6 +11,7 @@ import (
 	"skein.dev/platform/blob"
 	"skein.dev/platform/compile"
 	"skein.dev/platform/prepare"
+	"skein.dev/platform/runconfig"
 	"skein.dev/platform/service"
 	uploadv1 "skein.dev/proto/skein/upload/v1"
 )
@@ -47,6 +48,10 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if err := compile.CheckKey(c.ArtifactKey); err != nil {
 		return err
 	}
+	secrets, err := runconfig.NewKey(c.ArtifactKey)
+	if err != nil {
+		return err
+	}
 	bucket, err := blob.Open(ctx, c.Bucket)
 	if err != nil {
 		return fmt.Errorf("--bucket: %w", err)
@@ -54,7 +59,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	s.Ready(bucket.Ping)
 	limits := prepare.DefaultLimits()
 	limits.ModuleBytes = int(c.MaxModule)
-	registry := &Registry{bucket: bucket, limits: limits, effort: compile.DefaultLimits(), key: []byte(c.ArtifactKey)}
+	registry := &Registry{bucket: bucket, limits: limits, effort: compile.DefaultLimits(), key: []byte(c.ArtifactKey), secrets: secrets}
 	gate := &intake{c.MaxModule, semaphore.NewWeighted(c.Memory), idle}
 	stop := make(chan struct{})
 	s.Drain(func(context.Context) error { close(stop); return nil })

@@ -20,6 +20,8 @@ type head struct {
 	// Updated is when Current became current.
 	Updated  time.Time `json:"updated"`
 	Settings Settings  `json:"settings,omitzero"`
+	Config   string    `json:"config,omitempty"`   // digest of the object that executors read of the settings
+	Revision int64     `json:"revision,omitempty"` // how often they were changed, a deletion included
 	Requests []request `json:"requests,omitempty"` // the last ones that had an id, oldest first
 }
 
@@ -111,7 +113,7 @@ func (h head) roll(v record, now time.Time) head {
 
 // bury deletes the function. latest is the greatest number of a record that was seen: its upload must take another.
 func (h head) bury(latest int64, now time.Time) head {
-	return head{Deleted: true, Latest: max(h.Latest, latest), Updated: now, Requests: h.Requests}
+	return head{Deleted: true, Latest: max(h.Latest, latest), Updated: now, Revision: h.Revision + 1, Requests: h.Requests}
 }
 
 func (v record) version(f skein.Function) (Version, error) {
@@ -123,5 +125,5 @@ func (v record) version(f skein.Function) (Version, error) {
 	if v.Kind == prepare.Command.String() {
 		kind = prepare.Command
 	}
-	return Version{skein.Version{Function: f, Number: v.Number, Digest: d}, v.Size, v.Created, kind, v.Imports}, nil
+	return Version{skein.Version{Function: f, Number: v.Number, Digest: d}, v.Size, v.Created, kind, v.Imports}, nil // Config is the head's
 }

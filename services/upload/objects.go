@@ -17,6 +17,7 @@ import (
 	"skein.dev/platform/blob"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
+	"skein.dev/platform/runconfig"
 )
 
 // maxRecord bounds a head and a version's record in bytes.
@@ -78,7 +79,7 @@ func (r *Registry) swap(ctx context.Context, f skein.Function, etag string, h he
 	if errors.Is(err, fault.Conflict) {
 		return false, nil
 	}
-	r.watchers.tell(ctx, f) // after an error too: the store may have done it
+	r.watchers.Tell(ctx, f) // after an error too: the store may have done it
 	return err == nil, err
 }
 
@@ -138,11 +139,25 @@ func (r *Registry) newest(ctx context.Context, f skein.Function, from int64) (in
 	}
 }
 
-// sweep removes the records up to a number and returns how many there were.
-func (r *Registry) sweep(ctx context.Context, f skein.Function, to int64) (int, error) {
+// configs are the keys of a function's configurations, those that nothing names any more included.
+func (r *Registry) configs(ctx context.Context, f skein.Function) (keys []string, err error) {
+	for item, err := range blob.All(ctx, r.bucket, runconfig.Prefix(f)) {
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, item.Key)
+	}
+	return keys, nil
+}
+
+// sweep removes the records up to a number, and configurations, and returns how many there were.
+func (r *Registry) sweep(ctx context.Context, f skein.Function, to int64, configs []string) (int, error) {
 	group, within := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
-	swept := 0
+	swept := len(configs)
+	for _, key := range configs {
+		group.Go(func() error { return r.bucket.Delete(within, key) })
+	}
 	for item, err := range blob.All(within, r.bucket, versionsKey(f)) {
 		if err != nil {
 			if e := group.Wait(); e != nil {

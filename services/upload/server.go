@@ -13,6 +13,8 @@ import (
 	"skein.dev"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
+	"skein.dev/platform/runconfig"
+	"skein.dev/platform/watch"
 	uploadv1 "skein.dev/proto/skein/upload/v1"
 )
 
@@ -148,6 +150,7 @@ func (s *server) ListFunctions(ctx context.Context, r *uploadv1.ListFunctionsReq
 	}
 	answer := &uploadv1.ListFunctionsResponse{NextPageToken: next}
 	for _, fn := range list {
+		fn.Settings.Run = runconfig.Config{} // a page of them must fit into a message
 		answer.Functions = append(answer.Functions, functionProto(fn))
 	}
 	return answer, nil
@@ -193,50 +196,33 @@ func (s *server) DeleteFunction(ctx context.Context, r *uploadv1.DeleteFunctionR
 }
 
 func (s *server) WatchFunctions(in grpc.BidiStreamingServer[uploadv1.WatchFunctionsRequest, uploadv1.WatchFunctionsResponse]) error {
-	w := s.registry.watchers.enter()
-	defer s.registry.watchers.leave(w)
+	w := s.registry.watchers.Enter(patience)
+	defer w.Leave()
 	if err := in.SendHeader(nil); err != nil { // from here on nothing is missed: the watcher waits for it
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() {
-		for {
-			m, err := in.Recv()
-			if err == nil {
-				err = w.saw(m.GetSeenSequence())
-			}
-			if err != nil {
-				ended <- err
-				return
-			}
-		}
-	}()
-	for {
-		select {
-		case <-w.wake:
-		case err := <-ended:
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		case <-s.stop:
-			return nil // a stream that stands would hold up the end of the process
-		case <-w.gone:
-			return fault.Exhausted.New("WATCH_BEHIND", "more than %d changes were not acknowledged", maxPending)
-		}
-		for _, c := range w.next() {
-			err := in.Send(&uploadv1.WatchFunctionsResponse{User: string(c.f.User), Function: c.f.Name, Sequence: c.seq})
+	err := w.Serve(s.stop, func() (int64, int64, error) {
+		m, err := in.Recv()
+		return m.GetSeenSequence(), 0, err
+	}, func(changes []watch.Change[skein.Function], _ int64) error {
+		for _, c := range changes {
+			err := in.Send(&uploadv1.WatchFunctionsResponse{User: string(c.Of.User), Function: c.Of.Name, Sequence: c.Seq})
 			if err != nil {
 				return err
 			}
 		}
+		return nil
+	})
+	if errors.Is(err, io.EOF) {
+		return nil
 	}
+	return err
 }
 
 func functionProto(fn Function) *uploadv1.Function {
 	return &uploadv1.Function{
 		User: string(fn.Name.User), Name: fn.Name.Name, Current: versionProto(fn.Current), UpdateTime: timestamppb.New(fn.Updated),
-		Config: configProto(fn.Settings),
+		Config: configProto(fn.Settings, fn.Revision), ConfigDigest: digestText(fn.Current.Config),
 	}
 }
 

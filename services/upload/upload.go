@@ -8,11 +8,15 @@
 //	functions/USER/NAME/versions/NUMBER     the version's record; put only where there is none, so numbers never collide
 //	functions/USER/NAME/current             the head: the function's current version and what requests were answered
 //
+// and with a configuration (settings.go), before the head too:
+//
+//	functions/USER/NAME/config/DIGEST       what executors need of it: see package runconfig
+//
 // The head is replaced last, and only if it is still the one that was read: that is the moment when a version becomes
 // visible. A failure before it leaves objects that nothing names; the next upload of the same bytes takes them up. Of
 // uploads at the same time the greatest number ends as current; a rollback names its version itself.
 //
-// Deleting a function marks its head as deleted, which ends it at once, then removes its records. Numbers go on behind
+// Deleting a function marks its head as deleted, which ends it at once, then removes its records and configurations. Numbers go on behind
 // the deleted ones if the function comes back, so "version 3 of ann/echo" means one module for ever. Modules stay: other
 // functions may have the same bytes, and calls that run may be about to load them.
 //
@@ -35,7 +39,12 @@ import (
 	"skein.dev/platform/compile"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
+	"skein.dev/platform/runconfig"
+	"skein.dev/platform/watch"
 )
+
+// patience bounds how long a change waits for its watchers. What they keep lives no longer.
+const patience = time.Second
 
 // Registry keeps functions in a bucket. Any number of them, in any number of processes, may share one.
 type Registry struct {
@@ -43,8 +52,9 @@ type Registry struct {
 	limits   prepare.Limits
 	effort   compile.Limits
 	key      []byte // of artifacts
+	secrets  *runconfig.Key
 	builds   builds
-	watchers watchers
+	watchers watch.Feed[skein.Function]
 }
 
 // Function is a function and its current version.
@@ -53,6 +63,7 @@ type Function struct {
 	Current  Version
 	Updated  time.Time
 	Settings Settings
+	Revision int64 // of the settings; grows with every change, from 1
 }
 
 // Version is an upload with what is known of its module.
@@ -256,6 +267,10 @@ func (r *Registry) Delete(ctx context.Context, f skein.Function, requestID strin
 	}
 	req := request{ID: requestID, Op: "delete"}
 	for try := range tries {
+		configs, err := r.configs(ctx, f) // listed before: what is put after the head is buried is another function's
+		if err != nil {
+			return err
+		}
 		h, etag, err := r.head(ctx, f)
 		if err != nil {
 			return err
@@ -269,7 +284,7 @@ func (r *Registry) Delete(ctx context.Context, f skein.Function, requestID strin
 		}
 		if !h.exists() {
 			// The deletion may have been cut short, by a failure that its caller saw.
-			swept, err := r.sweep(ctx, f, h.Latest)
+			swept, err := r.sweep(ctx, f, h.Latest, configs)
 			if err == nil && swept == 0 && !repeated {
 				err = noFunction(f)
 			}
@@ -283,7 +298,7 @@ func (r *Registry) Delete(ctx context.Context, f skein.Function, requestID strin
 		if ok, err := r.swap(ctx, f, etag, next); err != nil {
 			return err
 		} else if ok {
-			_, err := r.sweep(ctx, f, next.Latest)
+			_, err := r.sweep(ctx, f, next.Latest, configs)
 			return err
 		}
 		if err := pause(ctx, try); err != nil {
@@ -295,7 +310,12 @@ func (r *Registry) Delete(ctx context.Context, f skein.Function, requestID strin
 
 func function(f skein.Function, h head) (Function, error) {
 	v, err := h.Current.version(f)
-	return Function{f, v, h.Updated, h.Settings}, err
+	if err == nil && h.Config != "" {
+		if v.Config, err = skein.ParseDigest(h.Config); err != nil {
+			err = corrupt(headKey(f), err)
+		}
+	}
+	return Function{f, v, h.Updated, h.Settings, h.Revision + 1}, err
 }
 
 func noFunction(f skein.Function) error {

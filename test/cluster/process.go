@@ -24,6 +24,7 @@ import (
 type Process struct {
 	Name string
 	Addr string // host:port
+	Dir  string // where a redis-server keeps what it has
 
 	t     testing.TB
 	bin   string

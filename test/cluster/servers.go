@@ -21,7 +21,7 @@ func Redis(t testing.TB) *Process {
 		missing(t, "there is no redis-server on PATH: %v (Debian: apt-get install redis-server; `make test` does)", err)
 	}
 	dir := t.TempDir()
-	p := &Process{Name: "redis-server", Addr: FreePort(t), t: t, bin: bin, ready: ping}
+	p := &Process{Name: "redis-server", Addr: FreePort(t), Dir: dir, t: t, bin: bin, ready: ping}
 	p.serve = func(addr string) []string {
 		_, port, _ := net.SplitHostPort(addr)
 		return []string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "yes", "--appendfsync", "always", "--dir", dir}

@@ -462,7 +462,9 @@ type Assignment struct {
 	// The entry of the module's function table that is called in place of the usual one.
 	Entry *uint32 `protobuf:"varint,14,opt,name=entry,proto3,oneof" json:"entry,omitempty"`
 	// Whether the executor goes on with it when the stream breaks, and names it when it attaches again.
-	Keep          bool `protobuf:"varint,15,opt,name=keep,proto3" json:"keep,omitempty"`
+	Keep bool `protobuf:"varint,15,opt,name=keep,proto3" json:"keep,omitempty"`
+	// 32 bytes: the digest of the function's configuration, an object that says how guests are started; none if there is none.
+	ConfigDigest  []byte `protobuf:"bytes,16,opt,name=config_digest,json=configDigest,proto3" json:"config_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -600,6 +602,13 @@ func (x *Assignment) GetKeep() bool {
 		return x.Keep
 	}
 	return false
+}
+
+func (x *Assignment) GetConfigDigest() []byte {
+	if x != nil {
+		return x.ConfigDigest
+	}
+	return nil
 }
 
 // How a call ended on an executor.
@@ -828,7 +837,7 @@ const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\vdead_letter\x18\" \x01(\bR\n" +
 	"deadLetter\x12\x1d\n" +
 	"\n" +
-	"redrive_of\x18# \x01(\tR\tredriveOf\"\xfb\x03\n" +
+	"redrive_of\x18# \x01(\tR\tredriveOf\"\xa0\x04\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x12\n" +
@@ -846,7 +855,8 @@ const file_skein_call_v1_call_proto_rawDesc = "" +
 	"\aroot_id\x18\f \x01(\fR\x06rootId\x12\x14\n" +
 	"\x05depth\x18\r \x01(\x05R\x05depth\x12\x19\n" +
 	"\x05entry\x18\x0e \x01(\rH\x00R\x05entry\x88\x01\x01\x12\x12\n" +
-	"\x04keep\x18\x0f \x01(\bR\x04keep\x1a8\n" +
+	"\x04keep\x18\x0f \x01(\bR\x04keep\x12#\n" +
+	"\rconfig_digest\x18\x10 \x01(\fR\fconfigDigest\x1a8\n" +
 	"\n" +
 	"TraceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -13,6 +13,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -106,12 +107,16 @@ func (x *File) GetUpdateTime() *timestamppb.Timestamp {
 
 type PutFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// user, path and request_id only in the first message.
+	// All but data only in the first message.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// Accepted on every mutating method; putting the same content twice is the same as once.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Data          []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Data      []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	// Only if there is no such file.
+	IfAbsent bool `protobuf:"varint,5,opt,name=if_absent,json=ifAbsent,proto3" json:"if_absent,omitempty"`
+	// Only if the file has this content.
+	IfDigest      string `protobuf:"bytes,6,opt,name=if_digest,json=ifDigest,proto3" json:"if_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -172,6 +177,20 @@ func (x *PutFileRequest) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *PutFileRequest) GetIfAbsent() bool {
+	if x != nil {
+		return x.IfAbsent
+	}
+	return false
+}
+
+func (x *PutFileRequest) GetIfDigest() string {
+	if x != nil {
+		return x.IfDigest
+	}
+	return ""
 }
 
 type PutFileResponse struct {
@@ -438,10 +457,12 @@ func (x *StatFileResponse) GetFile() *File {
 }
 
 type DeleteFileRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	User      string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Path      string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only if the file has this content. It is looked at right before the deletion, not in one step with it.
+	IfDigest      string `protobuf:"bytes,4,opt,name=if_digest,json=ifDigest,proto3" json:"if_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -497,6 +518,13 @@ func (x *DeleteFileRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *DeleteFileRequest) GetIfDigest() string {
+	if x != nil {
+		return x.IfDigest
+	}
+	return ""
+}
+
 type DeleteFileResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -542,7 +570,9 @@ type ListFilesRequest struct {
 	PageSize  int32  `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Stop at the next '/' after the prefix: what lies deeper is given once, as a directory.
-	Shallow       bool `protobuf:"varint,5,opt,name=shallow,proto3" json:"shallow,omitempty"`
+	Shallow bool `protobuf:"varint,5,opt,name=shallow,proto3" json:"shallow,omitempty"`
+	// Files have nothing but their paths, which is quicker.
+	NamesOnly     bool `protobuf:"varint,6,opt,name=names_only,json=namesOnly,proto3" json:"names_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -612,6 +642,13 @@ func (x *ListFilesRequest) GetShallow() bool {
 	return false
 }
 
+func (x *ListFilesRequest) GetNamesOnly() bool {
+	if x != nil {
+		return x.NamesOnly
+	}
+	return false
+}
+
 type ListFilesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Files []*File                `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
@@ -673,24 +710,646 @@ func (x *ListFilesResponse) GetNextPageToken() string {
 	return ""
 }
 
+type LookUpFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// What the caller knows already: if the file has this digest, the answer has neither blocks nor data.
+	KnownDigest string `protobuf:"bytes,3,opt,name=known_digest,json=knownDigest,proto3" json:"known_digest,omitempty"`
+	// The content comes along if it has at most so many bytes; at most 64 KiB.
+	InlineSize    int64 `protobuf:"varint,4,opt,name=inline_size,json=inlineSize,proto3" json:"inline_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookUpFileRequest) Reset() {
+	*x = LookUpFileRequest{}
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookUpFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookUpFileRequest) ProtoMessage() {}
+
+func (x *LookUpFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookUpFileRequest.ProtoReflect.Descriptor instead.
+func (*LookUpFileRequest) Descriptor() ([]byte, []int) {
+	return file_skein_fs_v1_fs_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LookUpFileRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *LookUpFileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *LookUpFileRequest) GetKnownDigest() string {
+	if x != nil {
+		return x.KnownDigest
+	}
+	return ""
+}
+
+func (x *LookUpFileRequest) GetInlineSize() int64 {
+	if x != nil {
+		return x.InlineSize
+	}
+	return 0
+}
+
+type LookUpFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Not set if path is a directory, something that files lie under.
+	File *File `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	// Bytes of a block; the last one may have fewer.
+	BlockSize int64 `protobuf:"varint,2,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	// SHA-256 of each block in hexadecimal digits, in order.
+	Blocks []string `protobuf:"bytes,3,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	// The content, if it was asked for and is small enough.
+	Data          []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LookUpFileResponse) Reset() {
+	*x = LookUpFileResponse{}
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookUpFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookUpFileResponse) ProtoMessage() {}
+
+func (x *LookUpFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookUpFileResponse.ProtoReflect.Descriptor instead.
+func (*LookUpFileResponse) Descriptor() ([]byte, []int) {
+	return file_skein_fs_v1_fs_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LookUpFileResponse) GetFile() *File {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *LookUpFileResponse) GetBlockSize() int64 {
+	if x != nil {
+		return x.BlockSize
+	}
+	return 0
+}
+
+func (x *LookUpFileResponse) GetBlocks() []string {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
+func (x *LookUpFileResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type WatchFilesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long the watcher keeps answers without hearing of this stream, up to 10 s. Only in the first message.
+	Lease *durationpb.Duration `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The sequence of the last change that was seen and acted upon.
+	SeenSequence int64 `protobuf:"varint,2,opt,name=seen_sequence,json=seenSequence,proto3" json:"seen_sequence,omitempty"`
+	// Comes back behind all changes that happened before it arrived: until a lease after it was sent nothing that was kept
+	// is old. 0 is none.
+	Beat          int64 `protobuf:"varint,3,opt,name=beat,proto3" json:"beat,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFilesRequest) Reset() {
+	*x = WatchFilesRequest{}
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFilesRequest) ProtoMessage() {}
+
+func (x *WatchFilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFilesRequest.ProtoReflect.Descriptor instead.
+func (*WatchFilesRequest) Descriptor() ([]byte, []int) {
+	return file_skein_fs_v1_fs_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WatchFilesRequest) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *WatchFilesRequest) GetSeenSequence() int64 {
+	if x != nil {
+		return x.SeenSequence
+	}
+	return 0
+}
+
+func (x *WatchFilesRequest) GetBeat() int64 {
+	if x != nil {
+		return x.Beat
+	}
+	return 0
+}
+
+type WatchFilesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of a change: the file that was put or deleted, and a number that grows by one with each.
+	User     string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Path     string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Sequence int64  `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Of a beat.
+	Beat int64 `protobuf:"varint,4,opt,name=beat,proto3" json:"beat,omitempty"`
+	// With a beat: no other fs service changes files in this store, so what is kept needs no other renewal than beats.
+	Sole          bool `protobuf:"varint,5,opt,name=sole,proto3" json:"sole,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFilesResponse) Reset() {
+	*x = WatchFilesResponse{}
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFilesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFilesResponse) ProtoMessage() {}
+
+func (x *WatchFilesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFilesResponse.ProtoReflect.Descriptor instead.
+func (*WatchFilesResponse) Descriptor() ([]byte, []int) {
+	return file_skein_fs_v1_fs_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WatchFilesResponse) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *WatchFilesResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *WatchFilesResponse) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *WatchFilesResponse) GetBeat() int64 {
+	if x != nil {
+		return x.Beat
+	}
+	return 0
+}
+
+func (x *WatchFilesResponse) GetSole() bool {
+	if x != nil {
+		return x.Sole
+	}
+	return false
+}
+
+type FindMissingBlocksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// SHA-256 of each, 64 hexadecimal digits; at most 32,768.
+	Blocks        []string `protobuf:"bytes,2,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindMissingBlocksRequest) Reset() {
+	*x = FindMissingBlocksRequest{}
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindMissingBlocksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindMissingBlocksRequest) ProtoMessage() {}
+
+func (x *FindMissingBlocksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindMissingBlocksRequest.ProtoReflect.Descriptor instead.
+func (*FindMissingBlocksRequest) Descriptor() ([]byte, []int) {
+	return file_skein_fs_v1_fs_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *FindMissingBlocksRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *FindMissingBlocksRequest) GetBlocks() []string {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
+type FindMissingBlocksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Blocks        []string               `protobuf:"bytes,1,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindMissingBlocksResponse) Reset() {
+	*x = FindMissingBlocksResponse{}
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindMissingBlocksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindMissingBlocksResponse) ProtoMessage() {}
+
+func (x *FindMissingBlocksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindMissingBlocksResponse.ProtoReflect.Descriptor instead.
+func (*FindMissingBlocksResponse) Descriptor() ([]byte, []int) {
+	return file_skein_fs_v1_fs_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FindMissingBlocksResponse) GetBlocks() []string {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
+type PutBlockRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// SHA-256 of data.
+	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// 1 to 1,048,576 bytes.
+	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutBlockRequest) Reset() {
+	*x = PutBlockRequest{}
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutBlockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutBlockRequest) ProtoMessage() {}
+
+func (x *PutBlockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutBlockRequest.ProtoReflect.Descriptor instead.
+func (*PutBlockRequest) Descriptor() ([]byte, []int) {
+	return file_skein_fs_v1_fs_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PutBlockRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *PutBlockRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PutBlockRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type PutBlockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutBlockResponse) Reset() {
+	*x = PutBlockResponse{}
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutBlockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutBlockResponse) ProtoMessage() {}
+
+func (x *PutBlockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutBlockResponse.ProtoReflect.Descriptor instead.
+func (*PutBlockResponse) Descriptor() ([]byte, []int) {
+	return file_skein_fs_v1_fs_proto_rawDescGZIP(), []int{18}
+}
+
+type ComposeFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// In order; each of 1 MiB but the last, which may be shorter. None for an empty file.
+	Blocks []string `protobuf:"bytes,3,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	// If set, what the whole must be; INVALID_ARGUMENT with reason BAD_DIGEST if it is not.
+	Digest string `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Only if there is no such file.
+	IfAbsent bool `protobuf:"varint,5,opt,name=if_absent,json=ifAbsent,proto3" json:"if_absent,omitempty"`
+	// Only if the file has this content.
+	IfDigest      string `protobuf:"bytes,6,opt,name=if_digest,json=ifDigest,proto3" json:"if_digest,omitempty"`
+	RequestId     string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComposeFileRequest) Reset() {
+	*x = ComposeFileRequest{}
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComposeFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComposeFileRequest) ProtoMessage() {}
+
+func (x *ComposeFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComposeFileRequest.ProtoReflect.Descriptor instead.
+func (*ComposeFileRequest) Descriptor() ([]byte, []int) {
+	return file_skein_fs_v1_fs_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ComposeFileRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ComposeFileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ComposeFileRequest) GetBlocks() []string {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
+func (x *ComposeFileRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ComposeFileRequest) GetIfAbsent() bool {
+	if x != nil {
+		return x.IfAbsent
+	}
+	return false
+}
+
+func (x *ComposeFileRequest) GetIfDigest() string {
+	if x != nil {
+		return x.IfDigest
+	}
+	return ""
+}
+
+func (x *ComposeFileRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type ComposeFileResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          *File                  `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComposeFileResponse) Reset() {
+	*x = ComposeFileResponse{}
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComposeFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComposeFileResponse) ProtoMessage() {}
+
+func (x *ComposeFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_fs_v1_fs_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComposeFileResponse.ProtoReflect.Descriptor instead.
+func (*ComposeFileResponse) Descriptor() ([]byte, []int) {
+	return file_skein_fs_v1_fs_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ComposeFileResponse) GetFile() *File {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
 var File_skein_fs_v1_fs_proto protoreflect.FileDescriptor
 
 const file_skein_fs_v1_fs_proto_rawDesc = "" +
 	"\n" +
-	"\x14skein/fs/v1/fs.proto\x12\vskein.fs.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x01\n" +
+	"\x14skein/fs/v1/fs.proto\x12\vskein.fs.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x01\n" +
 	"\x04File\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12;\n" +
 	"\vupdate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"k\n" +
+	"updateTime\"\xa5\x01\n" +
 	"\x0ePutFileRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"8\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x1b\n" +
+	"\tif_absent\x18\x05 \x01(\bR\bifAbsent\x12\x1b\n" +
+	"\tif_digest\x18\x06 \x01(\tR\bifDigest\"8\n" +
 	"\x0fPutFileResponse\x12%\n" +
 	"\x04file\x18\x01 \x01(\v2\x11.skein.fs.v1.FileR\x04file\"h\n" +
 	"\x0eGetFileRequest\x12\x12\n" +
@@ -705,31 +1364,84 @@ const file_skein_fs_v1_fs_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\"9\n" +
 	"\x10StatFileResponse\x12%\n" +
-	"\x04file\x18\x01 \x01(\v2\x11.skein.fs.v1.FileR\x04file\"Z\n" +
+	"\x04file\x18\x01 \x01(\v2\x11.skein.fs.v1.FileR\x04file\"w\n" +
 	"\x11DeleteFileRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"\x14\n" +
-	"\x12DeleteFileResponse\"\x94\x01\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x1b\n" +
+	"\tif_digest\x18\x04 \x01(\tR\bifDigest\"\x14\n" +
+	"\x12DeleteFileResponse\"\xb3\x01\n" +
 	"\x10ListFilesRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\x12\x18\n" +
-	"\ashallow\x18\x05 \x01(\bR\ashallow\"\x86\x01\n" +
+	"\ashallow\x18\x05 \x01(\bR\ashallow\x12\x1d\n" +
+	"\n" +
+	"names_only\x18\x06 \x01(\bR\tnamesOnly\"\x86\x01\n" +
 	"\x11ListFilesResponse\x12'\n" +
 	"\x05files\x18\x01 \x03(\v2\x11.skein.fs.v1.FileR\x05files\x12 \n" +
 	"\vdirectories\x18\x02 \x03(\tR\vdirectories\x12&\n" +
-	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken2\x99\x03\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\x7f\n" +
+	"\x11LookUpFileRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12!\n" +
+	"\fknown_digest\x18\x03 \x01(\tR\vknownDigest\x12\x1f\n" +
+	"\vinline_size\x18\x04 \x01(\x03R\n" +
+	"inlineSize\"\x86\x01\n" +
+	"\x12LookUpFileResponse\x12%\n" +
+	"\x04file\x18\x01 \x01(\v2\x11.skein.fs.v1.FileR\x04file\x12\x1d\n" +
+	"\n" +
+	"block_size\x18\x02 \x01(\x03R\tblockSize\x12\x16\n" +
+	"\x06blocks\x18\x03 \x03(\tR\x06blocks\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"}\n" +
+	"\x11WatchFilesRequest\x12/\n" +
+	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12#\n" +
+	"\rseen_sequence\x18\x02 \x01(\x03R\fseenSequence\x12\x12\n" +
+	"\x04beat\x18\x03 \x01(\x03R\x04beat\"\x80\x01\n" +
+	"\x12WatchFilesResponse\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1a\n" +
+	"\bsequence\x18\x03 \x01(\x03R\bsequence\x12\x12\n" +
+	"\x04beat\x18\x04 \x01(\x03R\x04beat\x12\x12\n" +
+	"\x04sole\x18\x05 \x01(\bR\x04sole\"F\n" +
+	"\x18FindMissingBlocksRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
+	"\x06blocks\x18\x02 \x03(\tR\x06blocks\"3\n" +
+	"\x19FindMissingBlocksResponse\x12\x16\n" +
+	"\x06blocks\x18\x01 \x03(\tR\x06blocks\"Q\n" +
+	"\x0fPutBlockRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\x12\n" +
+	"\x10PutBlockResponse\"\xc5\x01\n" +
+	"\x12ComposeFileRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x16\n" +
+	"\x06blocks\x18\x03 \x03(\tR\x06blocks\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x1b\n" +
+	"\tif_absent\x18\x05 \x01(\bR\bifAbsent\x12\x1b\n" +
+	"\tif_digest\x18\x06 \x01(\tR\bifDigest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\a \x01(\tR\trequestId\"<\n" +
+	"\x13ComposeFileResponse\x12%\n" +
+	"\x04file\x18\x01 \x01(\v2\x11.skein.fs.v1.FileR\x04file2\x90\a\n" +
 	"\tFsService\x12F\n" +
 	"\aPutFile\x12\x1b.skein.fs.v1.PutFileRequest\x1a\x1c.skein.fs.v1.PutFileResponse(\x01\x12F\n" +
 	"\aGetFile\x12\x1b.skein.fs.v1.GetFileRequest\x1a\x1c.skein.fs.v1.GetFileResponse0\x01\x12G\n" +
 	"\bStatFile\x12\x1c.skein.fs.v1.StatFileRequest\x1a\x1d.skein.fs.v1.StatFileResponse\x12M\n" +
 	"\n" +
 	"DeleteFile\x12\x1e.skein.fs.v1.DeleteFileRequest\x1a\x1f.skein.fs.v1.DeleteFileResponse\x12d\n" +
-	"\tListFiles\x12\x1d.skein.fs.v1.ListFilesRequest\x1a\x1e.skein.fs.v1.ListFilesResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/files/{user}B\"Z skein.dev/proto/skein/fs/v1;fsv1b\x06proto3"
+	"\tListFiles\x12\x1d.skein.fs.v1.ListFilesRequest\x1a\x1e.skein.fs.v1.ListFilesResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/files/{user}\x12M\n" +
+	"\n" +
+	"LookUpFile\x12\x1e.skein.fs.v1.LookUpFileRequest\x1a\x1f.skein.fs.v1.LookUpFileResponse\x12Q\n" +
+	"\n" +
+	"WatchFiles\x12\x1e.skein.fs.v1.WatchFilesRequest\x1a\x1f.skein.fs.v1.WatchFilesResponse(\x010\x01\x12\x8c\x01\n" +
+	"\x11FindMissingBlocks\x12%.skein.fs.v1.FindMissingBlocksRequest\x1a&.skein.fs.v1.FindMissingBlocksResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/blocks/{user}:findMissing\x12G\n" +
+	"\bPutBlock\x12\x1c.skein.fs.v1.PutBlockRequest\x1a\x1d.skein.fs.v1.PutBlockResponse\x12{\n" +
+	"\vComposeFile\x12\x1f.skein.fs.v1.ComposeFileRequest\x1a .skein.fs.v1.ComposeFileResponse\")\x82\xd3\xe4\x93\x02#:\x01*b\x04file\"\x18/v1/files/{user}:composeB\"Z skein.dev/proto/skein/fs/v1;fsv1b\x06proto3"
 
 var (
 	file_skein_fs_v1_fs_proto_rawDescOnce sync.Once
@@ -743,42 +1455,66 @@ func file_skein_fs_v1_fs_proto_rawDescGZIP() []byte {
 	return file_skein_fs_v1_fs_proto_rawDescData
 }
 
-var file_skein_fs_v1_fs_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_skein_fs_v1_fs_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_skein_fs_v1_fs_proto_goTypes = []any{
-	(*File)(nil),                  // 0: skein.fs.v1.File
-	(*PutFileRequest)(nil),        // 1: skein.fs.v1.PutFileRequest
-	(*PutFileResponse)(nil),       // 2: skein.fs.v1.PutFileResponse
-	(*GetFileRequest)(nil),        // 3: skein.fs.v1.GetFileRequest
-	(*GetFileResponse)(nil),       // 4: skein.fs.v1.GetFileResponse
-	(*StatFileRequest)(nil),       // 5: skein.fs.v1.StatFileRequest
-	(*StatFileResponse)(nil),      // 6: skein.fs.v1.StatFileResponse
-	(*DeleteFileRequest)(nil),     // 7: skein.fs.v1.DeleteFileRequest
-	(*DeleteFileResponse)(nil),    // 8: skein.fs.v1.DeleteFileResponse
-	(*ListFilesRequest)(nil),      // 9: skein.fs.v1.ListFilesRequest
-	(*ListFilesResponse)(nil),     // 10: skein.fs.v1.ListFilesResponse
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*File)(nil),                      // 0: skein.fs.v1.File
+	(*PutFileRequest)(nil),            // 1: skein.fs.v1.PutFileRequest
+	(*PutFileResponse)(nil),           // 2: skein.fs.v1.PutFileResponse
+	(*GetFileRequest)(nil),            // 3: skein.fs.v1.GetFileRequest
+	(*GetFileResponse)(nil),           // 4: skein.fs.v1.GetFileResponse
+	(*StatFileRequest)(nil),           // 5: skein.fs.v1.StatFileRequest
+	(*StatFileResponse)(nil),          // 6: skein.fs.v1.StatFileResponse
+	(*DeleteFileRequest)(nil),         // 7: skein.fs.v1.DeleteFileRequest
+	(*DeleteFileResponse)(nil),        // 8: skein.fs.v1.DeleteFileResponse
+	(*ListFilesRequest)(nil),          // 9: skein.fs.v1.ListFilesRequest
+	(*ListFilesResponse)(nil),         // 10: skein.fs.v1.ListFilesResponse
+	(*LookUpFileRequest)(nil),         // 11: skein.fs.v1.LookUpFileRequest
+	(*LookUpFileResponse)(nil),        // 12: skein.fs.v1.LookUpFileResponse
+	(*WatchFilesRequest)(nil),         // 13: skein.fs.v1.WatchFilesRequest
+	(*WatchFilesResponse)(nil),        // 14: skein.fs.v1.WatchFilesResponse
+	(*FindMissingBlocksRequest)(nil),  // 15: skein.fs.v1.FindMissingBlocksRequest
+	(*FindMissingBlocksResponse)(nil), // 16: skein.fs.v1.FindMissingBlocksResponse
+	(*PutBlockRequest)(nil),           // 17: skein.fs.v1.PutBlockRequest
+	(*PutBlockResponse)(nil),          // 18: skein.fs.v1.PutBlockResponse
+	(*ComposeFileRequest)(nil),        // 19: skein.fs.v1.ComposeFileRequest
+	(*ComposeFileResponse)(nil),       // 20: skein.fs.v1.ComposeFileResponse
+	(*timestamppb.Timestamp)(nil),     // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 22: google.protobuf.Duration
 }
 var file_skein_fs_v1_fs_proto_depIdxs = []int32{
-	11, // 0: skein.fs.v1.File.update_time:type_name -> google.protobuf.Timestamp
+	21, // 0: skein.fs.v1.File.update_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: skein.fs.v1.PutFileResponse.file:type_name -> skein.fs.v1.File
 	0,  // 2: skein.fs.v1.GetFileResponse.file:type_name -> skein.fs.v1.File
 	0,  // 3: skein.fs.v1.StatFileResponse.file:type_name -> skein.fs.v1.File
 	0,  // 4: skein.fs.v1.ListFilesResponse.files:type_name -> skein.fs.v1.File
-	1,  // 5: skein.fs.v1.FsService.PutFile:input_type -> skein.fs.v1.PutFileRequest
-	3,  // 6: skein.fs.v1.FsService.GetFile:input_type -> skein.fs.v1.GetFileRequest
-	5,  // 7: skein.fs.v1.FsService.StatFile:input_type -> skein.fs.v1.StatFileRequest
-	7,  // 8: skein.fs.v1.FsService.DeleteFile:input_type -> skein.fs.v1.DeleteFileRequest
-	9,  // 9: skein.fs.v1.FsService.ListFiles:input_type -> skein.fs.v1.ListFilesRequest
-	2,  // 10: skein.fs.v1.FsService.PutFile:output_type -> skein.fs.v1.PutFileResponse
-	4,  // 11: skein.fs.v1.FsService.GetFile:output_type -> skein.fs.v1.GetFileResponse
-	6,  // 12: skein.fs.v1.FsService.StatFile:output_type -> skein.fs.v1.StatFileResponse
-	8,  // 13: skein.fs.v1.FsService.DeleteFile:output_type -> skein.fs.v1.DeleteFileResponse
-	10, // 14: skein.fs.v1.FsService.ListFiles:output_type -> skein.fs.v1.ListFilesResponse
-	10, // [10:15] is the sub-list for method output_type
-	5,  // [5:10] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	0,  // 5: skein.fs.v1.LookUpFileResponse.file:type_name -> skein.fs.v1.File
+	22, // 6: skein.fs.v1.WatchFilesRequest.lease:type_name -> google.protobuf.Duration
+	0,  // 7: skein.fs.v1.ComposeFileResponse.file:type_name -> skein.fs.v1.File
+	1,  // 8: skein.fs.v1.FsService.PutFile:input_type -> skein.fs.v1.PutFileRequest
+	3,  // 9: skein.fs.v1.FsService.GetFile:input_type -> skein.fs.v1.GetFileRequest
+	5,  // 10: skein.fs.v1.FsService.StatFile:input_type -> skein.fs.v1.StatFileRequest
+	7,  // 11: skein.fs.v1.FsService.DeleteFile:input_type -> skein.fs.v1.DeleteFileRequest
+	9,  // 12: skein.fs.v1.FsService.ListFiles:input_type -> skein.fs.v1.ListFilesRequest
+	11, // 13: skein.fs.v1.FsService.LookUpFile:input_type -> skein.fs.v1.LookUpFileRequest
+	13, // 14: skein.fs.v1.FsService.WatchFiles:input_type -> skein.fs.v1.WatchFilesRequest
+	15, // 15: skein.fs.v1.FsService.FindMissingBlocks:input_type -> skein.fs.v1.FindMissingBlocksRequest
+	17, // 16: skein.fs.v1.FsService.PutBlock:input_type -> skein.fs.v1.PutBlockRequest
+	19, // 17: skein.fs.v1.FsService.ComposeFile:input_type -> skein.fs.v1.ComposeFileRequest
+	2,  // 18: skein.fs.v1.FsService.PutFile:output_type -> skein.fs.v1.PutFileResponse
+	4,  // 19: skein.fs.v1.FsService.GetFile:output_type -> skein.fs.v1.GetFileResponse
+	6,  // 20: skein.fs.v1.FsService.StatFile:output_type -> skein.fs.v1.StatFileResponse
+	8,  // 21: skein.fs.v1.FsService.DeleteFile:output_type -> skein.fs.v1.DeleteFileResponse
+	10, // 22: skein.fs.v1.FsService.ListFiles:output_type -> skein.fs.v1.ListFilesResponse
+	12, // 23: skein.fs.v1.FsService.LookUpFile:output_type -> skein.fs.v1.LookUpFileResponse
+	14, // 24: skein.fs.v1.FsService.WatchFiles:output_type -> skein.fs.v1.WatchFilesResponse
+	16, // 25: skein.fs.v1.FsService.FindMissingBlocks:output_type -> skein.fs.v1.FindMissingBlocksResponse
+	18, // 26: skein.fs.v1.FsService.PutBlock:output_type -> skein.fs.v1.PutBlockResponse
+	20, // 27: skein.fs.v1.FsService.ComposeFile:output_type -> skein.fs.v1.ComposeFileResponse
+	18, // [18:28] is the sub-list for method output_type
+	8,  // [8:18] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_skein_fs_v1_fs_proto_init() }
@@ -792,7 +1528,7 @@ func file_skein_fs_v1_fs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skein_fs_v1_fs_proto_rawDesc), len(file_skein_fs_v1_fs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,11 +22,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	FsService_PutFile_FullMethodName    = "/skein.fs.v1.FsService/PutFile"
-	FsService_GetFile_FullMethodName    = "/skein.fs.v1.FsService/GetFile"
-	FsService_StatFile_FullMethodName   = "/skein.fs.v1.FsService/StatFile"
-	FsService_DeleteFile_FullMethodName = "/skein.fs.v1.FsService/DeleteFile"
-	FsService_ListFiles_FullMethodName  = "/skein.fs.v1.FsService/ListFiles"
+	FsService_PutFile_FullMethodName           = "/skein.fs.v1.FsService/PutFile"
+	FsService_GetFile_FullMethodName           = "/skein.fs.v1.FsService/GetFile"
+	FsService_StatFile_FullMethodName          = "/skein.fs.v1.FsService/StatFile"
+	FsService_DeleteFile_FullMethodName        = "/skein.fs.v1.FsService/DeleteFile"
+	FsService_ListFiles_FullMethodName         = "/skein.fs.v1.FsService/ListFiles"
+	FsService_LookUpFile_FullMethodName        = "/skein.fs.v1.FsService/LookUpFile"
+	FsService_WatchFiles_FullMethodName        = "/skein.fs.v1.FsService/WatchFiles"
+	FsService_FindMissingBlocks_FullMethodName = "/skein.fs.v1.FsService/FindMissingBlocks"
+	FsService_PutBlock_FullMethodName          = "/skein.fs.v1.FsService/PutBlock"
+	FsService_ComposeFile_FullMethodName       = "/skein.fs.v1.FsService/ComposeFile"
 )
 
 // FsServiceClient is the client API for FsService service.
@@ -43,6 +48,20 @@ type FsServiceClient interface {
 	DeleteFile(ctx context.Context, in *DeleteFileRequest, opts ...grpc.CallOption) (*DeleteFileResponse, error)
 	// In the order of paths.
 	ListFiles(ctx context.Context, in *ListFilesRequest, opts ...grpc.CallOption) (*ListFilesResponse, error)
+	// What an executor needs to read a file by itself: which blocks it is made of. Blocks are fetched over HTTP, by
+	// GET /v1/blocks/{user}/{digest}. NOT_FOUND if nothing is at path, neither a file nor what lies under it.
+	LookUpFile(ctx context.Context, in *LookUpFileRequest, opts ...grpc.CallOption) (*LookUpFileResponse, error)
+	// Tells of every file that changes through this process, for those who keep answers of LookUpFile and ListFiles. The
+	// answer to a change waits until each watcher has said that it saw it, or until its lease has run out.
+	WatchFiles(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchFilesRequest, WatchFilesResponse], error)
+	// Says which blocks of a file the store lacks: those are sent (PutBlock, or PUT /v1/blocks/{user}/{digest}), and then
+	// ComposeFile. So a put that broke goes on where it was, and one of a file that changed a little sends little.
+	FindMissingBlocks(ctx context.Context, in *FindMissingBlocksRequest, opts ...grpc.CallOption) (*FindMissingBlocksResponse, error)
+	// Stores a block. A block that no file has within the sweep's grace is deleted.
+	PutBlock(ctx context.Context, in *PutBlockRequest, opts ...grpc.CallOption) (*PutBlockResponse, error)
+	// Creates or replaces a file with blocks that are in the store. FAILED_PRECONDITION with reason BLOCK_MISSING if one is
+	// not there or not as it was put: send it and try again.
+	ComposeFile(ctx context.Context, in *ComposeFileRequest, opts ...grpc.CallOption) (*ComposeFileResponse, error)
 }
 
 type fsServiceClient struct {
@@ -115,6 +134,59 @@ func (c *fsServiceClient) ListFiles(ctx context.Context, in *ListFilesRequest, o
 	return out, nil
 }
 
+func (c *fsServiceClient) LookUpFile(ctx context.Context, in *LookUpFileRequest, opts ...grpc.CallOption) (*LookUpFileResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LookUpFileResponse)
+	err := c.cc.Invoke(ctx, FsService_LookUpFile_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fsServiceClient) WatchFiles(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchFilesRequest, WatchFilesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FsService_ServiceDesc.Streams[2], FsService_WatchFiles_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchFilesRequest, WatchFilesResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FsService_WatchFilesClient = grpc.BidiStreamingClient[WatchFilesRequest, WatchFilesResponse]
+
+func (c *fsServiceClient) FindMissingBlocks(ctx context.Context, in *FindMissingBlocksRequest, opts ...grpc.CallOption) (*FindMissingBlocksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FindMissingBlocksResponse)
+	err := c.cc.Invoke(ctx, FsService_FindMissingBlocks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fsServiceClient) PutBlock(ctx context.Context, in *PutBlockRequest, opts ...grpc.CallOption) (*PutBlockResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PutBlockResponse)
+	err := c.cc.Invoke(ctx, FsService_PutBlock_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fsServiceClient) ComposeFile(ctx context.Context, in *ComposeFileRequest, opts ...grpc.CallOption) (*ComposeFileResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ComposeFileResponse)
+	err := c.cc.Invoke(ctx, FsService_ComposeFile_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FsServiceServer is the server API for FsService service.
 // All implementations must embed UnimplementedFsServiceServer
 // for forward compatibility.
@@ -129,6 +201,20 @@ type FsServiceServer interface {
 	DeleteFile(context.Context, *DeleteFileRequest) (*DeleteFileResponse, error)
 	// In the order of paths.
 	ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error)
+	// What an executor needs to read a file by itself: which blocks it is made of. Blocks are fetched over HTTP, by
+	// GET /v1/blocks/{user}/{digest}. NOT_FOUND if nothing is at path, neither a file nor what lies under it.
+	LookUpFile(context.Context, *LookUpFileRequest) (*LookUpFileResponse, error)
+	// Tells of every file that changes through this process, for those who keep answers of LookUpFile and ListFiles. The
+	// answer to a change waits until each watcher has said that it saw it, or until its lease has run out.
+	WatchFiles(grpc.BidiStreamingServer[WatchFilesRequest, WatchFilesResponse]) error
+	// Says which blocks of a file the store lacks: those are sent (PutBlock, or PUT /v1/blocks/{user}/{digest}), and then
+	// ComposeFile. So a put that broke goes on where it was, and one of a file that changed a little sends little.
+	FindMissingBlocks(context.Context, *FindMissingBlocksRequest) (*FindMissingBlocksResponse, error)
+	// Stores a block. A block that no file has within the sweep's grace is deleted.
+	PutBlock(context.Context, *PutBlockRequest) (*PutBlockResponse, error)
+	// Creates or replaces a file with blocks that are in the store. FAILED_PRECONDITION with reason BLOCK_MISSING if one is
+	// not there or not as it was put: send it and try again.
+	ComposeFile(context.Context, *ComposeFileRequest) (*ComposeFileResponse, error)
 	mustEmbedUnimplementedFsServiceServer()
 }
 
@@ -153,6 +239,21 @@ func (UnimplementedFsServiceServer) DeleteFile(context.Context, *DeleteFileReque
 }
 func (UnimplementedFsServiceServer) ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListFiles not implemented")
+}
+func (UnimplementedFsServiceServer) LookUpFile(context.Context, *LookUpFileRequest) (*LookUpFileResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LookUpFile not implemented")
+}
+func (UnimplementedFsServiceServer) WatchFiles(grpc.BidiStreamingServer[WatchFilesRequest, WatchFilesResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchFiles not implemented")
+}
+func (UnimplementedFsServiceServer) FindMissingBlocks(context.Context, *FindMissingBlocksRequest) (*FindMissingBlocksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FindMissingBlocks not implemented")
+}
+func (UnimplementedFsServiceServer) PutBlock(context.Context, *PutBlockRequest) (*PutBlockResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PutBlock not implemented")
+}
+func (UnimplementedFsServiceServer) ComposeFile(context.Context, *ComposeFileRequest) (*ComposeFileResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ComposeFile not implemented")
 }
 func (UnimplementedFsServiceServer) mustEmbedUnimplementedFsServiceServer() {}
 func (UnimplementedFsServiceServer) testEmbeddedByValue()                   {}
@@ -247,6 +348,85 @@ func _FsService_ListFiles_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FsService_LookUpFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LookUpFileRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FsServiceServer).LookUpFile(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FsService_LookUpFile_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FsServiceServer).LookUpFile(ctx, req.(*LookUpFileRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FsService_WatchFiles_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(FsServiceServer).WatchFiles(&grpc.GenericServerStream[WatchFilesRequest, WatchFilesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FsService_WatchFilesServer = grpc.BidiStreamingServer[WatchFilesRequest, WatchFilesResponse]
+
+func _FsService_FindMissingBlocks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FindMissingBlocksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FsServiceServer).FindMissingBlocks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FsService_FindMissingBlocks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FsServiceServer).FindMissingBlocks(ctx, req.(*FindMissingBlocksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FsService_PutBlock_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PutBlockRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FsServiceServer).PutBlock(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FsService_PutBlock_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FsServiceServer).PutBlock(ctx, req.(*PutBlockRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FsService_ComposeFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ComposeFileRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FsServiceServer).ComposeFile(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FsService_ComposeFile_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FsServiceServer).ComposeFile(ctx, req.(*ComposeFileRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // FsService_ServiceDesc is the grpc.ServiceDesc for FsService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -266,6 +446,22 @@ var FsService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListFiles",
 			Handler:    _FsService_ListFiles_Handler,
 		},
+		{
+			MethodName: "LookUpFile",
+			Handler:    _FsService_LookUpFile_Handler,
+		},
+		{
+			MethodName: "FindMissingBlocks",
+			Handler:    _FsService_FindMissingBlocks_Handler,
+		},
+		{
+			MethodName: "PutBlock",
+			Handler:    _FsService_PutBlock_Handler,
+		},
+		{
+			MethodName: "ComposeFile",
+			Handler:    _FsService_ComposeFile_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -277,6 +473,12 @@ var FsService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "GetFile",
 			Handler:       _FsService_GetFile_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchFiles",
+			Handler:       _FsService_WatchFiles_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "skein/fs/v1/fs.proto",

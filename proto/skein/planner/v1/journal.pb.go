@@ -43,8 +43,10 @@ type JournalCall struct {
 	ResultAge  *durationpb.Duration   `protobuf:"bytes,10,opt,name=result_age,json=resultAge,proto3" json:"result_age,omitempty"`
 	WebhookUrl string                 `protobuf:"bytes,11,opt,name=webhook_url,json=webhookUrl,proto3" json:"webhook_url,omitempty"`
 	// How many executors were lost with it.
-	Losses        int32      `protobuf:"varint,12,opt,name=losses,proto3" json:"losses,omitempty"`
-	Attempts      []*Attempt `protobuf:"bytes,13,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	Losses   int32      `protobuf:"varint,12,opt,name=losses,proto3" json:"losses,omitempty"`
+	Attempts []*Attempt `protobuf:"bytes,13,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	// As in Assignment.
+	ConfigDigest  []byte `protobuf:"bytes,14,opt,name=config_digest,json=configDigest,proto3" json:"config_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -170,11 +172,18 @@ func (x *JournalCall) GetAttempts() []*Attempt {
 	return nil
 }
 
+func (x *JournalCall) GetConfigDigest() []byte {
+	if x != nil {
+		return x.ConfigDigest
+	}
+	return nil
+}
+
 var File_skein_planner_v1_journal_proto protoreflect.FileDescriptor
 
 const file_skein_planner_v1_journal_proto_rawDesc = "" +
 	"\n" +
-	"\x1eskein/planner/v1/journal.proto\x12\x10skein.planner.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18skein/call/v1/call.proto\x1a\x1eskein/planner/v1/planner.proto\"\xd8\x04\n" +
+	"\x1eskein/planner/v1/journal.proto\x12\x10skein.planner.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18skein/call/v1/call.proto\x1a\x1eskein/planner/v1/planner.proto\"\xfd\x04\n" +
 	"\vJournalCall\x12'\n" +
 	"\x04call\x18\x01 \x01(\v2\x13.skein.call.v1.CallR\x04call\x12\x12\n" +
 	"\x04args\x18\x02 \x03(\tR\x04args\x12>\n" +
@@ -193,7 +202,8 @@ const file_skein_planner_v1_journal_proto_rawDesc = "" +
 	"\vwebhook_url\x18\v \x01(\tR\n" +
 	"webhookUrl\x12\x16\n" +
 	"\x06losses\x18\f \x01(\x05R\x06losses\x125\n" +
-	"\battempts\x18\r \x03(\v2\x19.skein.planner.v1.AttemptR\battempts\x1a8\n" +
+	"\battempts\x18\r \x03(\v2\x19.skein.planner.v1.AttemptR\battempts\x12#\n" +
+	"\rconfig_digest\x18\x0e \x01(\fR\fconfigDigest\x1a8\n" +
 	"\n" +
 	"TraceEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

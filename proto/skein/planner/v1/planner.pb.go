@@ -2458,7 +2458,9 @@ type Route struct {
 	MaxTimeout *durationpb.Duration `protobuf:"bytes,6,opt,name=max_timeout,json=maxTimeout,proto3" json:"max_timeout,omitempty"`
 	// How long the route may be used, from when it was asked for. What changes meanwhile, the function's version too, is seen in the
 	// next one.
-	Lease         *durationpb.Duration `protobuf:"bytes,7,opt,name=lease,proto3" json:"lease,omitempty"`
+	Lease *durationpb.Duration `protobuf:"bytes,7,opt,name=lease,proto3" json:"lease,omitempty"`
+	// As in the assignment of calls, in hexadecimal digits; empty for none.
+	ConfigDigest  string `protobuf:"bytes,8,opt,name=config_digest,json=configDigest,proto3" json:"config_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2540,6 +2542,13 @@ func (x *Route) GetLease() *durationpb.Duration {
 		return x.Lease
 	}
 	return nil
+}
+
+func (x *Route) GetConfigDigest() string {
+	if x != nil {
+		return x.ConfigDigest
+	}
+	return ""
 }
 
 type GetPolicyRequest struct {
@@ -4557,8 +4566,10 @@ type SpawnResult struct {
 	Version int64  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	Digest  []byte `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
 	// Why it was not accepted: NO_FUNCTION, TOO_DEEP, TOO_MANY_CHILDREN, TREE_TOO_LARGE, AWAIT_CYCLE, …; empty if it was.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message       string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	Reason  string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// As in Assignment: its configuration is kept like its version.
+	ConfigDigest  []byte `protobuf:"bytes,6,opt,name=config_digest,json=configDigest,proto3" json:"config_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4626,6 +4637,13 @@ func (x *SpawnResult) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *SpawnResult) GetConfigDigest() []byte {
+	if x != nil {
+		return x.ConfigDigest
+	}
+	return nil
 }
 
 // Ends of calls whose parents run on this executor, and that did not run there.
@@ -4923,7 +4941,7 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\"C\n" +
 	"\x12LeaseRouteResponse\x12-\n" +
-	"\x05route\x18\x01 \x01(\v2\x17.skein.planner.v1.RouteR\x05route\"\x96\x02\n" +
+	"\x05route\x18\x01 \x01(\v2\x17.skein.planner.v1.RouteR\x05route\"\xbb\x02\n" +
 	"\x05Route\x12\x1f\n" +
 	"\vexecutor_id\x18\x01 \x01(\tR\n" +
 	"executorId\x12\x18\n" +
@@ -4933,7 +4951,8 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12:\n" +
 	"\vmax_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"maxTimeout\x12/\n" +
-	"\x05lease\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05lease\"\x12\n" +
+	"\x05lease\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12#\n" +
+	"\rconfig_digest\x18\b \x01(\tR\fconfigDigest\"\x12\n" +
 	"\x10GetPolicyRequest\"k\n" +
 	"\x11GetPolicyResponse\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1f\n" +
@@ -5066,13 +5085,14 @@ const file_skein_planner_v1_planner_proto_rawDesc = "" +
 	"\vAssignments\x12;\n" +
 	"\vassignments\x18\x01 \x03(\v2\x19.skein.call.v1.AssignmentR\vassignments\"B\n" +
 	"\aSpawned\x127\n" +
-	"\aresults\x18\x01 \x03(\v2\x1d.skein.planner.v1.SpawnResultR\aresults\"\x8a\x01\n" +
+	"\aresults\x18\x01 \x03(\v2\x1d.skein.planner.v1.SpawnResultR\aresults\"\xaf\x01\n" +
 	"\vSpawnResult\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\fR\x06callId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\fR\x06digest\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x05 \x01(\tR\amessage\"C\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12#\n" +
+	"\rconfig_digest\x18\x06 \x01(\fR\fconfigDigest\"C\n" +
 	"\rChildOutcomes\x122\n" +
 	"\boutcomes\x18\x01 \x03(\v2\x16.skein.call.v1.OutcomeR\boutcomes\"n\n" +
 	"\x06Cancel\x12\x17\n" +

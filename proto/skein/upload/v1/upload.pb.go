@@ -27,6 +27,109 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What a guest reads from its standard input.
+type Stdin int32
+
+const (
+	// The call's input.
+	Stdin_STDIN_UNSPECIFIED Stdin = 0
+	Stdin_STDIN_INPUT       Stdin = 1
+	// Nothing.
+	Stdin_STDIN_EMPTY Stdin = 2
+)
+
+// Enum value maps for Stdin.
+var (
+	Stdin_name = map[int32]string{
+		0: "STDIN_UNSPECIFIED",
+		1: "STDIN_INPUT",
+		2: "STDIN_EMPTY",
+	}
+	Stdin_value = map[string]int32{
+		"STDIN_UNSPECIFIED": 0,
+		"STDIN_INPUT":       1,
+		"STDIN_EMPTY":       2,
+	}
+)
+
+func (x Stdin) Enum() *Stdin {
+	p := new(Stdin)
+	*p = x
+	return p
+}
+
+func (x Stdin) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Stdin) Descriptor() protoreflect.EnumDescriptor {
+	return file_skein_upload_v1_upload_proto_enumTypes[0].Descriptor()
+}
+
+func (Stdin) Type() protoreflect.EnumType {
+	return &file_skein_upload_v1_upload_proto_enumTypes[0]
+}
+
+func (x Stdin) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Stdin.Descriptor instead.
+func (Stdin) EnumDescriptor() ([]byte, []int) {
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{0}
+}
+
+// Where what a guest writes to its standard output goes; standard error is always the log.
+type Stdout int32
+
+const (
+	// The call's output for a plain program, which is a command that imports nothing of "faasm" and "env"; the log for all others.
+	Stdout_STDOUT_UNSPECIFIED Stdout = 0
+	Stdout_STDOUT_OUTPUT      Stdout = 1
+	Stdout_STDOUT_LOG         Stdout = 2
+)
+
+// Enum value maps for Stdout.
+var (
+	Stdout_name = map[int32]string{
+		0: "STDOUT_UNSPECIFIED",
+		1: "STDOUT_OUTPUT",
+		2: "STDOUT_LOG",
+	}
+	Stdout_value = map[string]int32{
+		"STDOUT_UNSPECIFIED": 0,
+		"STDOUT_OUTPUT":      1,
+		"STDOUT_LOG":         2,
+	}
+)
+
+func (x Stdout) Enum() *Stdout {
+	p := new(Stdout)
+	*p = x
+	return p
+}
+
+func (x Stdout) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Stdout) Descriptor() protoreflect.EnumDescriptor {
+	return file_skein_upload_v1_upload_proto_enumTypes[1].Descriptor()
+}
+
+func (Stdout) Type() protoreflect.EnumType {
+	return &file_skein_upload_v1_upload_proto_enumTypes[1]
+}
+
+func (x Stdout) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Stdout.Descriptor instead.
+func (Stdout) EnumDescriptor() ([]byte, []int) {
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{1}
+}
+
 type ModuleKind int32
 
 const (
@@ -62,11 +165,11 @@ func (x ModuleKind) String() string {
 }
 
 func (ModuleKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_skein_upload_v1_upload_proto_enumTypes[0].Descriptor()
+	return file_skein_upload_v1_upload_proto_enumTypes[2].Descriptor()
 }
 
 func (ModuleKind) Type() protoreflect.EnumType {
-	return &file_skein_upload_v1_upload_proto_enumTypes[0]
+	return &file_skein_upload_v1_upload_proto_enumTypes[2]
 }
 
 func (x ModuleKind) Number() protoreflect.EnumNumber {
@@ -75,7 +178,7 @@ func (x ModuleKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ModuleKind.Descriptor instead.
 func (ModuleKind) EnumDescriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{0}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{2}
 }
 
 type Function struct {
@@ -83,9 +186,11 @@ type Function struct {
 	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// The current version.
-	Current       *Version               `protobuf:"bytes,3,opt,name=current,proto3" json:"current,omitempty"`
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	Config        *FunctionConfig        `protobuf:"bytes,5,opt,name=config,proto3" json:"config,omitempty"`
+	Current    *Version               `protobuf:"bytes,3,opt,name=current,proto3" json:"current,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	Config     *FunctionConfig        `protobuf:"bytes,5,opt,name=config,proto3" json:"config,omitempty"`
+	// SHA-256 of the object that executors read of the configuration: what is to start a guest with. Empty if there is nothing.
+	ConfigDigest  string `protobuf:"bytes,6,opt,name=config_digest,json=configDigest,proto3" json:"config_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -155,6 +260,13 @@ func (x *Function) GetConfig() *FunctionConfig {
 	return nil
 }
 
+func (x *Function) GetConfigDigest() string {
+	if x != nil {
+		return x.ConfigDigest
+	}
+	return ""
+}
+
 // How a function's calls are treated. What is not set has the default.
 type FunctionConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -167,7 +279,24 @@ type FunctionConfig struct {
 	// How long results of asynchronous calls are kept, up to 30 days; the default is 24 h.
 	ResultAge *durationpb.Duration `protobuf:"bytes,4,opt,name=result_age,json=resultAge,proto3" json:"result_age,omitempty"`
 	// Hears of the end of asynchronous calls that name no other.
-	WebhookUrl    string `protobuf:"bytes,5,opt,name=webhook_url,json=webhookUrl,proto3" json:"webhook_url,omitempty"`
+	WebhookUrl string `protobuf:"bytes,5,opt,name=webhook_url,json=webhookUrl,proto3" json:"webhook_url,omitempty"`
+	// Grows with every change of the configuration, from 1. In a request it may be 0; else the configuration must still be of this
+	// revision (CONFIG_CHANGED if not). So one that was read, edited and sent back undoes no change that came between.
+	Revision int64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Environment variables, besides those of the platform: SKEIN_CALL_ID, SKEIN_USER, SKEIN_FUNCTION, TRACEPARENT. With the secrets 256,
+	// of 64 KiB together.
+	Env map[string]string `protobuf:"bytes,7,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Variables whose values are kept encrypted and never told: an answer has their names, with empty values. In a request an empty value
+	// keeps what the secret has; one that is left out is removed. Needs services that were started with --artifact-key.
+	Secrets map[string]string `protobuf:"bytes,8,rep,name=secrets,proto3" json:"secrets,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Arguments after argv[0]; those of the call follow.
+	Args []string `protobuf:"bytes,9,rep,name=args,proto3" json:"args,omitempty"`
+	// Which shared files it sees, and where; if there are none, all of the user's at "/". At most 32.
+	Mounts []*Mount `protobuf:"bytes,10,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	// Whether files that its calls write stay for the user's later calls on the same executor; else they vanish with the call.
+	KeepLocal     bool   `protobuf:"varint,11,opt,name=keep_local,json=keepLocal,proto3" json:"keep_local,omitempty"`
+	Stdin         Stdin  `protobuf:"varint,12,opt,name=stdin,proto3,enum=skein.upload.v1.Stdin" json:"stdin,omitempty"`
+	Stdout        Stdout `protobuf:"varint,13,opt,name=stdout,proto3,enum=skein.upload.v1.Stdout" json:"stdout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -237,6 +366,117 @@ func (x *FunctionConfig) GetWebhookUrl() string {
 	return ""
 }
 
+func (x *FunctionConfig) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *FunctionConfig) GetEnv() map[string]string {
+	if x != nil {
+		return x.Env
+	}
+	return nil
+}
+
+func (x *FunctionConfig) GetSecrets() map[string]string {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+func (x *FunctionConfig) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *FunctionConfig) GetMounts() []*Mount {
+	if x != nil {
+		return x.Mounts
+	}
+	return nil
+}
+
+func (x *FunctionConfig) GetKeepLocal() bool {
+	if x != nil {
+		return x.KeepLocal
+	}
+	return false
+}
+
+func (x *FunctionConfig) GetStdin() Stdin {
+	if x != nil {
+		return x.Stdin
+	}
+	return Stdin_STDIN_UNSPECIFIED
+}
+
+func (x *FunctionConfig) GetStdout() Stdout {
+	if x != nil {
+		return x.Stdout
+	}
+	return Stdout_STDOUT_UNSPECIFIED
+}
+
+// Shared files below a prefix, as a guest sees them.
+type Mount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A directory of the user's shared files, such as "models/v2"; empty for all of them.
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Where: an absolute path, such as "/data".
+	At            string `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mount) Reset() {
+	*x = Mount{}
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mount) ProtoMessage() {}
+
+func (x *Mount) ProtoReflect() protoreflect.Message {
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mount.ProtoReflect.Descriptor instead.
+func (*Mount) Descriptor() ([]byte, []int) {
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Mount) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Mount) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
 type Version struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Number int64                  `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -253,7 +493,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[2]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +505,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[2]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +518,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{2}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Version) GetNumber() int64 {
@@ -338,7 +578,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[3]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +590,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[3]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +603,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{3}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *UploadRequest) GetUser() string {
@@ -405,7 +645,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[4]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -417,7 +657,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[4]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +670,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{4}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UploadResponse) GetFunction() *Function {
@@ -457,7 +697,7 @@ type GetFunctionRequest struct {
 
 func (x *GetFunctionRequest) Reset() {
 	*x = GetFunctionRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[5]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +709,7 @@ func (x *GetFunctionRequest) String() string {
 func (*GetFunctionRequest) ProtoMessage() {}
 
 func (x *GetFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[5]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +722,7 @@ func (x *GetFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFunctionRequest.ProtoReflect.Descriptor instead.
 func (*GetFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{5}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetFunctionRequest) GetUser() string {
@@ -508,7 +748,7 @@ type GetFunctionResponse struct {
 
 func (x *GetFunctionResponse) Reset() {
 	*x = GetFunctionResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[6]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +760,7 @@ func (x *GetFunctionResponse) String() string {
 func (*GetFunctionResponse) ProtoMessage() {}
 
 func (x *GetFunctionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[6]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +773,7 @@ func (x *GetFunctionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFunctionResponse.ProtoReflect.Descriptor instead.
 func (*GetFunctionResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{6}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetFunctionResponse) GetFunction() *Function {
@@ -556,7 +796,7 @@ type ListFunctionsRequest struct {
 
 func (x *ListFunctionsRequest) Reset() {
 	*x = ListFunctionsRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[7]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -568,7 +808,7 @@ func (x *ListFunctionsRequest) String() string {
 func (*ListFunctionsRequest) ProtoMessage() {}
 
 func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[7]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -581,7 +821,7 @@ func (x *ListFunctionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsRequest.ProtoReflect.Descriptor instead.
 func (*ListFunctionsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{7}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListFunctionsRequest) GetUser() string {
@@ -615,7 +855,7 @@ type ListFunctionsResponse struct {
 
 func (x *ListFunctionsResponse) Reset() {
 	*x = ListFunctionsResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[8]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +867,7 @@ func (x *ListFunctionsResponse) String() string {
 func (*ListFunctionsResponse) ProtoMessage() {}
 
 func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[8]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +880,7 @@ func (x *ListFunctionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFunctionsResponse.ProtoReflect.Descriptor instead.
 func (*ListFunctionsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{8}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListFunctionsResponse) GetFunctions() []*Function {
@@ -669,7 +909,7 @@ type ListVersionsRequest struct {
 
 func (x *ListVersionsRequest) Reset() {
 	*x = ListVersionsRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[9]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +921,7 @@ func (x *ListVersionsRequest) String() string {
 func (*ListVersionsRequest) ProtoMessage() {}
 
 func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[9]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +934,7 @@ func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{9}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListVersionsRequest) GetUser() string {
@@ -735,7 +975,7 @@ type ListVersionsResponse struct {
 
 func (x *ListVersionsResponse) Reset() {
 	*x = ListVersionsResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[10]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +987,7 @@ func (x *ListVersionsResponse) String() string {
 func (*ListVersionsResponse) ProtoMessage() {}
 
 func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[10]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +1000,7 @@ func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{10}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListVersionsResponse) GetVersions() []*Version {
@@ -790,7 +1030,7 @@ type RollBackRequest struct {
 
 func (x *RollBackRequest) Reset() {
 	*x = RollBackRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[11]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +1042,7 @@ func (x *RollBackRequest) String() string {
 func (*RollBackRequest) ProtoMessage() {}
 
 func (x *RollBackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[11]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +1055,7 @@ func (x *RollBackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollBackRequest.ProtoReflect.Descriptor instead.
 func (*RollBackRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{11}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RollBackRequest) GetUser() string {
@@ -855,7 +1095,7 @@ type RollBackResponse struct {
 
 func (x *RollBackResponse) Reset() {
 	*x = RollBackResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[12]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +1107,7 @@ func (x *RollBackResponse) String() string {
 func (*RollBackResponse) ProtoMessage() {}
 
 func (x *RollBackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[12]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +1120,7 @@ func (x *RollBackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollBackResponse.ProtoReflect.Descriptor instead.
 func (*RollBackResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{12}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RollBackResponse) GetFunction() *Function {
@@ -902,7 +1142,7 @@ type ConfigureFunctionRequest struct {
 
 func (x *ConfigureFunctionRequest) Reset() {
 	*x = ConfigureFunctionRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[13]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1154,7 @@ func (x *ConfigureFunctionRequest) String() string {
 func (*ConfigureFunctionRequest) ProtoMessage() {}
 
 func (x *ConfigureFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[13]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1167,7 @@ func (x *ConfigureFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureFunctionRequest.ProtoReflect.Descriptor instead.
 func (*ConfigureFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{13}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConfigureFunctionRequest) GetUser() string {
@@ -967,7 +1207,7 @@ type ConfigureFunctionResponse struct {
 
 func (x *ConfigureFunctionResponse) Reset() {
 	*x = ConfigureFunctionResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[14]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1219,7 @@ func (x *ConfigureFunctionResponse) String() string {
 func (*ConfigureFunctionResponse) ProtoMessage() {}
 
 func (x *ConfigureFunctionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[14]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1232,7 @@ func (x *ConfigureFunctionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureFunctionResponse.ProtoReflect.Descriptor instead.
 func (*ConfigureFunctionResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{14}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConfigureFunctionResponse) GetFunction() *Function {
@@ -1013,7 +1253,7 @@ type DeleteFunctionRequest struct {
 
 func (x *DeleteFunctionRequest) Reset() {
 	*x = DeleteFunctionRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[15]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1265,7 @@ func (x *DeleteFunctionRequest) String() string {
 func (*DeleteFunctionRequest) ProtoMessage() {}
 
 func (x *DeleteFunctionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[15]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1278,7 @@ func (x *DeleteFunctionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFunctionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteFunctionRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{15}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeleteFunctionRequest) GetUser() string {
@@ -1070,7 +1310,7 @@ type DeleteFunctionResponse struct {
 
 func (x *DeleteFunctionResponse) Reset() {
 	*x = DeleteFunctionResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[16]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1322,7 @@ func (x *DeleteFunctionResponse) String() string {
 func (*DeleteFunctionResponse) ProtoMessage() {}
 
 func (x *DeleteFunctionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[16]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1335,7 @@ func (x *DeleteFunctionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteFunctionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteFunctionResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{16}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{17}
 }
 
 type WatchFunctionsRequest struct {
@@ -1108,7 +1348,7 @@ type WatchFunctionsRequest struct {
 
 func (x *WatchFunctionsRequest) Reset() {
 	*x = WatchFunctionsRequest{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[17]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1360,7 @@ func (x *WatchFunctionsRequest) String() string {
 func (*WatchFunctionsRequest) ProtoMessage() {}
 
 func (x *WatchFunctionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[17]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1373,7 @@ func (x *WatchFunctionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFunctionsRequest.ProtoReflect.Descriptor instead.
 func (*WatchFunctionsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{17}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchFunctionsRequest) GetSeenSequence() int64 {
@@ -1155,7 +1395,7 @@ type WatchFunctionsResponse struct {
 
 func (x *WatchFunctionsResponse) Reset() {
 	*x = WatchFunctionsResponse{}
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[18]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1407,7 @@ func (x *WatchFunctionsResponse) String() string {
 func (*WatchFunctionsResponse) ProtoMessage() {}
 
 func (x *WatchFunctionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_upload_v1_upload_proto_msgTypes[18]
+	mi := &file_skein_upload_v1_upload_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1420,7 @@ func (x *WatchFunctionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFunctionsResponse.ProtoReflect.Descriptor instead.
 func (*WatchFunctionsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{18}
+	return file_skein_upload_v1_upload_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchFunctionsResponse) GetUser() string {
@@ -1208,14 +1448,15 @@ var File_skein_upload_v1_upload_proto protoreflect.FileDescriptor
 
 const file_skein_upload_v1_upload_proto_rawDesc = "" +
 	"\n" +
-	"\x1cskein/upload/v1/upload.proto\x12\x0fskein.upload.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x01\n" +
+	"\x1cskein/upload/v1/upload.proto\x12\x0fskein.upload.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x02\n" +
 	"\bFunction\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x122\n" +
 	"\acurrent\x18\x03 \x01(\v2\x18.skein.upload.v1.VersionR\acurrent\x12;\n" +
 	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x127\n" +
-	"\x06config\x18\x05 \x01(\v2\x1f.skein.upload.v1.FunctionConfigR\x06config\"\xea\x01\n" +
+	"\x06config\x18\x05 \x01(\v2\x1f.skein.upload.v1.FunctionConfigR\x06config\x12#\n" +
+	"\rconfig_digest\x18\x06 \x01(\tR\fconfigDigest\"\xc0\x05\n" +
 	"\x0eFunctionConfig\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12!\n" +
 	"\fmax_attempts\x18\x02 \x01(\x05R\vmaxAttempts\x12%\n" +
@@ -1223,7 +1464,26 @@ const file_skein_upload_v1_upload_proto_rawDesc = "" +
 	"\n" +
 	"result_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tresultAge\x12\x1f\n" +
 	"\vwebhook_url\x18\x05 \x01(\tR\n" +
-	"webhookUrl\"\xd5\x01\n" +
+	"webhookUrl\x12\x1a\n" +
+	"\brevision\x18\x06 \x01(\x03R\brevision\x12:\n" +
+	"\x03env\x18\a \x03(\v2(.skein.upload.v1.FunctionConfig.EnvEntryR\x03env\x12F\n" +
+	"\asecrets\x18\b \x03(\v2,.skein.upload.v1.FunctionConfig.SecretsEntryR\asecrets\x12\x12\n" +
+	"\x04args\x18\t \x03(\tR\x04args\x12.\n" +
+	"\x06mounts\x18\n" +
+	" \x03(\v2\x16.skein.upload.v1.MountR\x06mounts\x12\x1d\n" +
+	"\n" +
+	"keep_local\x18\v \x01(\bR\tkeepLocal\x12,\n" +
+	"\x05stdin\x18\f \x01(\x0e2\x16.skein.upload.v1.StdinR\x05stdin\x12/\n" +
+	"\x06stdout\x18\r \x01(\x0e2\x17.skein.upload.v1.StdoutR\x06stdout\x1a6\n" +
+	"\bEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
+	"\fSecretsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"/\n" +
+	"\x05Mount\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\tR\x02at\"\xd5\x01\n" +
 	"\aVersion\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
@@ -1290,7 +1550,16 @@ const file_skein_upload_v1_upload_proto_rawDesc = "" +
 	"\x16WatchFunctionsResponse\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x1a\n" +
-	"\bsequence\x18\x03 \x01(\x03R\bsequence*[\n" +
+	"\bsequence\x18\x03 \x01(\x03R\bsequence*@\n" +
+	"\x05Stdin\x12\x15\n" +
+	"\x11STDIN_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vSTDIN_INPUT\x10\x01\x12\x0f\n" +
+	"\vSTDIN_EMPTY\x10\x02*C\n" +
+	"\x06Stdout\x12\x16\n" +
+	"\x12STDOUT_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rSTDOUT_OUTPUT\x10\x01\x12\x0e\n" +
+	"\n" +
+	"STDOUT_LOG\x10\x02*[\n" +
 	"\n" +
 	"ModuleKind\x12\x1b\n" +
 	"\x17MODULE_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -1318,68 +1587,78 @@ func file_skein_upload_v1_upload_proto_rawDescGZIP() []byte {
 	return file_skein_upload_v1_upload_proto_rawDescData
 }
 
-var file_skein_upload_v1_upload_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skein_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_skein_upload_v1_upload_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_skein_upload_v1_upload_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_skein_upload_v1_upload_proto_goTypes = []any{
-	(ModuleKind)(0),                   // 0: skein.upload.v1.ModuleKind
-	(*Function)(nil),                  // 1: skein.upload.v1.Function
-	(*FunctionConfig)(nil),            // 2: skein.upload.v1.FunctionConfig
-	(*Version)(nil),                   // 3: skein.upload.v1.Version
-	(*UploadRequest)(nil),             // 4: skein.upload.v1.UploadRequest
-	(*UploadResponse)(nil),            // 5: skein.upload.v1.UploadResponse
-	(*GetFunctionRequest)(nil),        // 6: skein.upload.v1.GetFunctionRequest
-	(*GetFunctionResponse)(nil),       // 7: skein.upload.v1.GetFunctionResponse
-	(*ListFunctionsRequest)(nil),      // 8: skein.upload.v1.ListFunctionsRequest
-	(*ListFunctionsResponse)(nil),     // 9: skein.upload.v1.ListFunctionsResponse
-	(*ListVersionsRequest)(nil),       // 10: skein.upload.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),      // 11: skein.upload.v1.ListVersionsResponse
-	(*RollBackRequest)(nil),           // 12: skein.upload.v1.RollBackRequest
-	(*RollBackResponse)(nil),          // 13: skein.upload.v1.RollBackResponse
-	(*ConfigureFunctionRequest)(nil),  // 14: skein.upload.v1.ConfigureFunctionRequest
-	(*ConfigureFunctionResponse)(nil), // 15: skein.upload.v1.ConfigureFunctionResponse
-	(*DeleteFunctionRequest)(nil),     // 16: skein.upload.v1.DeleteFunctionRequest
-	(*DeleteFunctionResponse)(nil),    // 17: skein.upload.v1.DeleteFunctionResponse
-	(*WatchFunctionsRequest)(nil),     // 18: skein.upload.v1.WatchFunctionsRequest
-	(*WatchFunctionsResponse)(nil),    // 19: skein.upload.v1.WatchFunctionsResponse
-	(*timestamppb.Timestamp)(nil),     // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 21: google.protobuf.Duration
+	(Stdin)(0),                        // 0: skein.upload.v1.Stdin
+	(Stdout)(0),                       // 1: skein.upload.v1.Stdout
+	(ModuleKind)(0),                   // 2: skein.upload.v1.ModuleKind
+	(*Function)(nil),                  // 3: skein.upload.v1.Function
+	(*FunctionConfig)(nil),            // 4: skein.upload.v1.FunctionConfig
+	(*Mount)(nil),                     // 5: skein.upload.v1.Mount
+	(*Version)(nil),                   // 6: skein.upload.v1.Version
+	(*UploadRequest)(nil),             // 7: skein.upload.v1.UploadRequest
+	(*UploadResponse)(nil),            // 8: skein.upload.v1.UploadResponse
+	(*GetFunctionRequest)(nil),        // 9: skein.upload.v1.GetFunctionRequest
+	(*GetFunctionResponse)(nil),       // 10: skein.upload.v1.GetFunctionResponse
+	(*ListFunctionsRequest)(nil),      // 11: skein.upload.v1.ListFunctionsRequest
+	(*ListFunctionsResponse)(nil),     // 12: skein.upload.v1.ListFunctionsResponse
+	(*ListVersionsRequest)(nil),       // 13: skein.upload.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),      // 14: skein.upload.v1.ListVersionsResponse
+	(*RollBackRequest)(nil),           // 15: skein.upload.v1.RollBackRequest
+	(*RollBackResponse)(nil),          // 16: skein.upload.v1.RollBackResponse
+	(*ConfigureFunctionRequest)(nil),  // 17: skein.upload.v1.ConfigureFunctionRequest
+	(*ConfigureFunctionResponse)(nil), // 18: skein.upload.v1.ConfigureFunctionResponse
+	(*DeleteFunctionRequest)(nil),     // 19: skein.upload.v1.DeleteFunctionRequest
+	(*DeleteFunctionResponse)(nil),    // 20: skein.upload.v1.DeleteFunctionResponse
+	(*WatchFunctionsRequest)(nil),     // 21: skein.upload.v1.WatchFunctionsRequest
+	(*WatchFunctionsResponse)(nil),    // 22: skein.upload.v1.WatchFunctionsResponse
+	nil,                               // 23: skein.upload.v1.FunctionConfig.EnvEntry
+	nil,                               // 24: skein.upload.v1.FunctionConfig.SecretsEntry
+	(*timestamppb.Timestamp)(nil),     // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 26: google.protobuf.Duration
 }
 var file_skein_upload_v1_upload_proto_depIdxs = []int32{
-	3,  // 0: skein.upload.v1.Function.current:type_name -> skein.upload.v1.Version
-	20, // 1: skein.upload.v1.Function.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 2: skein.upload.v1.Function.config:type_name -> skein.upload.v1.FunctionConfig
-	21, // 3: skein.upload.v1.FunctionConfig.timeout:type_name -> google.protobuf.Duration
-	21, // 4: skein.upload.v1.FunctionConfig.result_age:type_name -> google.protobuf.Duration
-	20, // 5: skein.upload.v1.Version.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 6: skein.upload.v1.Version.kind:type_name -> skein.upload.v1.ModuleKind
-	1,  // 7: skein.upload.v1.UploadResponse.function:type_name -> skein.upload.v1.Function
-	1,  // 8: skein.upload.v1.GetFunctionResponse.function:type_name -> skein.upload.v1.Function
-	1,  // 9: skein.upload.v1.ListFunctionsResponse.functions:type_name -> skein.upload.v1.Function
-	3,  // 10: skein.upload.v1.ListVersionsResponse.versions:type_name -> skein.upload.v1.Version
-	1,  // 11: skein.upload.v1.RollBackResponse.function:type_name -> skein.upload.v1.Function
-	2,  // 12: skein.upload.v1.ConfigureFunctionRequest.config:type_name -> skein.upload.v1.FunctionConfig
-	1,  // 13: skein.upload.v1.ConfigureFunctionResponse.function:type_name -> skein.upload.v1.Function
-	4,  // 14: skein.upload.v1.UploadService.Upload:input_type -> skein.upload.v1.UploadRequest
-	6,  // 15: skein.upload.v1.UploadService.GetFunction:input_type -> skein.upload.v1.GetFunctionRequest
-	8,  // 16: skein.upload.v1.UploadService.ListFunctions:input_type -> skein.upload.v1.ListFunctionsRequest
-	10, // 17: skein.upload.v1.UploadService.ListVersions:input_type -> skein.upload.v1.ListVersionsRequest
-	12, // 18: skein.upload.v1.UploadService.RollBack:input_type -> skein.upload.v1.RollBackRequest
-	14, // 19: skein.upload.v1.UploadService.ConfigureFunction:input_type -> skein.upload.v1.ConfigureFunctionRequest
-	18, // 20: skein.upload.v1.UploadService.WatchFunctions:input_type -> skein.upload.v1.WatchFunctionsRequest
-	16, // 21: skein.upload.v1.UploadService.DeleteFunction:input_type -> skein.upload.v1.DeleteFunctionRequest
-	5,  // 22: skein.upload.v1.UploadService.Upload:output_type -> skein.upload.v1.UploadResponse
-	7,  // 23: skein.upload.v1.UploadService.GetFunction:output_type -> skein.upload.v1.GetFunctionResponse
-	9,  // 24: skein.upload.v1.UploadService.ListFunctions:output_type -> skein.upload.v1.ListFunctionsResponse
-	11, // 25: skein.upload.v1.UploadService.ListVersions:output_type -> skein.upload.v1.ListVersionsResponse
-	13, // 26: skein.upload.v1.UploadService.RollBack:output_type -> skein.upload.v1.RollBackResponse
-	15, // 27: skein.upload.v1.UploadService.ConfigureFunction:output_type -> skein.upload.v1.ConfigureFunctionResponse
-	19, // 28: skein.upload.v1.UploadService.WatchFunctions:output_type -> skein.upload.v1.WatchFunctionsResponse
-	17, // 29: skein.upload.v1.UploadService.DeleteFunction:output_type -> skein.upload.v1.DeleteFunctionResponse
-	22, // [22:30] is the sub-list for method output_type
-	14, // [14:22] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	6,  // 0: skein.upload.v1.Function.current:type_name -> skein.upload.v1.Version
+	25, // 1: skein.upload.v1.Function.update_time:type_name -> google.protobuf.Timestamp
+	4,  // 2: skein.upload.v1.Function.config:type_name -> skein.upload.v1.FunctionConfig
+	26, // 3: skein.upload.v1.FunctionConfig.timeout:type_name -> google.protobuf.Duration
+	26, // 4: skein.upload.v1.FunctionConfig.result_age:type_name -> google.protobuf.Duration
+	23, // 5: skein.upload.v1.FunctionConfig.env:type_name -> skein.upload.v1.FunctionConfig.EnvEntry
+	24, // 6: skein.upload.v1.FunctionConfig.secrets:type_name -> skein.upload.v1.FunctionConfig.SecretsEntry
+	5,  // 7: skein.upload.v1.FunctionConfig.mounts:type_name -> skein.upload.v1.Mount
+	0,  // 8: skein.upload.v1.FunctionConfig.stdin:type_name -> skein.upload.v1.Stdin
+	1,  // 9: skein.upload.v1.FunctionConfig.stdout:type_name -> skein.upload.v1.Stdout
+	25, // 10: skein.upload.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 11: skein.upload.v1.Version.kind:type_name -> skein.upload.v1.ModuleKind
+	3,  // 12: skein.upload.v1.UploadResponse.function:type_name -> skein.upload.v1.Function
+	3,  // 13: skein.upload.v1.GetFunctionResponse.function:type_name -> skein.upload.v1.Function
+	3,  // 14: skein.upload.v1.ListFunctionsResponse.functions:type_name -> skein.upload.v1.Function
+	6,  // 15: skein.upload.v1.ListVersionsResponse.versions:type_name -> skein.upload.v1.Version
+	3,  // 16: skein.upload.v1.RollBackResponse.function:type_name -> skein.upload.v1.Function
+	4,  // 17: skein.upload.v1.ConfigureFunctionRequest.config:type_name -> skein.upload.v1.FunctionConfig
+	3,  // 18: skein.upload.v1.ConfigureFunctionResponse.function:type_name -> skein.upload.v1.Function
+	7,  // 19: skein.upload.v1.UploadService.Upload:input_type -> skein.upload.v1.UploadRequest
+	9,  // 20: skein.upload.v1.UploadService.GetFunction:input_type -> skein.upload.v1.GetFunctionRequest
+	11, // 21: skein.upload.v1.UploadService.ListFunctions:input_type -> skein.upload.v1.ListFunctionsRequest
+	13, // 22: skein.upload.v1.UploadService.ListVersions:input_type -> skein.upload.v1.ListVersionsRequest
+	15, // 23: skein.upload.v1.UploadService.RollBack:input_type -> skein.upload.v1.RollBackRequest
+	17, // 24: skein.upload.v1.UploadService.ConfigureFunction:input_type -> skein.upload.v1.ConfigureFunctionRequest
+	21, // 25: skein.upload.v1.UploadService.WatchFunctions:input_type -> skein.upload.v1.WatchFunctionsRequest
+	19, // 26: skein.upload.v1.UploadService.DeleteFunction:input_type -> skein.upload.v1.DeleteFunctionRequest
+	8,  // 27: skein.upload.v1.UploadService.Upload:output_type -> skein.upload.v1.UploadResponse
+	10, // 28: skein.upload.v1.UploadService.GetFunction:output_type -> skein.upload.v1.GetFunctionResponse
+	12, // 29: skein.upload.v1.UploadService.ListFunctions:output_type -> skein.upload.v1.ListFunctionsResponse
+	14, // 30: skein.upload.v1.UploadService.ListVersions:output_type -> skein.upload.v1.ListVersionsResponse
+	16, // 31: skein.upload.v1.UploadService.RollBack:output_type -> skein.upload.v1.RollBackResponse
+	18, // 32: skein.upload.v1.UploadService.ConfigureFunction:output_type -> skein.upload.v1.ConfigureFunctionResponse
+	22, // 33: skein.upload.v1.UploadService.WatchFunctions:output_type -> skein.upload.v1.WatchFunctionsResponse
+	20, // 34: skein.upload.v1.UploadService.DeleteFunction:output_type -> skein.upload.v1.DeleteFunctionResponse
+	27, // [27:35] is the sub-list for method output_type
+	19, // [19:27] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_skein_upload_v1_upload_proto_init() }
@@ -1392,8 +1671,8 @@ func file_skein_upload_v1_upload_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skein_upload_v1_upload_proto_rawDesc), len(file_skein_upload_v1_upload_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   19,
+			NumEnums:      3,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

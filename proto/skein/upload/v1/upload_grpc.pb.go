@@ -45,7 +45,8 @@ type UploadServiceClient interface {
 	ListVersions(ctx context.Context, in *ListVersionsRequest, opts ...grpc.CallOption) (*ListVersionsResponse, error)
 	// Points the function at another of its versions; the one before the current if none is named.
 	RollBack(ctx context.Context, in *RollBackRequest, opts ...grpc.CallOption) (*RollBackResponse, error)
-	// Replaces how the function's calls are treated. It holds for its next calls, whatever their version.
+	// Replaces how the function's calls are treated. It holds for its next calls, whatever their version; those that descend from a call
+	// that was accepted before, and further attempts of one, keep what they began with.
 	ConfigureFunction(ctx context.Context, in *ConfigureFunctionRequest, opts ...grpc.CallOption) (*ConfigureFunctionResponse, error)
 	// Tells of every function that changes through this process, for those who keep answers of GetFunction. The answer to
 	// a change waits, for a second at most, until each watcher has said that it saw it: an uploader's next call runs the
@@ -162,7 +163,8 @@ type UploadServiceServer interface {
 	ListVersions(context.Context, *ListVersionsRequest) (*ListVersionsResponse, error)
 	// Points the function at another of its versions; the one before the current if none is named.
 	RollBack(context.Context, *RollBackRequest) (*RollBackResponse, error)
-	// Replaces how the function's calls are treated. It holds for its next calls, whatever their version.
+	// Replaces how the function's calls are treated. It holds for its next calls, whatever their version; those that descend from a call
+	// that was accepted before, and further attempts of one, keep what they began with.
 	ConfigureFunction(context.Context, *ConfigureFunctionRequest) (*ConfigureFunctionResponse, error)
 	// Tells of every function that changes through this process, for those who keep answers of GetFunction. The answer to
 	// a change waits, for a second at most, until each watcher has said that it saw it: an uploader's next call runs the

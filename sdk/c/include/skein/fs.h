@@ -13,18 +13,21 @@
 extern "C" {
 #endif
 
+// The cmd of fcntl that makes another descriptor.
+#define SKEIN_F_DUPFD 0
+
 // Returns the lowest free descriptor for fd's open file description: offset and flags are shared. EBADF if fd is not
-// open, EMFILE if none is free. [planned: arrives with local-write files]
+// open, EMFILE if none is free.
 __attribute__((import_module("faasm"), import_name("dup")))
 int __skein_dup(int fd);
 
 // Makes to a descriptor of fd's open file description, closing what to was, and returns to. EBADF if fd is not open
-// or to is out of range. [planned: arrives with local-write files]
+// or to is out of range.
 __attribute__((import_module("faasm"), import_name("dup2")))
 int __skein_dup2(int fd, int to);
 
 // With cmd F_DUPFD returns the lowest free descriptor that is at least arg for fd's open file description. EINVAL for
-// any other cmd: WASI has the rest. [planned: arrives with local-write files]
+// any other cmd, as WASI has the rest, and for an arg out of range.
 __attribute__((import_module("faasm"), import_name("fcntl")))
 int __skein_fcntl(int fd, int cmd, int arg);
 

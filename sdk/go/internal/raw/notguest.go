@@ -103,3 +103,9 @@ func AddStateI64(key unsafe.Pointer, key_len uint32, delta int64, sum unsafe.Poi
 func ListState(prefix unsafe.Pointer, prefix_len uint32, buf unsafe.Pointer, cap uint32) int32 {
 	return NotGuest
 }
+
+func Dup(fd int32) int32 { return NotGuest }
+
+func Dup2(fd int32, to int32) int32 { return NotGuest }
+
+func Fcntl(fd int32, cmd int32, arg int32) int32 { return NotGuest }

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	skein "skein.dev/sdk/go"
@@ -41,13 +40,14 @@ func handle() int32 {
 	say("absent", errors.Is(err, fs.ErrNotExist))
 	_, err = os.ReadFile("/../absent")
 	say("outside", errors.Is(err, fs.ErrNotExist))
-	say("write", errors.Is(os.WriteFile("/new", nil, 0o600), syscall.EROFS), errors.Is(os.Remove("/dir/file"), syscall.EROFS))
 	var names []string
-	err = fs.WalkDir(os.DirFS("/"), ".", func(name string, _ fs.DirEntry, err error) error {
+	err = fs.WalkDir(os.DirFS("/dir"), ".", func(name string, _ fs.DirEntry, err error) error {
 		names = append(names, name)
 		return err
 	})
 	say("walk", names, err)
+	written, err := write()
+	say("write", written, err)
 
 	before := time.Now()
 	time.Sleep(20 * time.Millisecond)
@@ -62,6 +62,23 @@ func handle() int32 {
 		return 1
 	}
 	return 7
+}
+
+// write changes files, all of which are the call's own.
+func write() (string, error) {
+	err := errors.Join(os.MkdirAll("/tmp/a/b", 0o755), os.WriteFile("/tmp/a/b/f", []byte("one"), 0o600),
+		os.Symlink("/tmp/a", "/tmp/l"), os.Rename("/tmp/a/b/f", "/dir/moved"), os.Remove("/dir/file"))
+	f, openErr := os.OpenFile("/dir/moved", os.O_RDWR|os.O_APPEND, 0)
+	if err = errors.Join(err, openErr); err != nil {
+		return "", err
+	}
+	_, writeErr := f.WriteString(" two")
+	err = errors.Join(writeErr, f.Truncate(6), f.Close(), os.RemoveAll("/tmp/a"))
+	text, readErr := os.ReadFile("/dir/moved")
+	if _, statErr := os.Stat("/tmp/l/b"); !errors.Is(statErr, fs.ErrNotExist) {
+		err = errors.Join(err, fmt.Errorf("a link to what is gone: %w", statErr))
+	}
+	return string(text), errors.Join(err, readErr)
 }
 
 func main() { os.Exit(int(handle())) }

@@ -2,14 +2,13 @@ package host
 
 import (
 	"errors"
-	"io"
-	"path"
 	"strings"
 
 	"skein.dev"
 	"skein.dev/abi"
 	"skein.dev/platform/fault"
 	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/vfs"
 )
 
 // silent is a row of Faasm's that has no result, or can tell no error with it: one ends the call.
@@ -197,17 +196,9 @@ func (c *Call) cKey(g guest, i int) (skein.StateKey, error) {
 
 // readFile is the content of a file of the guest's tree, at most as long as a value may be.
 func (c *Call) readFile(name string) ([]byte, error) {
-	if c.Files == nil {
-		return nil, abi.ENOENT
-	}
-	f, err := c.Files.Open(strings.TrimPrefix(path.Clean("/"+strings.TrimPrefix(name, "faasm://")), "/"))
+	root, err := c.files().GetDir(vfs.Root)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }()
-	val, err := io.ReadAll(io.LimitReader(f, replica.MaxValue+1))
-	if err == nil && len(val) > replica.MaxValue {
-		err = abi.EFBIG
-	}
-	return val, err
+	return c.files().ReadFile(c, root, strings.TrimLeft(strings.TrimPrefix(name, sharedScheme), "/"), replica.MaxValue)
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"slices"
 	"strings"
@@ -49,7 +48,7 @@ type Call struct {
 	Input          []byte
 	Stdin          io.Reader // must not block; nil is empty
 	Stdout, Stderr io.Writer // nil keeps nothing
-	Files          fs.FS     // the guest's tree, of files that are io.ReaderAts; nil is empty
+	Files          vfs.Setup // what the guest's tree is made of
 	Log            *Log      // gets what the host says to the function's author; nil keeps nothing
 	State          *replica.Store
 	Chain          *Chain // nil for a call that can't make others
@@ -59,15 +58,16 @@ type Call struct {
 
 	Output []byte
 
-	state     *replica.Session // nil until it is used
-	keys      []skein.StateKey // of values it used, the last first
-	lastError abi.Errno
-	noted     map[string]bool // what the log has been told already
-	table     *vfs.Table      // of descriptors; made when the first is used
-	buffers   [][]byte        // of the last vector, for the next
-	checked   *uint32         // the entry of the function table that was chained last
-	number    bool            // it may take one
-	heap      bool            // the guest's allocator has its memory
+	overflowed bool             // what it wrote to its output stream was too much
+	state      *replica.Session // nil until it is used
+	keys       []skein.StateKey // of values it used, the last first
+	lastError  abi.Errno
+	noted      map[string]bool // what the log has been told already
+	table      *vfs.Table      // of descriptors; made when the first is used
+	buffers    [][]byte        // of the last vector, for the next
+	checked    *uint32         // the entry of the function table that was chained last
+	number     bool            // it may take one
+	heap       bool            // the guest's allocator has its memory
 }
 
 // Moved is what the state service was asked for, and given, for this call.
@@ -83,6 +83,17 @@ func (c *Call) End() {
 	if c.state != nil {
 		c.state.End()
 	}
+	if c.table != nil {
+		c.table.End()
+	}
+}
+
+// FilesRead is how many bytes of files the call has read.
+func (c *Call) FilesRead() int64 {
+	if c.table == nil {
+		return 0
+	}
+	return c.table.BytesRead()
 }
 
 // usedKeys bounds what is remembered of a call's use of state.
@@ -163,7 +174,7 @@ type row func(c *Call, g guest) int64
 type room map[string]row
 
 // rooms in the order of the abi. Those that are missing are not begun.
-var rooms = []room{ioRoom, chainRoom, stateRoom, faasmState, wasiProcess, wasiFD, wasiPath, wasiSock}
+var rooms = []room{ioRoom, chainRoom, stateRoom, faasmState, fsRoom, wasiProcess, wasiFD, wasiPath, wasiSock}
 
 // Link makes the host modules on a runtime.
 func Link(ctx context.Context, rt wazero.Runtime) error {

@@ -5,13 +5,13 @@ import (
 	"strconv"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"skein.dev"
 	"skein.dev/services/executor/internal/machine"
 	"skein.dev/services/executor/internal/replica"
 	"skein.dev/services/executor/internal/replica/replicatest"
+	"skein.dev/services/executor/internal/vfs/vfstest"
 )
 
 // Guests that call rows of state with anything, in memory that others change meanwhile, harm none but themselves.
@@ -27,7 +27,7 @@ func TestHostileStateCalls(t *testing.T) {
 	call := func(args ...string) machine.Exit {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		c := &Call{Context: ctx, Function: f, Args: append([]string{"hostile"}, args...), Files: fstest.MapFS{"a": &fstest.MapFile{}}, State: store, Log: &Log{}}
+		c := &Call{Context: ctx, Function: f, Args: append([]string{"hostile"}, args...), Files: vfstest.Setup(map[string]string{"a": ""}), State: store, Log: &Log{}}
 		defer c.End()
 		return mod.Run(c)
 	}

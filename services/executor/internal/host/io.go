@@ -1,6 +1,8 @@
 package host
 
 import (
+	"io"
+
 	"skein.dev"
 	"skein.dev/abi"
 )
@@ -68,4 +70,22 @@ func (c *Call) setOutput(had, more []byte) error {
 	}
 	c.Output = append(had, more...) // more is the guest's memory: it is copied here
 	return nil
+}
+
+// OutputStream is a writer that adds to the output, as append_call_output does: for a guest's standard output. What is too much is
+// refused with EFBIG, and Overflowed tells.
+func (c *Call) OutputStream() io.Writer { return outputStream{c} }
+
+// Overflowed tells whether the guest was refused a write to its output stream, whether it noticed or not.
+func (c *Call) Overflowed() bool { return c.overflowed }
+
+type outputStream struct{ c *Call }
+
+func (s outputStream) Write(p []byte) (int, error) {
+	if s.c.overflowed || len(s.c.Output)+len(p) > skein.MaxPayload {
+		s.c.overflowed = true
+		return 0, abi.EFBIG
+	}
+	s.c.Output = append(s.c.Output, p...)
+	return len(p), nil
 }

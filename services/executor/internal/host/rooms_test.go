@@ -3,14 +3,12 @@ package host
 import (
 	"bytes"
 	"context"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/tetratelabs/wazero/api"
@@ -22,6 +20,7 @@ import (
 	"skein.dev/services/executor/internal/machine"
 	"skein.dev/services/executor/internal/replica"
 	"skein.dev/services/executor/internal/replica/replicatest"
+	"skein.dev/services/executor/internal/vfs/vfstest"
 )
 
 // TestRooms runs the guests of testdata, which check the rows from their own side, and names each built row that none of
@@ -57,7 +56,7 @@ func TestRooms(t *testing.T) {
 			c := &Call{
 				Context: ctx, Function: f, Args: []string{guest.name, "two"}, Env: func(*Call) []string { return []string{"KEY=value"} },
 				Input: []byte("hello"), Stdin: strings.NewReader("hello"), Stdout: log, Stderr: log, Log: log,
-				Files: fstest.MapFS{"dir/file": &fstest.MapFile{Data: []byte("content"), Mode: fs.ModePerm}},
+				Files: vfstest.Setup(map[string]string{"dir/file": "content"}),
 				State: replica.New(replicatest.Client(t), 1<<20), Chain: atOnce(mod),
 			}
 			exit := mod.Run(c)

@@ -67,17 +67,18 @@ var wasiFD = preview1(map[string]func(*Call, guest) error{
 	},
 	"fd_filestat_set_times": func(c *Call, g guest) error {
 		o, err := c.files().Get(g.i32(0))
-		if err == nil {
-			err = checkTimes(g.u32(3))
-		}
 		if err != nil {
 			return err
 		}
-		return o.SetTimes()
+		times, err := timesOf(g, 1, 3)
+		if err != nil {
+			return err
+		}
+		return o.SetTimes(times)
 	},
 	"fd_pread": func(c *Call, g guest) error {
 		return transfer(c, g, 4, func(o *vfs.Open, p []byte, done int64) (int, error) {
-			return o.ReadAt(p, g.i64(3)+done)
+			return o.ReadAt(c, p, offset(g.i64(3), done))
 		})
 	},
 	"fd_prestat_get": func(c *Call, g guest) error {
@@ -106,13 +107,13 @@ var wasiFD = preview1(map[string]func(*Call, guest) error{
 	},
 	"fd_pwrite": func(c *Call, g guest) error {
 		return transfer(c, g, 4, func(o *vfs.Open, p []byte, done int64) (int, error) {
-			return o.WriteAt(p, g.i64(3)+done)
+			return o.WriteAt(c, p, offset(g.i64(3), done))
 		})
 	},
 	"fd_read": func(c *Call, g guest) error {
 		return transfer(c, g, 3, func(o *vfs.Open, p []byte, _ int64) (int, error) {
 			_ = c.outside("fd_read") // stdin: there is no other file
-			return o.Read(p)
+			return o.Read(c, p)
 		})
 	},
 	"fd_readdir": readdir,
@@ -136,7 +137,7 @@ var wasiFD = preview1(map[string]func(*Call, guest) error{
 		return seek(g, o, 0, 1, 1)
 	},
 	"fd_write": func(c *Call, g guest) error {
-		return transfer(c, g, 3, func(o *vfs.Open, p []byte, _ int64) (int, error) { return o.Write(p) })
+		return transfer(c, g, 3, func(o *vfs.Open, p []byte, _ int64) (int, error) { return o.Write(c, p) })
 	},
 })
 
@@ -171,6 +172,14 @@ const (
 	rightsAll        = 1<<29 - 1
 	rightsPath       = 0x71ffe00 // path_* and fd_readdir
 )
+
+// offset is where the next buffer of a transfer lies. One beyond what a file can have stays there.
+func offset(off, done int64) int64 {
+	if off > math.MaxInt64-done {
+		return math.MaxInt64
+	}
+	return off + done
+}
 
 func syncFile(c *Call, g guest) error {
 	o, err := c.files().Get(g.i32(0))
@@ -214,7 +223,7 @@ func fdstatGet(c *Call, g guest) error {
 		return err
 	}
 	rights, inherit := uint64(rightSetFlags|rightFilestatGet|rightPoll), uint64(0)
-	if o.Stat().Type == vfs.Directory {
+	if o.Type() == vfs.Directory {
 		rights, inherit = rightSetFlags|rightFilestatGet|rightsPath, rightsAll
 	} else {
 		if o.Readable() {
@@ -228,7 +237,7 @@ func fdstatGet(c *Call, g guest) error {
 		}
 	}
 	clear(b)
-	b[0] = byte(o.Stat().Type)
+	b[0] = byte(o.Type())
 	le.PutUint16(b[2:], o.Flags())
 	le.PutUint64(b[8:], rights)
 	le.PutUint64(b[16:], inherit)
@@ -245,11 +254,11 @@ func putFilestat(g guest, i int, st vfs.Stat) error {
 	le.PutUint64(b, 1) // device
 	le.PutUint64(b[8:], st.Ino)
 	b[16] = byte(st.Type)
-	le.PutUint64(b[24:], 1) // links
+	le.PutUint64(b[24:], st.Links)
 	le.PutUint64(b[32:], uint64(st.Size))
-	for at := 40; at < 64; at += 8 {
-		le.PutUint64(b[at:], uint64(st.Time)) // access, modification, change
-	}
+	le.PutUint64(b[40:], uint64(st.Access))
+	le.PutUint64(b[48:], uint64(st.Modified))
+	le.PutUint64(b[56:], uint64(st.Changed))
 	return nil
 }
 
@@ -339,7 +348,7 @@ func readdir(c *Call, g guest) error {
 	}
 	used := 0
 	err = wait(c, func() error {
-		return o.ReadDir(uint64(g.i64(3)), func(e vfs.Entry) bool {
+		return o.ReadDir(c, uint64(g.i64(3)), func(e vfs.Entry) bool {
 			var head [direntSize]byte
 			le.PutUint64(head[:], e.Next)
 			le.PutUint64(head[8:], e.Ino)

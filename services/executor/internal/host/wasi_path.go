@@ -1,6 +1,10 @@
 package host
 
 import (
+	"math"
+	"strings"
+	"time"
+
 	"skein.dev/abi"
 	"skein.dev/services/executor/internal/vfs"
 )
@@ -11,7 +15,7 @@ var wasiPath = preview1(map[string]func(*Call, guest) error{
 		if err != nil {
 			return err
 		}
-		return wait(c, func() error { return c.files().MakeDirAt(dir, name) })
+		return wait(c, func() error { return c.files().MakeDirAt(c, dir, name) })
 	},
 	"path_filestat_get": func(c *Call, g guest) error {
 		dir, name, err := c.dirAndPath(g, 0, 2)
@@ -21,7 +25,7 @@ var wasiPath = preview1(map[string]func(*Call, guest) error{
 		if err != nil {
 			return err
 		}
-		st, err := waiting(c, func() (vfs.Stat, error) { return c.files().StatAt(dir, name) })
+		st, err := waiting(c, func() (vfs.Stat, error) { return c.files().StatAt(c, dir, name, g.u32(1) == 1) })
 		if err != nil {
 			return err
 		}
@@ -32,13 +36,14 @@ var wasiPath = preview1(map[string]func(*Call, guest) error{
 		if err == nil {
 			err = checkLookup(g.u32(1))
 		}
-		if err == nil {
-			err = checkTimes(g.u32(6))
-		}
 		if err != nil {
 			return err
 		}
-		return wait(c, func() error { return c.files().SetTimesAt(dir, name) })
+		times, err := timesOf(g, 4, 6)
+		if err != nil {
+			return err
+		}
+		return wait(c, func() error { return c.files().SetTimesAt(c, dir, name, g.u32(1) == 1, times) })
 	},
 	"path_link": func(c *Call, g guest) error {
 		from, old, err := c.dirAndPath(g, 0, 2)
@@ -52,7 +57,7 @@ var wasiPath = preview1(map[string]func(*Call, guest) error{
 		if err != nil {
 			return err
 		}
-		return wait(c, func() error { return c.files().LinkAt(from, old, to, name) })
+		return wait(c, func() error { return c.files().LinkAt(c, from, old, g.u32(1) == 1, to, name) })
 	},
 	"path_open": pathOpen,
 	"path_readlink": func(c *Call, g guest) error {
@@ -64,7 +69,7 @@ var wasiPath = preview1(map[string]func(*Call, guest) error{
 		if err != nil {
 			return err
 		}
-		to, err := waiting(c, func() (string, error) { return c.files().ReadLinkAt(dir, name) })
+		to, err := waiting(c, func() (string, error) { return c.files().ReadLinkAt(c, dir, name) })
 		if err != nil {
 			return err
 		}
@@ -75,7 +80,7 @@ var wasiPath = preview1(map[string]func(*Call, guest) error{
 		if err != nil {
 			return err
 		}
-		return wait(c, func() error { return c.files().RemoveDirAt(dir, name) })
+		return wait(c, func() error { return c.files().RemoveDirAt(c, dir, name) })
 	},
 	"path_rename": func(c *Call, g guest) error {
 		from, old, err := c.dirAndPath(g, 0, 1)
@@ -86,7 +91,7 @@ var wasiPath = preview1(map[string]func(*Call, guest) error{
 		if err != nil {
 			return err
 		}
-		return wait(c, func() error { return c.files().RenameAt(from, old, to, name) })
+		return wait(c, func() error { return c.files().RenameAt(c, from, old, to, name) })
 	},
 	"path_symlink": func(c *Call, g guest) error {
 		dir, name, err := c.dirAndPath(g, 2, 3)
@@ -97,14 +102,14 @@ var wasiPath = preview1(map[string]func(*Call, guest) error{
 		if err != nil {
 			return err
 		}
-		return wait(c, func() error { return c.files().SymlinkAt(to, dir, name) })
+		return wait(c, func() error { return c.files().SymlinkAt(c, to, dir, name) })
 	},
 	"path_unlink_file": func(c *Call, g guest) error {
 		dir, name, err := c.dirAndPath(g, 0, 1)
 		if err != nil {
 			return err
 		}
-		return wait(c, func() error { return c.files().UnlinkAt(dir, name) })
+		return wait(c, func() error { return c.files().UnlinkAt(c, dir, name) })
 	},
 })
 
@@ -117,8 +122,15 @@ func (c *Call) dirAndPath(g guest, fd, ptr int) (*vfs.Open, string, error) {
 		return nil, "", err
 	}
 	name, err := g.path(ptr)
+	if err == nil && strings.HasPrefix(name, sharedScheme) {
+		c.Say("paths that begin with " + sharedScheme + " are not built yet (ENOTSUP)")
+		return nil, "", abi.ENOTSUP
+	}
 	return dir, name, err
 }
+
+// sharedScheme is how Faasm's guests name the shared tree itself, past what is theirs.
+const sharedScheme = "faasm://"
 
 // path is the path at arguments ptr and ptr+1. It is copied once its length is known to be a path's.
 func (g guest) path(ptr int) (string, error) {
@@ -132,7 +144,7 @@ func (g guest) path(ptr int) (string, error) {
 	return string(b), nil
 }
 
-// checkLookup knows one flag, whether a symbolic link is followed; there are none.
+// checkLookup knows one flag: whether a symbolic link at the end is followed.
 func checkLookup(flags uint32) error {
 	if flags > 1 {
 		return abi.EINVAL
@@ -140,14 +152,28 @@ func checkLookup(flags uint32) error {
 	return nil
 }
 
-// checkTimes refuses flags that are unknown, or that say of one time both "this" and "now".
-func checkTimes(flags uint32) error {
-	if flags > 15 || flags&3 == 3 || flags&12 == 12 {
-		return abi.EINVAL
+// timesOf are the times at arguments at and at+1 as the flags of argument flags choose them. EINVAL for flags that are unknown, or
+// that say of one time both "this" and "now".
+func timesOf(g guest, at, flags int) (t vfs.Times, err error) {
+	f := g.u32(flags)
+	if f > 15 || f&3 == 3 || f&12 == 12 {
+		return t, abi.EINVAL
 	}
-	return nil
+	now := time.Now().UnixNano()
+	pick := func(i int, f uint32) *int64 {
+		switch f & 3 {
+		case 1:
+			v := int64(min(uint64(g.i64(i)), math.MaxInt64))
+			return &v
+		case 2:
+			return &now
+		}
+		return nil
+	}
+	return vfs.Times{Access: pick(at, f), Modified: pick(at+1, f>>2)}, nil
 }
 
+// Flags of path_open.
 const (
 	openCreate = 1 << iota
 	openDirectory
@@ -155,13 +181,13 @@ const (
 	openTruncate
 )
 
-// pathOpen takes one right for an intention, to write; C libraries ask for it only then.
+// pathOpen takes two rights for intentions, to read and to write; C libraries ask for them only then. Who asks for neither reads.
 func pathOpen(c *Call, g guest) error {
 	dir, name, err := c.dirAndPath(g, 0, 2)
 	if err == nil {
 		err = checkLookup(g.u32(1))
 	}
-	oflags, fdflags := g.u32(4), g.u32(7)
+	oflags, rights, fdflags := g.u32(4), uint64(g.i64(5)), g.u32(7)
 	switch {
 	case err != nil:
 		return err
@@ -174,9 +200,10 @@ func pathOpen(c *Call, g guest) error {
 	how := vfs.How{
 		Create: oflags&openCreate != 0, Directory: oflags&openDirectory != 0,
 		Exclusive: oflags&openExclusive != 0, Truncate: oflags&openTruncate != 0,
-		Write: uint64(g.i64(5))&rightWrite != 0, Flags: uint16(fdflags),
+		NoFollow: g.u32(1) == 0, Write: rights&rightWrite != 0, Read: rights&rightRead != 0 || rights&rightWrite == 0,
+		Flags: uint16(fdflags),
 	}
-	fd, err := waiting(c, func() (int32, error) { return c.files().OpenAt(dir, name, how) })
+	fd, err := waiting(c, func() (int32, error) { return c.files().OpenAt(c, dir, name, how) })
 	if err != nil {
 		return err
 	}

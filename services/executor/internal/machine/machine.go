@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/tetratelabs/wazero"
 
+	"skein.dev/abi"
 	"skein.dev/platform/compile"
 	"skein.dev/platform/fault"
 	"skein.dev/platform/prepare"
@@ -123,6 +125,9 @@ func (m *Machine) Load(_ context.Context, compiled wazero.CompiledModule, p *pre
 		elements: elementsOf(p),
 		limit:    min(m.limit, uint64(p.MaxPages)*pageSize),
 	}
+	mod.plain = mod.command && !slices.ContainsFunc(p.Module.Imports, func(i prepare.Import) bool {
+		return i.Module == abi.Native || i.Module == abi.Env
+	})
 	mod.free.L = &m.pool.mu
 	if mem := p.Module.Memory; mem != nil {
 		switch {

@@ -25,6 +25,7 @@ type Module struct {
 	elements elements
 
 	command, deep, exceptions   bool
+	plain                       bool // see Plain
 	start, initialize, restored bool // it has the export
 	constructors                bool // a command that exports them
 	zygote                      string
@@ -44,6 +45,9 @@ type Module struct {
 	closed       bool
 	free         sync.Cond
 }
+
+// Plain tells a program that knows nothing of the host interface: a command that imports no row of its own or of Faasm's.
+func (mod *Module) Plain() bool { return mod.plain }
 
 // Run serves one call: it takes an instance, calls it and leaves it to be brought back to its snapshot. ctx carries the
 // deadline and is what host functions get; its cause, if it ends first, tells a cancelled call from an overdue one.

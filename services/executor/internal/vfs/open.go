@@ -1,177 +1,213 @@
 package vfs
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
 	"io"
-	"io/fs"
 	"math"
+	"sync"
 
 	"skein.dev/abi"
 )
 
-// Type is a file's, numbered as in preview 1.
-type Type uint8
+// Append is the flag, of preview 1, of an open file whose writes all go to its end.
+const Append = 1
 
-// The types there are here. Streams are Unknown, as pipes are in preview 1.
-const (
-	Unknown   Type = 0
-	Directory Type = 3
-	Regular   Type = 4
-	Symlink   Type = 7
-)
-
-// Stat is what is known of a file.
-type Stat struct {
-	Type Type
-	Ino  uint64 // the same for the same path, never 0
-	Size int64  // bytes
-	Time int64  // of the last change, in nanoseconds since 1970
-	name string // path in the tree
-}
-
-// Open is an open file, which descriptors refer to: a stream, a regular file or a directory.
+// Open is an open file description, which descriptors refer to: a stream, a file or a directory.
 type Open struct {
-	tree      *tree
-	stat      Stat
-	flags     uint16
+	table     *Table
+	typ       Type
 	readable  bool
+	writable  bool
 	preopened string // the name under which the guest got it
+	refs      int    // descriptors; guarded by the table's mutex
 
 	in  io.Reader // of a stream
 	out io.Writer
 
-	file fs.File // of a regular file or a directory; nil for a directory that has not been read
-	pos  int64
+	node *node // of what is no stream
 
+	mu      sync.Mutex // is held while the offset is in use, over a read too
+	flags   uint16
+	pos     int64
+	closed  bool
 	listing listing // of a directory
 }
 
-// begin makes o the open file at at, or says why it can't be opened so.
-func (o *Open) begin(at target, how How) error {
-	info, err := o.file.Stat()
-	if err != nil {
-		return err
-	}
-	o.stat = statOf(at.path, info)
-	switch {
-	case how.Create && how.Exclusive:
-		return abi.EEXIST
-	case o.stat.Type == Directory:
-		if how.Create || how.Truncate || how.Write && !how.Directory {
-			return abi.EISDIR
-		}
-		return nil
-	case how.Directory || at.directory:
-		return abi.ENOTDIR
-	case how.Write || how.Truncate:
-		return abi.EROFS
-	}
-	if _, ok := o.file.(io.ReaderAt); !ok {
-		return abi.ENOTSUP
+func (o *Open) close() error {
+	o.mu.Lock()
+	was := o.closed
+	o.closed = true
+	o.mu.Unlock()
+	if o.node != nil && !was {
+		o.table.layer.release(o.node)
 	}
 	return nil
 }
 
-func (o *Open) close() error {
-	if o.file == nil {
-		return nil
+// Type is the file's.
+func (o *Open) Type() Type { return o.typ }
+
+// Stat is what is known of the file.
+func (o *Open) Stat() Stat {
+	if o.Stream() {
+		return Stat{Links: 1}
 	}
-	return o.file.Close()
+	l := o.table.tree()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return o.node.stat()
 }
 
-// Stat is what was known of the file when it was opened.
-func (o *Open) Stat() Stat { return o.stat }
-
 // Stream reports whether o is one: it has no offset, and reading and writing don't wait.
-func (o *Open) Stream() bool { return o.in != nil || o.stat.Type == Unknown }
+func (o *Open) Stream() bool { return o.typ == Unknown }
 
 // Readable reports whether o was opened for reading.
 func (o *Open) Readable() bool { return o.readable }
 
 // Writable reports whether o was opened for writing.
-func (o *Open) Writable() bool { return o.out != nil }
+func (o *Open) Writable() bool { return o.writable }
 
 // Preopened is the name under which the guest got the directory, or empty.
 func (o *Open) Preopened() string { return o.preopened }
 
 // Flags are the ones that SetFlags or OpenAt set.
-func (o *Open) Flags() uint16 { return o.flags }
+func (o *Open) Flags() uint16 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.flags
+}
 
-// SetFlags keeps flags. None changes anything so far: nothing that is open blocks or can be appended to.
-func (o *Open) SetFlags(flags uint16) { o.flags = flags }
+// SetFlags keeps flags. Of these Append changes what is done; nothing that is open blocks.
+func (o *Open) SetFlags(flags uint16) {
+	o.mu.Lock()
+	o.flags = flags
+	o.mu.Unlock()
+}
 
 // Left is how many bytes can be read at once.
 func (o *Open) Left() int64 {
-	if o.Stream() {
+	switch {
+	case o.Stream():
 		if l, ok := o.in.(interface{ Len() int }); ok {
 			return int64(l.Len())
 		}
 		return 0
+	case o.typ != Regular:
+		return 0
 	}
-	return max(0, o.stat.Size-o.pos)
+	size := o.Stat().Size
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return max(0, size-o.pos)
 }
 
 // Read reads from the offset, which it moves: fewer bytes than p has mean the end. EBADF if o was not opened for reading,
 // EISDIR for a directory.
-func (o *Open) Read(p []byte) (int, error) {
+func (o *Open) Read(ctx context.Context, p []byte) (int, error) {
 	switch {
+	case o.typ == Directory:
+		return 0, abi.EISDIR
 	case !o.readable:
 		return 0, abi.EBADF
-	case o.stat.Type == Directory:
-		return 0, abi.EISDIR
-	case !o.Stream():
-		n, err := o.readAt(p, o.pos)
-		o.pos += int64(n)
-		return n, err
-	case o.in == nil:
+	case o.Stream() && o.in == nil:
 		return 0, nil
+	case o.Stream():
+		n, err := io.ReadFull(o.in, p)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = nil
+		}
+		return n, err
+	case o.typ == CharacterDevice:
+		return o.device(p)
 	}
-	n, err := io.ReadFull(o.in, p)
-	return n, notEOF(err)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n, err := o.readAt(ctx, p, o.pos)
+	o.pos += int64(n)
+	return n, err
 }
 
 // ReadAt reads from off and leaves the offset alone. EINVAL if off is negative, ESPIPE for a stream.
-func (o *Open) ReadAt(p []byte, off int64) (int, error) {
+func (o *Open) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	switch {
 	case o.Stream():
 		return 0, abi.ESPIPE
-	case o.stat.Type == Directory:
-		return 0, abi.EISDIR
 	case off < 0:
 		return 0, abi.EINVAL
+	case o.typ == Directory:
+		return 0, abi.EISDIR
+	case !o.readable:
+		return 0, abi.EBADF
+	case o.typ == CharacterDevice:
+		return o.device(p)
 	}
-	return o.readAt(p, off)
+	return o.readAt(ctx, p, off)
 }
 
-func (o *Open) readAt(p []byte, off int64) (int, error) {
-	if off >= o.stat.Size {
+func (o *Open) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+	n, err := o.node.read(ctx, p, off)
+	o.table.read.Add(int64(n))
+	return n, err
+}
+
+// device is what is read of one.
+func (o *Open) device(p []byte) (int, error) {
+	switch o.node.device {
+	case ZeroDevice:
+		clear(p)
+	case RandomDevice:
+		_, _ = rand.Read(p) // it never fails
+	default:
 		return 0, nil
 	}
-	n, err := o.file.(io.ReaderAt).ReadAt(p, off)
-	return n, notEOF(err)
+	return len(p), nil
 }
 
-func notEOF(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil
+// Write writes p at the offset, which it moves, or at the end. Fewer bytes than p has mean that there is no room for more.
+// EBADF if o was not opened for writing, EDQUOT if its layer has no room, ENOSPC if the executor hasn't, EFBIG.
+func (o *Open) Write(ctx context.Context, p []byte) (int, error) {
+	switch {
+	case !o.writable:
+		return 0, abi.EBADF
+	case o.Stream():
+		return o.out.Write(p)
+	case o.typ != Regular:
+		return len(p), nil
 	}
-	return err
-}
-
-// Write writes p. EBADF if o was not opened for writing, which no file can be so far.
-func (o *Open) Write(p []byte) (int, error) {
-	if o.out == nil {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
 		return 0, abi.EBADF
 	}
-	return o.out.Write(p)
+	n, at, err := o.node.write(ctx, o.table.layer, p, o.pos, o.flags&Append != 0)
+	if n > 0 {
+		o.pos = at + int64(n)
+	}
+	return n, err
 }
 
-// WriteAt writes p at off. ESPIPE for a stream, EBADF for the rest.
-func (o *Open) WriteAt([]byte, int64) (int, error) {
-	if o.Stream() {
+// WriteAt writes p at off and leaves the offset alone. As on Linux it writes to the end if Append is set. EINVAL if off is
+// negative, ESPIPE for a stream; else as Write.
+func (o *Open) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
+	switch {
+	case o.Stream():
 		return 0, abi.ESPIPE
+	case off < 0:
+		return 0, abi.EINVAL
+	case !o.writable:
+		return 0, abi.EBADF
+	case o.typ != Regular:
+		return len(p), nil
 	}
-	return 0, abi.EBADF
+	o.mu.Lock() // so that nothing is written to what was closed
+	defer o.mu.Unlock()
+	if o.closed {
+		return 0, abi.EBADF
+	}
+	n, _, err := o.node.write(ctx, o.table.layer, p, off, o.flags&Append != 0)
+	return n, err
 }
 
 // Seek moves the offset to off from the start, itself or the end, as io.Seeker's whence has it, and returns it. ESPIPE for a
@@ -180,16 +216,19 @@ func (o *Open) Seek(off int64, whence int) (int64, error) {
 	switch {
 	case o.Stream():
 		return 0, abi.ESPIPE
-	case o.stat.Type == Directory:
+	case o.typ == Directory:
 		return 0, abi.EISDIR
 	}
+	size := o.Stat().Size
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	var from int64
 	switch whence {
 	case io.SeekStart:
 	case io.SeekCurrent:
 		from = o.pos
 	case io.SeekEnd:
-		from = o.stat.Size
+		from = size
 	default:
 		return 0, abi.EINVAL
 	}
@@ -203,32 +242,80 @@ func (o *Open) Seek(off int64, whence int) (int64, error) {
 	return o.pos, nil
 }
 
-// Sync waits until what was written is stored: nothing, on a read-only tree. EINVAL for a stream.
+// Sync waits until what was written is stored: it is, as far as it ever will be. EINVAL for what can't be.
 func (o *Open) Sync() error {
-	if o.Stream() {
+	if o.typ != Regular && o.typ != Directory {
 		return abi.EINVAL
 	}
 	return nil
 }
 
-// Allocate makes room for size bytes from off. ESPIPE for a stream, EINVAL for a bad range, EBADF for the rest.
+// Allocate makes the file reach to off+size, with a hole if it has to grow. EDQUOT or ENOSPC if there would be no room now;
+// ESPIPE for a stream, EINVAL for a bad range, EFBIG, EBADF if o was not opened for writing.
 func (o *Open) Allocate(off, size int64) error {
 	switch {
+	case off < 0 || size <= 0:
+		return abi.EINVAL
 	case o.Stream():
 		return abi.ESPIPE
-	case off < 0 || size <= 0 || off > math.MaxInt64-size:
-		return abi.EINVAL
+	case o.typ == Directory || !o.writable:
+		return abi.EBADF
+	case o.typ != Regular:
+		return abi.ENODEV
+	case off > MaxFile-size:
+		return abi.EFBIG
 	}
-	return abi.EBADF
+	return o.change(func(n *node, l *Layer) error {
+		had := n.stat().Size
+		more := max(0, off+size-had)
+		switch {
+		case more == 0:
+			n.touch(true)
+			return nil
+		case l.bytes.used.Load()+more > l.bytes.most:
+			return abi.EDQUOT
+		case l.store.memory.used.Load()+more > l.store.memory.most && l.store.disk.used.Load()+more > l.store.disk.most:
+			return abi.ENOSPC
+		}
+		return n.resize(l, off+size)
+	})
 }
 
-// SetSize cuts or grows the file. EINVAL, as POSIX has it for what is not open for writing, so far.
-func (o *Open) SetSize(int64) error { return abi.EINVAL }
+// SetSize cuts the file or lets it grow with a hole. EINVAL, as POSIX has it, for what is no file that is open for writing;
+// EFBIG.
+func (o *Open) SetSize(size int64) error {
+	if o.typ != Regular || !o.writable || size < 0 {
+		return abi.EINVAL
+	}
+	return o.change(func(n *node, l *Layer) error { return n.resize(l, size) })
+}
 
-// SetTimes sets the file's times. EROFS; EPERM for a stream.
-func (o *Open) SetTimes() error {
+// SetTimes sets the file's times. EPERM for a stream.
+func (o *Open) SetTimes(t Times) error {
 	if o.Stream() {
 		return abi.EPERM
 	}
-	return abi.EROFS
+	o.table.tree()
+	return o.change(func(n *node, l *Layer) error {
+		if n.links > 0 {
+			if err := l.own(n); err != nil {
+				return err
+			}
+		}
+		n.setTimes(t)
+		return nil
+	})
+}
+
+// change runs f on the node under the layer's mutex, so that it is there as long.
+func (o *Open) change(f func(n *node, l *Layer) error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return abi.EBADF
+	}
+	l := o.table.layer
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return f(o.node, l)
 }

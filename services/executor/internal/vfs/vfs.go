@@ -1,57 +1,111 @@
-// Package vfs is the file system that guests see, without their memory: a Table holds the descriptors of one call, an Open
-// is what a descriptor refers to, and tree.go gives paths their meaning in an io/fs.FS. The tree is the user's shared files
-// (shared.go), read-only for now. Errors are abi.Errno where POSIX has a number for them; else what the files' store said.
+// Package vfs is the file system that guests see, without their memory: a Table holds the descriptors of one call, an Open is
+// what a descriptor refers to, a Layer is the tree that calls write to, and a Lower what shows through from below it. walk.go
+// gives paths their meaning, POSIX's; ops.go and rename.go change the tree; content.go has the bytes. Errors are abi.Errno where
+// POSIX has a number for them; else what the lower said.
 package vfs
 
 import (
-	"embed"
+	"context"
 	"io"
-	"io/fs"
+	"sync"
+	"sync/atomic"
 
 	"skein.dev/abi"
 )
 
-// MaxOpen is how many descriptors a call may have open; they are numbered below it.
-const MaxOpen = 64
-
 // Root is the descriptor that the tree's root is opened for the guest as.
 const Root = 3
 
-// Table is the descriptors of one call. It is not safe for concurrent use: a call has one thread.
-type Table struct {
-	tree tree
-	open [MaxOpen]*Open
-	std  [Root + 1]Open
+// Setup is what a call's files are made of. The zero value is a tree with nothing but the built-in base, in memory.
+type Setup struct {
+	Lower  Lower  // shared files; nil is none
+	Layer  *Layer // one that calls share and that is kept; nil for one of the call's own, made when a path is first used
+	Store  *Store // of the call's own layer; nil is a small one
+	Limits Limits
 }
 
-// NewTable opens 0, 1 and 2 as streams, of which a nil one is empty or kept nowhere, and Root as the root of files. Files
-// must have regular files that are io.ReaderAts; nil is a tree of nothing. No stream may block.
-func NewTable(files fs.FS, stdin io.Reader, stdout, stderr io.Writer) *Table {
-	if files == nil {
-		files = embed.FS{}
-	}
+// Table is the descriptors of one call. It is safe for concurrent use: a call may have threads.
+type Table struct {
+	setup Setup
+	read  atomic.Int64
+
+	once  sync.Once
+	layer *Layer
+
+	mu    sync.Mutex // guards open, and the references of what is in it
+	open  []*Open    // by number; nil is free
+	first [8]*Open   // open, as long as that is enough
+	std   [Root + 1]Open
+}
+
+// NewTable opens 0, 1 and 2 as streams, of which a nil one is empty or kept nowhere, and Root as the root of the tree. No stream
+// may block. End must follow.
+func NewTable(setup Setup, stdin io.Reader, stdout, stderr io.Writer) *Table {
 	if stdout == nil {
 		stdout = io.Discard
 	}
 	if stderr == nil {
 		stderr = io.Discard
 	}
-	t := &Table{tree: tree{files: files}}
+	setup.Limits = setup.Limits.orDefault()
+	t := &Table{setup: setup}
 	t.std = [...]Open{
-		{tree: &t.tree, in: stdin, readable: true},
-		{tree: &t.tree, out: stdout},
-		{tree: &t.tree, out: stderr},
-		{tree: &t.tree, stat: Stat{Type: Directory, Ino: ino("."), name: "."}, preopened: "/"},
+		{in: stdin, readable: true},
+		{out: stdout, writable: true},
+		{out: stderr, writable: true},
+		{typ: Directory, preopened: "/"},
 	}
+	t.open = t.first[:len(t.std)]
 	for fd := range t.std {
+		t.std[fd].table, t.std[fd].refs = t, 1
 		t.open[fd] = &t.std[fd]
 	}
 	return t
 }
 
+// tree is the call's layer. A call that uses no path has none.
+func (t *Table) tree() *Layer {
+	t.once.Do(func() {
+		if t.layer = t.setup.Layer; t.layer != nil {
+			t.layer.mu.Lock()
+			t.layer.root.refs++
+			t.layer.mu.Unlock()
+		} else {
+			store := t.setup.Store
+			if store == nil {
+				store = NewStore("", 64<<20, 0)
+			}
+			t.layer = NewLayer(Over(t.setup.Lower), store, t.setup.Limits)
+		}
+		t.std[Root].node = &t.layer.root
+	})
+	return t.layer
+}
+
+// BytesRead is how much of files, not of streams, was read through the table.
+func (t *Table) BytesRead() int64 { return t.read.Load() }
+
+// End closes all, and ends the call's own layer. No method may be running or follow.
+func (t *Table) End() {
+	for fd := range t.open {
+		if t.open[fd] != nil {
+			_ = t.Close(int32(fd)) // what was written is the layer's already
+		}
+	}
+	if t.layer != nil && t.layer != t.setup.Layer {
+		t.layer.Close()
+	}
+}
+
 // Get is what fd refers to. EBADF if it is not open.
 func (t *Table) Get(fd int32) (*Open, error) {
-	if uint32(fd) >= MaxOpen || t.open[fd] == nil {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.get(fd)
+}
+
+func (t *Table) get(fd int32) (*Open, error) {
+	if int64(uint32(fd)) >= int64(len(t.open)) || t.open[fd] == nil {
 		return nil, abi.EBADF
 	}
 	return t.open[fd], nil
@@ -60,81 +114,228 @@ func (t *Table) Get(fd int32) (*Open, error) {
 // GetDir is Get for a directory. ENOTDIR if fd is something else.
 func (t *Table) GetDir(fd int32) (*Open, error) {
 	o, err := t.Get(fd)
-	if err == nil && o.stat.Type != Directory {
+	switch {
+	case err != nil:
+		return nil, err
+	case o.typ != Directory:
 		return nil, abi.ENOTDIR
 	}
-	return o, err
+	t.tree()
+	return o, nil
 }
 
 // Close closes fd.
 func (t *Table) Close(fd int32) error {
-	o, err := t.Get(fd)
+	t.mu.Lock()
+	o, err := t.get(fd)
+	if err == nil {
+		t.open[fd] = nil
+	}
+	t.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	t.open[fd] = nil
+	return t.drop(o)
+}
+
+// drop ends a descriptor's hold of o.
+func (t *Table) drop(o *Open) error {
+	t.mu.Lock()
+	o.refs--
+	last := o.refs == 0
+	t.mu.Unlock()
+	if !last {
+		return nil
+	}
 	return o.close()
 }
 
 // Renumber makes to the descriptor of what from refers to, closing what to was; from is closed. EBADF if from is not open
 // or to is no number of a descriptor.
-func (t *Table) Renumber(from, to int32) error {
-	o, err := t.Get(from)
-	switch {
-	case err != nil:
+func (t *Table) Renumber(from, to int32) error { return t.assign(from, to, true) }
+
+// DupTo makes to a descriptor of what from refers to, closing what to was. EBADF as for Renumber.
+func (t *Table) DupTo(from, to int32) error { return t.assign(from, to, false) }
+
+func (t *Table) assign(from, to int32, move bool) error {
+	t.mu.Lock()
+	o, err := t.get(from)
+	if err == nil && int64(uint32(to)) >= int64(t.setup.Limits.Open) {
+		err = abi.EBADF
+	}
+	if err != nil || from == to {
+		t.mu.Unlock()
 		return err
-	case uint32(to) >= MaxOpen:
-		return abi.EBADF
-	case from == to:
-		return nil
 	}
-	if t.open[to] != nil {
-		err = t.open[to].close()
+	t.grow(int(to) + 1)
+	was := t.open[to]
+	t.open[to] = o
+	if move {
+		t.open[from] = nil
+	} else {
+		o.refs++
 	}
-	t.open[from], t.open[to] = nil, o
-	return err
+	t.mu.Unlock()
+	if was != nil {
+		return t.drop(was)
+	}
+	return nil
 }
 
-// free is the lowest descriptor that is not open. EMFILE if all are.
-func (t *Table) free() (int32, error) {
-	for fd, o := range t.open {
-		if o == nil {
-			return int32(fd), nil
-		}
+// Dup is the lowest free descriptor that is at least least, made one of what fd refers to. EBADF if fd is not open, EINVAL if
+// least is no number of a descriptor, EMFILE if none is free.
+func (t *Table) Dup(fd, least int32) (int32, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o, err := t.get(fd)
+	switch {
+	case err != nil:
+		return 0, err
+	case int64(uint32(least)) >= int64(t.setup.Limits.Open):
+		return 0, abi.EINVAL
 	}
-	return 0, abi.EMFILE
+	free, err := t.free(least)
+	if err != nil {
+		return 0, err
+	}
+	o.refs++
+	t.grow(int(free) + 1)
+	t.open[free] = o
+	return free, nil
+}
+
+func (t *Table) grow(n int) {
+	for len(t.open) < n {
+		t.open = append(t.open, nil)
+	}
+}
+
+// free is the lowest descriptor from least on that is not open. EMFILE if all are.
+func (t *Table) free(least int32) (int32, error) {
+	fd := least
+	for int(fd) < len(t.open) && t.open[fd] != nil {
+		fd++
+	}
+	if int(fd) >= t.setup.Limits.Open {
+		return 0, abi.EMFILE
+	}
+	return fd, nil
 }
 
 // How says how to open a file.
 type How struct {
 	Create, Exclusive, Truncate, Directory bool
-	Write                                  bool   // with the right to write
+	NoFollow                               bool // a symbolic link at the end: ELOOP
+	Read, Write                            bool
 	Flags                                  uint16 // kept with the open file
 }
 
-// OpenAt opens the file at name, relative to dir, and returns the lowest free descriptor. On a read-only tree, what would
-// change it is EROFS, once all that POSIX has to say before is said.
-func (t *Table) OpenAt(dir *Open, name string, how How) (int32, error) {
+// OpenAt opens the file at name, relative to dir, and returns the lowest free descriptor. A directory is opened with Write only
+// together with Directory, which is a right to change what is in it.
+func (t *Table) OpenAt(ctx context.Context, dir *Open, name string, how How) (int32, error) {
 	if how.Create && how.Directory {
 		return 0, abi.EINVAL
 	}
-	fd, err := t.free()
+	t.mu.Lock()
+	_, err := t.free(0)
+	t.mu.Unlock()
 	if err != nil {
 		return 0, err
 	}
-	at, err := t.tree.resolve(dir.stat.name, name)
+	o, err := t.openFile(ctx, dir, name, how)
 	if err != nil {
 		return 0, err
 	}
-	f, err := t.tree.files.Open(at.path)
+	t.mu.Lock()
+	fd, err := t.free(0)
+	if err == nil {
+		t.grow(int(fd) + 1)
+		t.open[fd] = o
+	}
+	t.mu.Unlock()
+	if err != nil { // another thread was faster
+		_ = o.close() // nothing was written to it
+	}
+	return fd, err
+}
+
+// openFile is OpenAt without a descriptor.
+func (t *Table) openFile(ctx context.Context, dir *Open, name string, how How) (*Open, error) {
+	o := &Open{table: t, refs: 1, readable: how.Read, writable: how.Write, flags: how.Flags}
+	err := t.tree().do(ctx, dir.node, func(k *look) error {
+		n, err := k.open(name, how)
+		if err == nil {
+			n.refs++
+			o.node, o.typ = n, n.typ
+		}
+		return err
+	})
 	if err != nil {
-		return 0, t.tree.refuse(at, err, how)
+		return nil, err
 	}
-	o := &Open{tree: &t.tree, file: f, flags: how.Flags, readable: true}
-	if err = o.begin(at, how); err != nil {
-		_ = f.Close() // nothing was written to it
-		return 0, err
+	if o.typ == Directory {
+		o.writable = false
 	}
-	t.open[fd] = o
-	return fd, nil
+	return o, nil
+}
+
+// ReadFile is the content of the regular file at name. EFBIG if it has more than most bytes.
+func (t *Table) ReadFile(ctx context.Context, dir *Open, name string, most int64) ([]byte, error) {
+	o, err := t.openFile(ctx, dir, name, How{Read: true})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = o.close() }() // it was only read
+	size := o.Stat().Size
+	switch {
+	case o.typ == Directory:
+		return nil, abi.EISDIR
+	case size > most:
+		return nil, abi.EFBIG
+	}
+	p := make([]byte, size)
+	n, err := o.ReadAt(ctx, p, 0)
+	return p[:n], err
+}
+
+// open is the node at name, made if it has to be.
+func (k *look) open(name string, how How) (*node, error) {
+	mode := toOpen
+	if how.NoFollow || how.Create && how.Exclusive {
+		mode = toOpenLink
+	}
+	if how.Create {
+		mode += toCreate - toOpen
+	}
+	pl, err := k.walk(name, mode)
+	switch {
+	case err != nil:
+		return nil, err
+	case pl.absent() && how.Create:
+		return k.create(pl, Regular)
+	case pl.absent():
+		return nil, abi.ENOENT
+	case how.Create && how.Exclusive:
+		return nil, abi.EEXIST
+	case pl.typ() == Directory:
+		if how.Create || how.Truncate || how.Write && !how.Directory {
+			return nil, abi.EISDIR
+		}
+		return k.node(pl), nil
+	case how.Directory:
+		return nil, abi.ENOTDIR
+	case pl.typ() == Symlink:
+		return nil, abi.ELOOP
+	}
+	n := k.node(pl)
+	if n.typ != Regular || !how.Write && !how.Truncate {
+		return n, nil
+	}
+	if err := k.l.own(n); err != nil {
+		return nil, err
+	}
+	if how.Truncate {
+		err = n.resize(k.l, 0)
+	}
+	return n, err
 }
