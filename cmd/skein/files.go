@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,13 +43,25 @@ func (a *app) filesCmd() *cobra.Command {
 		}
 	}
 	put := one("put USER/PATH FILE", "Create or replace a file", 2, 2, a.putFile)
-	put.Long = `Create or replace a file; functions see the new content all at once. "-" for FILE reads stdin.`
+	put.Long = `Create or replace a file; functions see the new content all at once. "-" for FILE reads stdin. A large FILE is sent by blocks,
+those that the service lacks: a put that broke, repeated, goes on where it was.`
 	var offset, length int64
 	get := one("get USER/PATH [FILE]", "Write a file to stdout, or to FILE", 1, 2, func(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, rest []string) error {
 		return a.getFile(ctx, fs, p, rest, offset, length)
 	})
+	get.Long = `Write a file to stdout, or to FILE. What came before a failure is kept beside FILE, and the next get goes on there.`
 	get.Flags().Int64Var(&offset, "offset", 0, "first `byte` wanted")
 	get.Flags().Int64Var(&length, "length", 0, "how many `bytes`; 0 for all to the end")
+	var recursive bool
+	remove := one("delete USER/PATH", "Remove a file, or with -r all that lie below a path", 1, 1, func(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, _ []string) error {
+		if recursive {
+			return a.removeTree(ctx, fs, p)
+		}
+		_, err := fs.DeleteFile(ctx, &fsv1.DeleteFileRequest{User: string(p.User), Path: p.Path})
+		return err
+	})
+	remove.Aliases = []string{"rm"}
+	remove.Flags().BoolVarP(&recursive, "recursive", "r", false, "all files below PATH/")
 	cmd.AddCommand(
 		put, get, a.listFilesCmd(),
 		one("stat USER/PATH", "Show a file's size and digest", 1, 1, func(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, _ []string) error {
@@ -58,10 +71,7 @@ func (a *app) filesCmd() *cobra.Command {
 			}
 			return a.printFile(resp.GetFile())
 		}),
-		one("delete USER/PATH", "Remove a file", 1, 1, func(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, _ []string) error {
-			_, err := fs.DeleteFile(ctx, &fsv1.DeleteFileRequest{User: string(p.User), Path: p.Path})
-			return err
-		}),
+		remove, a.copyFilesCmd(), a.syncFilesCmd(),
 	)
 	return cmd
 }
@@ -72,33 +82,51 @@ func (a *app) putFile(ctx context.Context, fs fsv1.FsServiceClient, p skein.File
 		return err
 	}
 	defer func() { _ = body.Close() }()
-	ctx, cancel := context.WithCancel(ctx) // an error on our side must not end the stream in good order
-	defer cancel()
-	stream, err := fs.PutFile(ctx)
-	if err != nil {
-		return err
-	}
 	bar := a.progress("put", total)
 	defer bar.done()
-	req := &fsv1.PutFileRequest{User: string(p.User), Path: p.Path}
-	err = frames(bar.reading(body), func(data []byte) error {
-		req.Data = data
-		err := stream.Send(req)
-		req = &fsv1.PutFileRequest{}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	resp, err := stream.CloseAndRecv()
+	file, err := putContent(ctx, fs, p, body, total, bar)
 	bar.done()
 	if err != nil {
 		return err
 	}
-	return a.printFile(resp.GetFile())
+	return a.printFile(file)
+}
+
+// putContent sends body as a shared file, the large ones by blocks. total is -1 if nobody knows.
+func putContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, body io.Reader, total int64, bar *progress) (*fsv1.File, error) {
+	if f, ok := body.(*os.File); ok && total >= inBlocks {
+		return putBlocks(ctx, fs, p, f, total, bar)
+	}
+	ctx, cancel := context.WithCancel(ctx) // an error on our side must not end the stream in good order
+	defer cancel()
+	stream, err := fs.PutFile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req := &fsv1.PutFileRequest{User: string(p.User), Path: p.Path}
+	err = frames(body, func(data []byte) error {
+		req.Data = data
+		err := stream.Send(req)
+		req = &fsv1.PutFileRequest{}
+		bar.add(len(data))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp, err := stream.CloseAndRecv()
+	return resp.GetFile(), err
 }
 
 func (a *app) getFile(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, rest []string, offset, length int64) error {
+	toStdout := len(rest) == 0 || rest[0] == "-"
+	if !toStdout && offset == 0 && length == 0 {
+		if info, err := os.Stat(rest[0]); err != nil || info.Mode().IsRegular() {
+			bar := a.progress("get", -1)
+			defer bar.done()
+			return getWhole(ctx, fs, p, rest[0], bar)
+		}
+	}
 	stream, err := fs.GetFile(ctx, &fsv1.GetFileRequest{User: string(p.User), Path: p.Path, Offset: offset, Length: length})
 	if err != nil {
 		return err
@@ -107,7 +135,7 @@ func (a *app) getFile(ctx context.Context, fs fsv1.FsServiceClient, p skein.File
 		resp, err := stream.Recv()
 		return resp.GetData(), resp.GetFile().GetSize(), err
 	}
-	if len(rest) == 0 || rest[0] == "-" {
+	if toStdout {
 		return a.receive("get", next, a.stdout)
 	}
 	return replaceFile(rest[0], func(f *os.File) error { return a.receive("get", next, f) })
@@ -162,7 +190,7 @@ func (a *app) printFile(f *fsv1.File) error {
 func (a *app) listFilesCmd() *cobra.Command {
 	var shallow bool
 	cmd := &cobra.Command{
-		Use: "list USER[/PREFIX]", Short: "List a user's files in the order of their paths", Args: cobra.ExactArgs(1),
+		Use: "list USER[/PREFIX]", Aliases: []string{"ls"}, Short: "List a user's files in the order of their paths", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, prefix, _ := strings.Cut(args[0], "/")
 			user, err := skein.ParseUser(name)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -105,11 +106,13 @@ func usagef(format string, args ...any) error {
 
 // progress draws a bar on stderr while bytes pass, if a person watches and it takes long enough to wonder.
 type progress struct {
-	r     io.Reader
-	w     io.Writer
-	to    io.Writer // nil: nobody watches
-	what  string
-	total int64 // -1 if unknown
+	r    io.Reader
+	w    io.Writer
+	to   io.Writer // nil: nobody watches
+	what string
+
+	mu    sync.Mutex // a transfer may have several parts
+	total int64      // -1 if unknown
 	n     int64
 	began time.Time
 	drawn time.Time
@@ -143,7 +146,18 @@ func (p *progress) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// expect says how much there will be, if nobody knew before.
+func (p *progress) expect(total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.total < 0 {
+		p.total = total
+	}
+}
+
 func (p *progress) add(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.n += int64(n)
 	now := time.Now()
 	if p.to == nil || now.Sub(p.began) < progressAfter || now.Sub(p.drawn) < progressEvery {
@@ -167,6 +181,8 @@ func (p *progress) line(now time.Time) string {
 
 // done wipes the bar; it may be called more than once.
 func (p *progress) done() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if !p.drawn.IsZero() {
 		_, _ = fmt.Fprint(p.to, "\r\x1b[K")
 		p.drawn = time.Time{}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -26,6 +27,7 @@ import (
 	"skein.dev/services/executor/internal/host"
 	"skein.dev/services/executor/internal/machine"
 	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/shared"
 	"skein.dev/services/executor/internal/vfs"
 )
 
@@ -39,8 +41,13 @@ type Config struct {
 	Warm               int64 // MiB
 	Code               int64 // MiB
 	Key                string
-	Replicas           int64 // MiB
-	Parked             int64 // MiB
+	Replicas           int64  // MiB
+	Parked             int64  // MiB
+	FileMemory         int64  // MiB of shared files' content
+	FileCache          string // a directory
+	FileDisk           int64  // MiB there
+	FileLease          time.Duration
+	FileStale          time.Duration
 	LocalDir           string
 	LocalMemory        int64 // MiB
 	LocalDisk          int64 // MiB
@@ -63,7 +70,42 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.Int64Var(&c.Parked, "parked-memory", 2048, "`MiB` that calls may keep which wait for others; beyond it no call here makes another (EAGAIN)")
 	fs.StringVar(&c.Key, "artifact-key", "", compile.KeyUsage)
 	fs.Int64Var(&c.Replicas, "replicas", 256, "`MiB` of state kept here; what is mapped or not pushed may take as much again, and at least 256, before nothing grows (ENOMEM)")
+	c.sharedFlags(fs)
 	c.localFlags(fs)
+}
+
+// sharedFlags registers what is kept of shared files.
+func (c *Config) sharedFlags(fs *flag.FlagSet) {
+	fs.Int64Var(&c.FileMemory, "file-memory", 256, "`MiB` of shared files' content kept in memory")
+	fs.StringVar(&c.FileCache, "file-cache", "", "`directory`, of this executor alone, where content of shared files is kept over restarts; none if empty")
+	fs.Int64Var(&c.FileDisk, "file-disk", 4096, "`MiB` of content kept in --file-cache")
+	fs.DurationVar(&c.FileLease, "file-lease", time.Second, "for how long it is good what is known of a shared file's name, up to 10s: a change through another fs service, or while this executor is cut off, is seen then")
+	fs.DurationVar(&c.FileStale, "file-stale", 10*time.Minute, "for how long it goes on being good while the fs service or its store doesn't answer; 0 is not at all")
+}
+
+// shared makes the cache of shared files.
+func (c *Config) shared(s *service.Server) (*shared.Cache, error) {
+	if c.FileMemory < 0 || c.FileDisk < 0 || c.FileStale < 0 || c.FileLease < 10*time.Millisecond || c.FileLease > 10*time.Second {
+		return nil, fault.Invalid.New("BAD_FILE_CACHE", "--file-memory %d, --file-disk %d, --file-stale %s, --file-lease %s: the lease must be 10ms to 10s, and nothing negative",
+			c.FileMemory, c.FileDisk, c.FileStale, c.FileLease)
+	}
+	conn, err := s.Dial(c.Fs)
+	if err != nil {
+		return nil, err
+	}
+	web := service.NewWeb(c.Fs)
+	files, err := shared.New(fsv1.NewFsServiceClient(conn), web.Get, shared.Config{
+		Memory: c.FileMemory << 20, Dir: c.FileCache, Disk: c.FileDisk << 20, Lease: c.FileLease, Stale: c.FileStale,
+	}, s.Log())
+	if err != nil {
+		return nil, err
+	}
+	s.Close(func() error {
+		web.Close()
+		return files.Close()
+	})
+	s.Go(files.Watch)
+	return files, nil
 }
 
 // localFlags registers what bounds the files that calls write.
@@ -109,7 +151,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	}
 	planners, errP := c.planners(s)
 	state, errS := s.Dial(c.State)
-	files, errF := s.Dial(c.Fs)
+	files, errF := c.shared(s)
 	if err := errors.Join(errP, errS, errF); err != nil {
 		return err
 	}
@@ -127,7 +169,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), budget: c.Code << 20, all: map[skein.Digest]*module{},
 		},
 		settings: &settings{bucket: bucket, key: secrets, budget: settingsBudget, all: map[settingKey]*setting{}},
-		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: fsv1.NewFsServiceClient(files),
+		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: files,
 		local:  vfs.NewStore(c.LocalDir, c.LocalMemory<<20, c.LocalDisk<<20),
 		limits: vfs.Limits{Bytes: c.CallBytes << 20, Files: c.CallFiles, Open: c.OpenFiles},
 		slots:  newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
@@ -231,7 +273,7 @@ var otherFunctions = seriesOf("other")
 func newMeters(e *Executor) (*meters, error) {
 	meter := otel.Meter("skein.dev/services/executor")
 	var m meters
-	var errs [7]error
+	var errs [8]error
 	m.duration, errs[0] = meter.Float64Histogram("faas.invoke_duration", metric.WithUnit("s"), metric.WithDescription("Time of a call on its executor"),
 		metric.WithExplicitBucketBoundaries(.0001, .0005, .001, .005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10))
 	m.memory, errs[1] = meter.Int64Histogram("faas.mem_usage", metric.WithUnit("By"), metric.WithDescription("Peak of a guest's linear memory"),
@@ -243,13 +285,19 @@ func newMeters(e *Executor) (*meters, error) {
 		metric.WithExplicitBucketBoundaries(.00001, .0001, .001, .01, .1, 1, 10, 100))
 	var inUse metric.Int64ObservableGauge
 	inUse, errs[5] = meter.Int64ObservableGauge("faas.guest_memory", metric.WithUnit("By"), metric.WithDescription("Linear memory of all guests now"))
+	var blocks metric.Int64ObservableCounter
+	blocks, errs[7] = meter.Int64ObservableCounter("skein.files.blocks", metric.WithDescription("Blocks of shared files that were read, by where they were: memory, disk or fs"))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		o.ObserveInt64(inUse, e.machine.MemoryInUse())
+		n := e.files.Counts()
+		for where, count := range map[string]int64{"memory": n.Memory, "disk": n.Disk, "fs": n.Fetched} {
+			o.ObserveInt64(blocks, count, metric.WithAttributes(attribute.String("skein.source", where)))
+		}
 		return nil
-	}, inUse)
+	}, inUse, blocks)
 	return &m, err
 }
 

@@ -20,10 +20,10 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
-	fsv1 "skein.dev/proto/skein/fs/v1"
 	"skein.dev/services/executor/internal/host"
 	"skein.dev/services/executor/internal/machine"
 	"skein.dev/services/executor/internal/replica"
+	"skein.dev/services/executor/internal/shared"
 	"skein.dev/services/executor/internal/vfs"
 )
 
@@ -38,9 +38,9 @@ type Executor struct {
 	modules  *modules
 	settings *settings
 	state    *replica.Store
-	files    fsv1.FsServiceClient
-	local    *vfs.Store // of what calls write to files
-	limits   vfs.Limits // of each call's
+	files    *shared.Cache // of users' shared files
+	local    *vfs.Store    // of what calls write to files
+	limits   vfs.Limits    // of each call's
 	homes    homes
 	slots    *slots // one for each call that runs and doesn't wait
 	meters   *meters
@@ -137,7 +137,7 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	}
 	set.apply(c, &call, mod.Plain())
 	c.Park = func(c *host.Call, memory int64, wait func() error) error { return e.park(c, r, memory, wait) }
-	c.Files = vfs.Setup{Lower: vfs.NewShared(e.files, call.Function.User), Store: e.local, Limits: e.limits}
+	c.Files = vfs.Setup{Lower: e.files.View(call.Function.User, ""), Store: e.local, Limits: e.limits}
 	var exit machine.Exit
 	if call.Entry == nil {
 		exit = mod.Run(c)

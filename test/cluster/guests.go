@@ -48,7 +48,7 @@ func buildGuest(name string) (string, error) {
 	if bytes, ok := assembled[name]; ok {
 		return out, os.WriteFile(out, bytes(), 0o644)
 	}
-	if name == "calls" || name == "shared" {
+	if name == "calls" || name == "shared" || name == "files" {
 		return out, buildC(out, []string{"test/cluster/testdata/" + name + ".c"}, "-mexec-model=reactor")
 	}
 	switch name { // plain programs, and guests of the SDKs' own tests

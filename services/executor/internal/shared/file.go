@@ -57,12 +57,10 @@ func (f *file) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 		at := off + int64(n)
 		b, err := f.get(ctx, int(at/f.blockSize))
 		if err != nil {
-			f.view.read.Add(int64(n))
 			return n, err
 		}
 		n += copy(p[n:], b.data[at%f.blockSize:])
 	}
-	f.view.read.Add(int64(n))
 	if n < len(p) {
 		return n, io.EOF
 	}

@@ -16,7 +16,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"skein.dev"
@@ -89,16 +88,12 @@ type View struct {
 	cache  *Cache
 	user   skein.User
 	prefix string // empty, or a clean path
-	read   atomic.Int64
 }
 
 // View shows a user's files; prefix is the directory that is its root, empty for all. It is there even if it is empty.
 func (c *Cache) View(user skein.User, prefix string) *View {
 	return &View{cache: c, user: user, prefix: prefix}
 }
-
-// BytesRead is how much of files was read through the view.
-func (v *View) BytesRead() int64 { return v.read.Load() }
 
 // at is the path of a name in the view. ENOENT if none like it can be stored; root if it is the view's own.
 func (v *View) at(path string) (p skein.FilePath, root bool, err error) {

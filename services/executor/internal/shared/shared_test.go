@@ -266,9 +266,6 @@ func TestReads(t *testing.T) {
 	if got := read(t, v, "dir/sub/x"); got != "" {
 		t.Errorf("%q", got)
 	}
-	if got, want := v.BytesRead(), int64(20+1+123+1+5*mib+mib+5); got != want {
-		t.Errorf("%d bytes were read, want %d", got, want)
-	}
 	below := c.View("ann", "dir")
 	for _, x := range []struct {
 		view *View
@@ -350,9 +347,27 @@ func TestReplacedWhileRead(t *testing.T) {
 	t.Run("MinIO", func(t *testing.T) { replacedWhileRead(t, startFS(t, blobtest.MinIO(t))) })
 }
 
+// ofVersion is a content of three blocks that are alike throughout, with the version in the size too.
+func ofVersion(v int64) []byte { return bytes.Repeat([]byte{byte(v)}, 2*mib+int(v)) }
+
+// version reads a little of each block, and says of which version all of it is.
+func version(ctx context.Context, f vfs.LowerFile) (int64, error) {
+	v := f.Info().Size - 2*mib
+	for _, off := range []int64{2 * mib, 100, mib - 10} {
+		p := make([]byte, 20)
+		n, err := f.ReadAt(ctx, p, off)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		if !bytes.Equal(p[:n], bytes.Repeat([]byte{byte(v)}, n)) || int64(n) != min(20, 2*mib+v-off) {
+			return 0, fmt.Errorf("a mix: %v in version %d", p[:n], v)
+		}
+	}
+	return v, nil
+}
+
 func replacedWhileRead(t *testing.T, s *fsService) {
-	version := func(v int64) []byte { return bytes.Repeat([]byte{byte(v)}, mib+int(v)) }
-	s.put("x", version(1))
+	s.put("x", ofVersion(1))
 	caches := []*Cache{s.cache(nil), s.cache(nil)}
 	for _, c := range caches {
 		standing(t, c)
@@ -374,18 +389,13 @@ func replacedWhileRead(t *testing.T, s *fsService) {
 					}
 					return
 				}
-				data, err := readAll(ctx, f)
+				got, err := version(ctx, f)
 				_ = f.Close()
 				if ctx.Err() != nil {
 					return
 				}
-				if err != nil || len(data) < mib {
-					t.Errorf("%d bytes: %v", len(data), err)
-					return
-				}
-				got := int64(data[0])
-				if !bytes.Equal(data, version(got)) {
-					t.Errorf("a mix that begins as %d", got)
+				if err != nil {
+					t.Error(err)
 					return
 				}
 				if got < least {
@@ -397,10 +407,10 @@ func replacedWhileRead(t *testing.T, s *fsService) {
 		})
 	}
 	for v := int64(2); v < 6; v++ {
-		for before := reads.Load(); reads.Load() < before+60 && !t.Failed(); {
+		for before := reads.Load(); reads.Load() < before+1000 && !t.Failed(); {
 			time.Sleep(time.Millisecond)
 		}
-		s.put("x", version(v))
+		s.put("x", ofVersion(v))
 		answered.Store(v)
 	}
 	cancel()
