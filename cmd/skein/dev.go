@@ -71,11 +71,16 @@ func (a *app) dev(ctx context.Context, d *devServer) error {
 	if err != nil {
 		return err
 	}
-	redis, redisURL, err := newRedis()
+	values, stateURL, err := newRedis()
 	if err != nil {
 		return err
 	}
-	defer redis.Close()
+	defer values.Close()
+	calls, journalURL, err := newRedis() // it runs one script at a time: calls must not wait for those of values
+	if err != nil {
+		return err
+	}
+	defer calls.Close()
 	traces, err := telemetry.NewStore(ctx, keptTraces)
 	if err != nil {
 		return err
@@ -94,15 +99,18 @@ func (a *app) dev(ctx context.Context, d *devServer) error {
 			traces.ServeHTTP(w, r)
 			return nil
 		})
-		return d.start(ctx, s, redisURL, objects, key)
+		return d.start(ctx, s, stateURL, journalURL, objects, key)
 	})
 	stop()
 	greeting.Wait() // it writes to our streams, which are the caller's again when we return
 	return d.explain(err)
 }
 
+// embeddedTimeout is for a Redis in this process: it is slower on a busy machine, but never away.
+const embeddedTimeout = 30 * time.Second
+
 // start starts the five services, each before those that call it.
-func (d *devServer) start(ctx context.Context, s *service.Server, redisURL, objects, key string) error {
+func (d *devServer) start(ctx context.Context, s *service.Server, stateURL, journalURL, objects, key string) error {
 	var (
 		stateCfg    = state.DefaultConfig()
 		fsCfg       = fs.DefaultConfig()
@@ -120,11 +128,12 @@ func (d *devServer) start(ctx context.Context, s *service.Server, redisURL, obje
 		}
 	}
 	self := s.Addr()
-	stateCfg.RedisURL = redisURL
-	stateCfg.RedisTimeout = 30 * time.Second // it is in this process: slower with many small ranges, but never away
+	stateCfg.RedisURL, plannerCfg.RedisURL = stateURL, journalURL
+	stateCfg.RedisTimeout = embeddedTimeout
+	plannerCfg.RedisTimeout = embeddedTimeout
 	fsCfg.Sole = true
 	fsCfg.Bucket, uploadCfg.Bucket, executorCfg.Bucket = objects, objects, objects
-	plannerCfg.Upload, plannerCfg.RedisURL, plannerCfg.Volatile = self, redisURL, true
+	plannerCfg.Upload, plannerCfg.Volatile = self, true
 	executorCfg.Planner, executorCfg.State, executorCfg.Fs = self, self, self
 	executorCfg.Name = "dev"
 	if uploadCfg.ArtifactKey == "" { // the environment has none

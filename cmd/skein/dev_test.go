@@ -4,15 +4,19 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"skein.dev"
+	"skein.dev/platform/service"
 )
 
 // guest builds testdata/guest or an example once.
@@ -273,4 +277,78 @@ func TestRedisClockRuns(t *testing.T) {
 			t.Fatal("the key never expired")
 		}
 	}
+}
+
+// Redis' protocol is served in the process that computes: on a busy machine answers take longer than a Redis that is there ever
+// would, and calls that are kept must not fail for it.
+func TestSlowEmbeddedRedis(t *testing.T) {
+	m, url, err := newRedis()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	var late atomic.Int64
+	journal := strings.Replace(url, m.Addr(), slowly(t, m.Addr(), &late), 1)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	addr, done := make(chan string, 1), make(chan error)
+	cfg := service.DefaultConfig()
+	cfg.Name, cfg.Listen, cfg.Quiet, cfg.OnListen = "skein", "127.0.0.1:0", true, func(at string) { addr <- at }
+	go func() {
+		done <- service.Run(ctx, cfg, func(ctx context.Context, s *service.Server) error {
+			return (&devServer{}).start(ctx, s, url, journal, "file:"+t.TempDir(), "")
+		})
+	}()
+	server := <-addr
+	run := at(t, server)
+	if err := ready(ctx, server); err != nil {
+		t.Fatal(err)
+	}
+	fields(t, run("", "upload", "ann/echo", guest(t, "../../examples/echo/go")))
+	late.Store(int64(1200 * time.Millisecond))
+	r := run("kept", "invoke", "ann/echo", "--async")
+	if r.code != 0 {
+		t.Fatalf("not accepted: %s", r.stderr)
+	}
+	want(t, run("", "calls", "wait", strings.TrimSpace(r.stdout), "--timeout", "1m"), 0, "kept")
+	late.Store(0)
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// slowly gives an address that leads to another whose answers come late.
+func slowly(t *testing.T, to string, late *atomic.Int64) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = in.Close()
+				return
+			}
+			go func() { _, _ = io.Copy(out, in); _ = out.Close() }()
+			go func() {
+				for buf := make([]byte, 64<<10); ; {
+					n, err := out.Read(buf)
+					if err != nil {
+						_ = in.Close()
+						return
+					}
+					time.Sleep(time.Duration(late.Load()))
+					_, _ = in.Write(buf[:n])
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
 }

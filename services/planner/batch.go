@@ -28,7 +28,7 @@ func (p *Planner) SubmitAll(ctx context.Context, all []Request) ([]*Record, []er
 	for i, q := range all {
 		offers[i], errs[i] = p.offer(ctx, q)
 	}
-	until := time.Now().Add(acceptTime) // for all together
+	until := time.Now().Add(p.patience()) // for all together
 	for i, o := range offers {
 		if errs[i] == nil {
 			recs[i], _, errs[i] = p.settle(ctx, o, until)

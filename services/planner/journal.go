@@ -60,9 +60,6 @@ const (
 	batchParts = 4 << 20 // bytes
 )
 
-// acceptTime is how long a caller waits for the journal before it is told that the call can't be accepted.
-const acceptTime = time.Second
-
 func newJournal(d *db, lease string) *journal {
 	return &journal{db: d, lease: lease, wake: make(chan struct{}, 1), doubt: make(chan struct{}, 1)}
 }
@@ -290,6 +287,15 @@ func (p *Planner) reject(now time.Time, id skein.CallID, err error, other skein.
 	}
 }
 
+// patience is how long a caller waits for the journal before it is told that the call can't be accepted: as long as Redis may
+// take to answer.
+func (p *Planner) patience() time.Duration {
+	if p.candidate == nil {
+		return time.Second // nothing is waited for
+	}
+	return p.candidate.db.timeout
+}
+
 // abandon gives up waiting for the acceptance of a call. What may be in the journal of it is taken back as soon as that is possible.
 func (p *Planner) abandon(id skein.CallID) {
 	p.mu.Lock()
@@ -301,7 +307,7 @@ func (p *Planner) abandon(id skein.CallID) {
 	if r := p.core.calls[id]; r != nil && !p.journal.abandon(id) {
 		p.journal.remove(&r.Record)
 	}
-	p.reject(p.now(), id, journalDown("it did not answer within "+acceptTime.String()), skein.CallID{})
+	p.reject(p.now(), id, journalDown("it did not answer within "+p.patience().String()), skein.CallID{})
 	p.wake()
 }
 

@@ -121,7 +121,7 @@ func (p *Planner) submit(ctx context.Context, q Request) (*Record, *waiter, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	return p.settle(ctx, o, time.Now().Add(acceptTime))
+	return p.settle(ctx, o, time.Now().Add(p.patience()))
 }
 
 // offered is a call that the core has accepted. The journal may not have yet.
@@ -379,7 +379,7 @@ func (p *Planner) Cancel(ctx context.Context, id skein.CallID) (*Record, error) 
 	wait := r != nil && r.Unsaved
 	p.mu.Unlock()
 	if wait {
-		return p.Wait(ctx, id, acceptTime)
+		return p.Wait(ctx, id, p.patience())
 	}
 	return p.Find(ctx, id)
 }
