@@ -21,6 +21,7 @@ type Module struct {
 	limit    uint64 // of these
 	globals  []string
 	memory   bool
+	ownHeap  bool  // the guest takes for its own whatever memory grows by
 	tables   int64 // bytes that an instance's tables take
 	elements elements
 

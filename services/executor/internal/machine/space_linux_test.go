@@ -86,7 +86,7 @@ func checkSpace(t *testing.T, s *machine.Space, fd int) {
 		"no bytes": s.Map(0, 0, fd, 0), "an odd address": s.Map(100, 4096, fd, 0), "an odd length": s.Map(0, 4095, fd, 0),
 		"an odd offset": s.Map(0, 4096, fd, 1), "beyond the end": s.Map(size, 4096, fd, 0), "over the end": s.Map(size-4096, 8192, fd, 0),
 		"a length that wraps": s.Map(4096, ^uint64(4095), fd, 0), "an address that wraps": s.Map(^uint64(4095), 4096, fd, 0),
-		"an Unmap of nothing": s.Unmap(0, 4096),
+		"zeroes in the image": s.Zero(0, 4096), "zeroes beyond the end": s.Zero(size, 4096),
 	} {
 		if !errors.Is(got, machine.ErrBadRange) {
 			t.Errorf("%s: %v", name, got)
@@ -118,11 +118,11 @@ func checkSpace(t *testing.T, s *machine.Space, fd int) {
 	if !errors.Is(err, machine.ErrNoSpace) || n > 300 {
 		t.Errorf("%d mappings: %v", n, err)
 	}
-	if err := s.Unmap(at, 8192); err != nil {
+	if err := s.Zero(at, 8192); err != nil {
 		t.Error(err)
 	}
 	if err := s.Map(at, 4096, fd, 0); err != nil {
-		t.Errorf("after an Unmap: %v", err)
+		t.Errorf("after a Zero: %v", err)
 	}
 }
 
