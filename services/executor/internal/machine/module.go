@@ -92,7 +92,10 @@ func (mod *Module) Boot(boot Guest) error {
 	defer inst.close()
 	meter := boot.Meter()
 	meter.begin(boot, mod.exceptions)
+	space := boot.Space()
+	space.inst = inst
 	code, err := inst.initialise(boot)
+	space.inst = nil
 	meter.end()
 	switch {
 	case err != nil && boot.Err() != nil:
