@@ -174,6 +174,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		limits: vfs.Limits{Bytes: c.CallBytes << 20, Files: c.CallFiles, Open: c.OpenFiles},
 		slots:  newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
 	}
+	e.kept = kept{store: e.local, limits: e.limits, budget: (c.LocalMemory + c.LocalDisk) << 19} // half: calls' own layers need some
 	if e.meters, err = newMeters(e); err != nil {
 		return err
 	}

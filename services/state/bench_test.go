@@ -188,15 +188,11 @@ func BenchmarkPush(b *testing.B) {
 		b.Run(fmt.Sprintf("patch/%d", n), func(b *testing.B) {
 			b.SetBytes(int64(n))
 			for b.Loop() {
-				stream, err := c.PatchValue(b.Context())
-				for at := 0; at < n && err == nil; at += 128 << 10 {
-					err = stream.Send(&statev1.PatchValueRequest{User: "ann", Key: []byte("patched"), Patches: []*statev1.Patch{{Offset: int64(at), Data: data[at:min(n, at+128<<10)]}}})
-				}
-				if err == nil {
-					_, err = stream.CloseAndRecv()
-				}
-				if err != nil {
-					b.Fatal(err)
+				for off := 0; off < n; off += maxPatchBytes {
+					p := patchOf(at{int64(off), data[off:min(n, off+maxPatchBytes)]})
+					if _, err := c.PatchValue(b.Context(), &statev1.PatchValueRequest{User: "ann", Key: []byte("patched"), Runs: p.Runs, Data: p.Data}); err != nil {
+						b.Fatal(err)
+					}
 				}
 			}
 		})

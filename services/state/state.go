@@ -90,10 +90,12 @@ type Store struct {
 	fence Fence
 	locks *lines
 	quota *quota
+
+	merging *turns
 }
 
 func newStore(db *db, most int64) *Store {
-	return &Store{db: db, max: most, locks: &lines{all: map[string]*line{}}, quota: &quota{users: map[skein.User]*counted{}}}
+	return &Store{db: db, max: most, locks: &lines{all: map[string]*line{}}, quota: &quota{users: map[skein.User]*counted{}}, merging: newTurns()}
 }
 
 // Fenced gives a Store whose changes are refused with fault.Conflict, reason FENCED, unless the lock is held. The zero Fence asks for none.
@@ -371,7 +373,8 @@ func (s *Store) SetRange(ctx context.Context, k skein.StateKey, offset int64, da
 	}
 	print := printOf(requestID, "range", offset)
 	print.write(data)
-	_, info, err = s.splice(ctx, k, offset, data, requestID, print)
+	answer, err := s.splice(ctx, k, offset, data, requestID, print)
+	_, info, err = s.landed(k, answer, err)
 	return info, err
 }
 
@@ -385,12 +388,14 @@ func (s *Store) Append(ctx context.Context, k skein.StateKey, data []byte, reque
 	}
 	print := printOf(requestID, "append", 0)
 	print.write(data)
-	return s.splice(ctx, k, atEnd, data, requestID, print)
+	answer, err := s.splice(ctx, k, atEnd, data, requestID, print)
+	return s.landed(k, answer, err)
 }
 
 const atEnd = -1
 
-func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []byte, id string, print fingerprint) (int64, Info, error) {
+// splice overwrites a range, or appends, and gives spliceScript's answer.
+func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []byte, id string, print fingerprint) ([]string, error) {
 	offset := ""
 	if at != atEnd {
 		offset = strconv.FormatInt(at, 10)
@@ -404,27 +409,26 @@ func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []b
 		if at == atEnd {
 			heads, err := s.db.stat(ctx, []skein.StateKey{k})
 			if err != nil {
-				return 0, Info{}, err
+				return nil, err
 			}
 			cut = heads[0].size
 		}
 		gen, end := "s"+randomHex(), cut+int64(len(data))
 		if err := s.db.stage(ctx, k, gen, cut, data); err != nil {
 			s.abandon(ctx, k, gen, cut, end, err)
-			return 0, Info{}, err
+			return nil, err
 		}
 		id, sum := repeatable(id, print, gen)
 		answer, err := s.mutate(ctx, spliceScript, k, id, sum, size, offset, "", s.max, gen, len(data), cut)
 		if err != nil || answer[0] == "OK" {
-			return s.landed(k, answer, err)
+			return answer, err
 		}
 		s.db.unstage(ctx, k, gen, cut, end)
 		if answer[0] != "SHIFTED" { // somebody else appended
-			return s.landed(k, answer, nil)
+			return answer, nil
 		}
 	}
-	answer, err := s.mutate(ctx, spliceScript, k, id, print.String(), size, offset, data, s.max)
-	return s.landed(k, answer, err)
+	return s.mutate(ctx, spliceScript, k, id, print.String(), size, offset, data, s.max)
 }
 
 // landed reads spliceScript's answer.

@@ -51,7 +51,7 @@ func (s *Session) Map(ctx context.Context, k skein.StateKey, u Use, place func(*
 		return nil, abi.EINVAL
 	}
 	if u.Pull {
-		if err := s.Pull(ctx, k, u.Off, u.Len); err != nil && !errors.Is(err, fault.NotFound) { // it may be here alone
+		if err := s.pull(ctx, k, u.Off, u.Len, true); err != nil && !errors.Is(err, fault.NotFound) { // it may be here alone
 			return nil, err
 		}
 	}
@@ -66,7 +66,7 @@ func (s *Session) Map(ctx context.Context, k skein.StateKey, u Use, place func(*
 		if !errors.Is(err, errNotHere) {
 			return m, err
 		}
-		switch err := s.fill(ctx, k, u.Off, end); {
+		switch err := s.fill(ctx, k, u.Off, end, true); {
 		case err == nil:
 		case u.Size > 0 && errors.Is(err, fault.NotFound):
 			if err := s.find(ctx, k, true); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"skein.dev"
 	"skein.dev/abi"
@@ -14,6 +15,10 @@ import (
 // Pull refreshes a range of the replica with what changed elsewhere; bytes written here and not pushed stay. n below 0 is
 // all to the end. ENOENT if there is no value, EINVAL if the range passes its end.
 func (s *Session) Pull(ctx context.Context, k skein.StateKey, off, n int64) error {
+	return s.pull(ctx, k, off, n, false)
+}
+
+func (s *Session) pull(ctx context.Context, k skein.StateKey, off, n int64, toMap bool) error {
 	if off < 0 {
 		return abi.EINVAL
 	}
@@ -22,6 +27,7 @@ func (s *Session) Pull(ctx context.Context, k skein.StateKey, off, n int64) erro
 		return err
 	}
 	defer s.store.done(r)
+	r.wanted = toMap
 	r.mu.RLock()
 	still := r.whole || r.local // every byte was written here
 	r.mu.RUnlock()
@@ -41,6 +47,7 @@ func (s *Session) Pull(ctx context.Context, k skein.StateKey, off, n int64) erro
 // refresh brings a range up to date. The caller holds net.
 func (s *Session) refresh(ctx context.Context, r *Replica, off, n int64) error {
 	since, any := int64(0), false
+	var known []int64 // of each chunk, if they differ
 	r.mu.RLock()
 	end := r.size
 	if n >= 0 {
@@ -48,14 +55,21 @@ func (s *Session) refresh(ctx context.Context, r *Replica, off, n int64) error {
 	}
 	if r.known && off <= end {
 		first, last := cover(off, end)
+		differ := false
 		for i := first; i < last; i++ {
-			if r.have.has(i) && (!any || r.at[i] < since) {
-				since, any = r.at[i], true
+			if r.have.has(i) {
+				differ = differ || any && r.at[i] != since
+				if !any || r.at[i] < since {
+					since, any = r.at[i], true
+				}
 			}
+		}
+		if differ {
+			known = r.versions(first, last)
 		}
 	}
 	r.mu.RUnlock()
-	err := s.fetch(ctx, r, since, off, n)
+	err := s.fetch(ctx, r, since, known, off, n)
 	if errors.Is(err, fault.NotFound) {
 		s.vanished(r)
 	}
@@ -63,6 +77,17 @@ func (s *Session) refresh(ctx context.Context, r *Replica, off, n int64) error {
 		return err
 	}
 	return s.missing(ctx, r, off, n)
+}
+
+// versions tells what the chunks were of that are here; others are of none. The caller holds mu.
+func (r *Replica) versions(first, last int) []int64 {
+	known := slices.Clone(r.at[first:last])
+	for i := range known {
+		if !r.have.has(first + i) {
+			known[i] = 0
+		}
+	}
+	return known
 }
 
 // vanished takes note that the value was deleted elsewhere: it is gone from here too, unless somebody uses it or has changed
@@ -84,12 +109,13 @@ func (s *Session) vanished(r *Replica) {
 }
 
 // fill fetches those chunks of [off, end) that are not here.
-func (s *Session) fill(ctx context.Context, k skein.StateKey, off, end int64) error {
+func (s *Session) fill(ctx context.Context, k skein.StateKey, off, end int64, toMap bool) error {
 	r, err := s.store.exchange(ctx, k)
 	if err != nil {
 		return err
 	}
 	defer s.store.done(r)
+	r.wanted = toMap
 	r.mu.RLock()
 	known := r.known
 	r.mu.RUnlock()
@@ -98,7 +124,7 @@ func (s *Session) fill(ctx context.Context, k skein.StateKey, off, end int64) er
 		if n <= 0 { // its size alone is asked for
 			off, n = 0, 1 // a small value comes with it
 		}
-		return s.fetch(ctx, r, 0, off, n)
+		return s.fetch(ctx, r, 0, nil, off, n)
 	}
 	return s.missing(ctx, r, off, n)
 }
@@ -123,30 +149,31 @@ func (s *Session) missing(ctx context.Context, r *Replica, off, n int64) error {
 		if from >= first {
 			return nil
 		}
-		if err := s.fetch(ctx, r, 0, int64(from)*chunk, int64(first-from)*chunk); err != nil {
+		if err := s.fetch(ctx, r, 0, nil, int64(from)*chunk, int64(first-from)*chunk); err != nil {
 			return err
 		}
 	}
 }
 
 // fetch is tryFetch until the value is not replaced meanwhile. The caller holds net.
-func (s *Session) fetch(ctx context.Context, r *Replica, since, off, n int64) (err error) {
+func (s *Session) fetch(ctx context.Context, r *Replica, since int64, known []int64, off, n int64) (err error) {
 	for range attempts {
-		if err = s.tryFetch(ctx, r, since, off, n); fault.From(err) == nil || fault.From(err).Reason != "VALUE_CHANGED" {
+		if err = s.tryFetch(ctx, r, since, known, off, n); fault.From(err) == nil || fault.From(err).Reason != "VALUE_CHANGED" {
 			break
 		}
 	}
 	return err
 }
 
-// tryFetch takes what changed of a range since a version, or all for 0, in whole chunks. n below 0 is all to the end.
-func (s *Session) tryFetch(ctx context.Context, r *Replica, since, off, n int64) (err error) {
+// tryFetch takes what changed of a range since a version, or all for 0, in whole chunks; known has other versions for the first ones.
+// n below 0 is all to the end.
+func (s *Session) tryFetch(ctx context.Context, r *Replica, since int64, known []int64, off, n int64) (err error) {
 	ctx, end := begin(ctx, "state pull", r.key)
 	before := s.moved.Read
 	defer func() { end(s.moved.Read-before, err) }()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop() // a stream that isn't read to its end would stay
-	req := &statev1.ReadChangesRequest{User: string(r.key.User), Key: []byte(r.key.Key), SinceVersion: since, Offset: off &^ (chunk - 1)}
+	req := &statev1.ReadChangesRequest{User: string(r.key.User), Key: []byte(r.key.Key), SinceVersion: since, ChunkVersions: known, Offset: off &^ (chunk - 1)}
 	if n >= 0 {
 		req.Length = int64(upto(min(off+n, MaxValue)))*chunk - req.GetOffset()
 		if req.GetLength() <= 0 {
@@ -157,7 +184,7 @@ func (s *Session) tryFetch(ctx context.Context, r *Replica, since, off, n int64)
 	if err != nil {
 		return err
 	}
-	f := fetching{r: r, since: since, off: req.GetOffset(), n: req.GetLength()}
+	f := fetching{s: s, r: r, since: since, off: req.GetOffset(), n: req.GetLength()}
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -175,6 +202,7 @@ func (s *Session) tryFetch(ctx context.Context, r *Replica, since, off, n int64)
 
 // fetching is a stream of changes that comes in.
 type fetching struct {
+	s       *Session
 	r       *Replica
 	since   int64
 	off, n  int64
@@ -193,6 +221,11 @@ func (f *fetching) take(m *statev1.ReadChangesResponse) error {
 	}
 	if info := m.GetInfo(); info != nil && !f.told {
 		f.told, f.version, f.had = true, info.GetVersion(), r.have
+		if r.wanted && r.size == 0 { // so that the bytes need not be moved there afterwards
+			if err := f.s.mappable(r); err != nil {
+				return err
+			}
+		}
 		if err := r.adopt(info.GetSize()); err != nil {
 			return err
 		}

@@ -24,6 +24,8 @@ type Replica struct {
 	key skein.StateKey
 	// net is held by whoever exchanges bytes with the global tier. It comes before mu, and is waited for within a context.
 	net chan struct{}
+	// wanted says, to who holds net, that a guest is about to map what is fetched.
+	wanted bool
 
 	mu    sync.RWMutex
 	gone  bool  // no longer in the store: look again

@@ -76,7 +76,7 @@ func (s *Session) Read(ctx context.Context, k skein.StateKey, off int64, buf []b
 		if size, here := s.ReadHere(k, off, buf); here {
 			return size, nil
 		}
-		if err := s.fill(ctx, k, off, min(off, MaxValue)+int64(len(buf))); err != nil {
+		if err := s.fill(ctx, k, off, min(off, MaxValue)+int64(len(buf)), false); err != nil {
 			return 0, err
 		}
 	}

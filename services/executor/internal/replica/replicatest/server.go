@@ -20,6 +20,7 @@ import (
 
 	"skein.dev/platform/fault"
 	"skein.dev/platform/service"
+	"skein.dev/proto/runs"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
 
@@ -63,7 +64,7 @@ type Faults struct{ s *server }
 func Service(t testing.TB) (statev1.StateServiceClient, Faults) {
 	lis := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer(grpc.MaxRecvMsgSize(8 << 20))
-	s := &server{values: map[string]*value{}, lists: map[string][][]byte{}, locks: map[string]*lock{}}
+	s := &server{values: map[string]*value{}, dead: map[string]int64{}, lists: map[string][][]byte{}, locks: map[string]*lock{}}
 	statev1.RegisterStateServiceServer(srv, s)
 	go func() { _ = srv.Serve(lis) }()
 	t.Cleanup(srv.Stop)
@@ -103,6 +104,9 @@ type value struct {
 	data    []byte
 	version int64
 	at      []int64 // of chunks
+	base    int64   // when all of them were made, or some were cut off
+	lost    int64   // the last version of one that was deleted before
+	anew    bool
 	touched [][2]int
 }
 
@@ -110,6 +114,7 @@ type server struct {
 	statev1.UnimplementedStateServiceServer
 	mu      sync.Mutex
 	values  map[string]*value
+	dead    map[string]int64 // last versions of values that were deleted
 	lists   map[string][][]byte
 	locks   map[string]*lock
 	version int64
@@ -147,12 +152,15 @@ func (s *server) change(r named, fence *statev1.Fence, f func(v *value)) (*state
 	}
 	v := s.values[name(r)]
 	if v == nil {
-		v = &value{version: s.version}
+		v = &value{lost: s.dead[name(r)]}
 		s.values[name(r)] = v
 	}
 	f(v)
-	v.version += 1000 // as if by a clock
-	s.version = max(s.version, v.version)
+	s.version += 1000 // as if by a clock
+	v.version = s.version
+	if v.base == 0 || v.anew {
+		v.base, v.anew = v.version, false
+	}
 	chunks := (len(v.data) + chunk - 1) / chunk
 	for len(v.at) < chunks {
 		v.at = append(v.at, v.version)
@@ -168,7 +176,7 @@ func (s *server) change(r named, fence *statev1.Fence, f func(v *value)) (*state
 }
 
 func (v *value) set(data []byte) {
-	v.data = data
+	v.data, v.anew = data, true
 	v.touched = append(v.touched, [2]int{0, len(data)})
 }
 
@@ -177,7 +185,7 @@ func (v *value) resize(n int) {
 	if n > old {
 		v.data = append(v.data, make([]byte, n-old)...)
 	} else {
-		v.data = v.data[:n:n]
+		v.data, v.anew = v.data[:n:n], true
 	}
 	v.touched = append(v.touched, [2]int{min(old, n), max(old, n)})
 }
@@ -232,7 +240,11 @@ func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStrea
 	for off := r.GetOffset(); off < end; {
 		i := int(off / chunk)
 		to := min(end, int64(i+1)*chunk)
-		if v.at[i] > r.GetSinceVersion() {
+		since := r.GetSinceVersion()
+		if n := i - int(r.GetOffset()/chunk); n < len(r.GetChunkVersions()) {
+			since = r.GetChunkVersions()[n]
+		}
+		if v.at[i] > since {
 			if err := out.Send(&statev1.ReadChangesResponse{Offset: off, Data: slices.Clone(v.data[off:to])}); err != nil {
 				return err
 			}
@@ -270,46 +282,45 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 	return in.SendAndClose(&statev1.WriteValueResponse{Info: info})
 }
 
-func (s *server) PatchValue(in grpc.ClientStreamingServer[statev1.PatchValueRequest, statev1.PatchValueResponse]) error {
-	first, err := in.Recv()
-	if err != nil {
-		return err
-	}
+func (s *server) PatchValue(_ context.Context, r *statev1.PatchValueRequest) (*statev1.PatchValueResponse, error) {
 	s.mu.Lock()
 	during := s.during
 	s.during = nil
 	s.mu.Unlock()
 	if during != nil {
 		if err := during(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	var info *statev1.ValueInfo
-	for m := first; ; {
-		size := 0
-		info, err = s.change(first, first.GetFence(), func(v *value) {
-			for _, p := range m.GetPatches() {
-				v.put(p.GetOffset(), p.GetData())
-				size += len(p.GetData())
+	sum, err := runs.Check(r.GetRuns())
+	if size := int64(len(r.GetData())); err != nil || sum.Bytes != size || size > 1<<20 || sum.Count > 4<<10 && (sum.Count > 16<<10 || sum.End-sum.Start > 1<<20) {
+		return nil, fault.Invalid.New("BAD_RUNS", "%+v for %d bytes: %v", sum, size, err).GRPCStatus().Err()
+	}
+	var previous int64
+	info, err := s.change(r, r.GetFence(), func(v *value) {
+		data := r.GetData()
+		previous = v.lost
+		for at, n := range runs.All(r.GetRuns()) {
+			for i := int(at / chunk); int64(i)*chunk < at+n && v.version > 0; i++ {
+				previous = max(previous, v.base)
+				if i < len(v.at) {
+					previous = max(previous, v.at[i])
+				}
 			}
-		})
-		if err != nil {
-			return err
+			v.put(at, data[:n])
+			data = data[n:]
 		}
-		if size > 256<<10 {
-			return fault.Invalid.New("TOO_LARGE", "a message with %d bytes of patches", size)
-		}
-		if m, err = in.Recv(); errors.Is(err, io.EOF) {
-			return in.SendAndClose(&statev1.PatchValueResponse{Info: info})
-		} else if err != nil {
-			return err
-		}
-	}
+	})
+	return &statev1.PatchValueResponse{Info: info, PreviousVersion: previous}, err
 }
 
 func (s *server) ResizeValue(_ context.Context, r *statev1.ResizeValueRequest) (*statev1.ResizeValueResponse, error) {
-	info, err := s.change(r, r.GetFence(), func(v *value) { v.resize(int(r.GetSize())) })
-	return &statev1.ResizeValueResponse{Info: info}, err
+	created := false
+	info, err := s.change(r, r.GetFence(), func(v *value) {
+		created = v.version == 0
+		v.resize(int(r.GetSize()))
+	})
+	return &statev1.ResizeValueResponse{Info: info, Created: created}, err
 }
 
 func (s *server) AppendValue(_ context.Context, r *statev1.AppendValueRequest) (*statev1.AppendValueResponse, error) {
@@ -390,9 +401,11 @@ func (s *server) ClearElements(_ context.Context, r *statev1.ClearElementsReques
 func (s *server) DeleteValue(_ context.Context, r *statev1.DeleteValueRequest) (*statev1.DeleteValueResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, err := s.get(r); err != nil {
+	v, err := s.get(r)
+	if err != nil {
 		return nil, err
 	}
+	s.dead[name(r)] = v.version
 	delete(s.values, name(r))
 	return &statev1.DeleteValueResponse{}, nil
 }
