@@ -38,7 +38,7 @@ type Executor struct {
 	modules  *modules
 	settings *settings
 	state    *replica.Store
-	files    *shared.Cache // of users' shared files
+	shared   *shared.Cache // users' shared files
 	local    *vfs.Store    // of what calls write to files
 	kept     kept
 	limits   vfs.Limits // of each call's
@@ -138,7 +138,7 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	}
 	set.apply(c, &call, mod.Plain())
 	c.Park = func(c *host.Call, memory int64, wait func() error) error { return e.park(c, r, memory, wait) }
-	files, done := e.tree(call.Function.User, &set.config)
+	files, done := e.files(call.Function.User, &set.config)
 	defer done()
 	c.Files = files
 	var exit machine.Exit

@@ -264,11 +264,11 @@ func TestDeepPaths(t *testing.T) {
 	defer layer.Close()
 	tab := table(t, vfs.Setup{Layer: layer})
 	for name, err := range map[string]error{
-		strings.Repeat("a/", 2000) + "a":                         abi.ENOENT,
-		"a/a/file/" + strings.Repeat("a/", 2000):                 abi.ENOTDIR,
-		strings.Repeat("b/", 1000) + "file":                      nil,
-		strings.Repeat("b/", 1000) + strings.Repeat("../", 1000): nil,
-		strings.Repeat("a/../", 800) + "a":                       nil,
+		strings.Repeat("a/", 2000) + "a":                        abi.ENOENT,
+		"a/a/file/" + strings.Repeat("a/", 2000):                abi.ENOTDIR,
+		strings.Repeat("b/", 1000) + "file":                     nil,
+		strings.Repeat("b/", 1000) + strings.Repeat("../", 600): nil,
+		strings.Repeat("a/../", 800) + "a":                      nil,
 	} {
 		asked = 0
 		_, got := tab.StatAt(t.Context(), root(t, tab), name, true)
