@@ -105,23 +105,23 @@ func (c *Call) reserve(g guest, n uint64) (uint64, error) {
 	return at, nil
 }
 
+// worthMapping is the size from which on it pays: what is smaller is copied sooner.
+const worthMapping = 64 << 10
+
 // fill puts a file's bytes from off on into n bytes of zeroes at an address: mapped if that is possible, else copied.
 func (c *Call) fill(g guest, at, n uint64, o *vfs.Open, off int64) error {
 	if o.Type() == vfs.CharacterDevice {
 		return nil // /dev/zero
 	}
-	size := uint64(max(0, o.Stat().Size-off))
-	err := o.Map(c, off, int64(min(n, size)), func(fd int, n int64) error {
-		return c.Space().MapPrivate(at, uint64(n), fd, off)
-	})
-	if err == nil {
-		return nil
-	}
-	if err := c.Err(); err != nil {
-		return err
+	if size := min(int64(n), o.Stat().Size-off); size >= worthMapping && c.Space().Maps() {
+		err := o.Map(c, off, size, func(fd int, n int64) error { return c.Space().MapPrivate(at, uint64(n), fd, off) })
+		if err == nil {
+			return nil
+		}
 	}
 	const step = 1 << 20 // a call that ends is not to copy on
 	for done := uint64(0); done < n; {
+		c.goOn()
 		p, err := g.at(uint32(at+done), uint32(min(n-done, step)))
 		if err != nil {
 			return err
@@ -134,7 +134,6 @@ func (c *Call) fill(g guest, at, n uint64, o *vfs.Open, off int64) error {
 			return nil
 		}
 		done += uint64(m)
-		c.goOn()
 	}
 	return nil
 }

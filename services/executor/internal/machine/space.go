@@ -39,6 +39,15 @@ func (s *Space) Bytes() int64 {
 	return int64(s.inst.mem.size)
 }
 
+// Maps says whether files can be mapped here at all.
+func (s *Space) Maps() bool {
+	if s.inst == nil || !s.inst.mod.memory {
+		return false
+	}
+	_, copies := s.inst.mod.m.tier.(*portable)
+	return !copies
+}
+
 // Grow adds pages to the memory for n bytes, which it can't lose again before the end of the call, and gives where they begin.
 // ErrOwnHeap for a guest that would take them for its own.
 func (s *Space) Grow(n uint64) (at uint64, err error) {

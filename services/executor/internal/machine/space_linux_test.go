@@ -111,6 +111,23 @@ func checkSpace(t *testing.T, s *machine.Space, fd int) {
 	if err := s.Map(at+8192, 4096, -1, 0); err == nil {
 		t.Error("a file that isn't")
 	}
+	random := rand.New(rand.NewPCG(5, 6))
+	for range 500 { // mappings that are cut in front, in the middle, behind
+		part, n := at+1<<20+random.Uint64N(256)*4096, (random.Uint64N(40)+1)*4096
+		switch random.IntN(2) {
+		case 0:
+			if err := s.MapPrivate(part, n, fd, 0); err != nil && !errors.Is(err, machine.ErrBadRange) {
+				t.Fatal(err)
+			}
+		default:
+			if err := s.Zero(part, n); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Zero(at+1<<20, 3<<20); err != nil {
+		t.Fatal(err)
+	}
 	n := 1
 	for ; n <= 1000 && err == nil; n++ {
 		err = s.Map(at+uint64(n)*8192, 4096, fd, 0)
