@@ -191,21 +191,22 @@ func (s *Store) Changes(ctx context.Context, k skein.StateKey, since int64, know
 	if err := first(h.info(k)); err != nil {
 		return Info{}, err
 	}
+	hand := func(at stretch, b []byte) error {
+		op.bytes += int64(len(b))
+		return emit(at.from, b)
+	}
 	now := h
-	for len(all) > 0 {
-		n := min(batch, len(all))
-		if len(pieces) > 0 { // all that there are
-			n = len(all)
-		} else if pieces, now, err = s.chunks(ctx, k, now, all[:n]); err != nil {
-			return Info{}, err
+	if len(pieces) > 0 { // all that there are
+		for i := 0; i < len(pieces) && err == nil; i++ {
+			err = hand(all[i], pieces[i])
 		}
-		for i, p := range pieces {
-			if err := emit(all[i].from, p); err != nil {
-				return Info{}, err
-			}
-			op.bytes += int64(len(p))
-		}
-		all, pieces = all[n:], nil
+	} else {
+		now, err = s.walk(h, all, func(h head, part []stretch, room *buffer) ([][]byte, head, error) {
+			return s.chunks(ctx, k, h, part, room)
+		}, hand)
+	}
+	if err != nil {
+		return Info{}, err
 	}
 	if now.version == h.version {
 		return h.info(k), nil
@@ -214,9 +215,9 @@ func (s *Store) Changes(ctx context.Context, k skein.StateKey, since int64, know
 }
 
 // chunks reads chunks of a value that may change meanwhile.
-func (s *Store) chunks(ctx context.Context, k skein.StateKey, h head, all []stretch) (pieces [][]byte, now head, err error) {
+func (s *Store) chunks(ctx context.Context, k skein.StateKey, h head, all []stretch, room *buffer) (pieces [][]byte, now head, err error) {
 	for range readAttempts {
-		if pieces, now, err = s.db.chunks(ctx, k, h, all); err != nil || pieces != nil {
+		if pieces, now, err = s.db.chunks(ctx, k, h, all, room); err != nil || pieces != nil {
 			return pieces, now, err
 		}
 		heads, err := s.db.stat(ctx, []skein.StateKey{k})
@@ -228,7 +229,7 @@ func (s *Store) chunks(ctx context.Context, k skein.StateKey, h head, all []stre
 		}
 		h = heads[0]
 	}
-	return nil, head{}, fault.Conflict.New("VALUE_CHANGED", "the value %s changed while it was read", k).WithHint("read it again")
+	return nil, head{}, changedMeanwhile(k)
 }
 
 // changes tells which bytes from..to changed since a version, cut at the chunks, and, if they are few, their content. Without a

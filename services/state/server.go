@@ -121,7 +121,7 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 	if err != nil {
 		return err
 	}
-	info, err := s.fenced(head).Write(in.Context(), k, &frames{in, head.GetData()}, Any, head.GetRequestId())
+	info, err := s.fenced(head).Write(in.Context(), k, &frames{in: in, rest: head.GetData()}, Any, head.GetRequestId())
 	if err != nil {
 		return err
 	}
@@ -132,15 +132,21 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 type frames struct {
 	in   grpc.ClientStreamingServer[statev1.WriteValueRequest, statev1.WriteValueResponse]
 	rest []byte
+	m    statev1.WriteValueRequest
 }
 
 func (f *frames) Read(p []byte) (int, error) {
 	for len(f.rest) == 0 {
-		m, err := f.in.Recv()
-		if err != nil {
+		f.m.Data = p // which is where they come past gRPC
+		if err := f.in.RecvMsg(&f.m); err != nil {
 			return 0, err // io.EOF only if the client closed its side
 		}
-		f.rest = m.GetData()
+		f.rest = f.m.GetData()
+		if len(f.rest) > 0 && len(f.rest) <= len(p) && &f.rest[0] == &p[0] {
+			n := len(f.rest)
+			f.rest = nil
+			return n, nil
+		}
 	}
 	n := copy(p, f.rest)
 	f.rest = f.rest[n:]
@@ -261,7 +267,7 @@ func (s *server) SetExpiry(ctx context.Context, r *statev1.SetExpiryRequest) (*s
 	if r.GetTimeToLive() != nil && r.GetTimeToLive().AsDuration() == 0 {
 		return nil, fault.Invalid.New("BAD_EXPIRY", "a time to live of 0").WithHint("leave it out for never, or delete the value")
 	}
-	info, err := s.store.Expire(ctx, k, r.GetTimeToLive().AsDuration(), r.GetRequestId())
+	info, err := s.fenced(r).Expire(ctx, k, r.GetTimeToLive().AsDuration(), r.GetRequestId())
 	if err != nil {
 		return nil, err
 	}
@@ -306,10 +312,15 @@ func (s *server) HoldLock(in grpc.BidiStreamingServer[statev1.HoldLockRequest, s
 	if err != nil {
 		return err
 	}
-	lock, err := s.store.Lock(in.Context(), k, LockRequest{
-		Shared: r.GetShared(), Patience: r.GetPatience().AsDuration(), Lease: r.GetLease().AsDuration(), Holder: r.GetHolder(),
+	ctx, end := untilLeaving(in.Context(), s.leaving)
+	defer end(nil)
+	lock, err := s.store.Lock(ctx, k, LockRequest{
+		Shared: r.GetShared(), Patience: r.GetPatience().AsDuration(), Lease: r.GetLease().AsDuration(), Holder: r.GetHolder(), Token: r.GetToken(),
 	})
 	if err != nil {
+		if left(ctx) {
+			err = context.Cause(ctx)
+		}
 		return err
 	}
 	// After this the stream's end ends Keep, which gives the lock back.
@@ -323,12 +334,12 @@ func (s *server) HoldLock(in grpc.BidiStreamingServer[statev1.HoldLockRequest, s
 			}
 			select {
 			case beats <- struct{}{}:
-			case <-in.Context().Done():
+			case <-ctx.Done():
 				return
 			}
 		}
 	}()
-	return lock.Keep(in.Context(), beats)
+	return lock.Keep(ctx, beats)
 }
 
 func (s *server) WatchValues(in grpc.BidiStreamingServer[statev1.WatchValuesRequest, statev1.WatchValuesResponse]) error {
@@ -361,17 +372,23 @@ func (s *server) WatchValues(in grpc.BidiStreamingServer[statev1.WatchValuesRequ
 	return err
 }
 
-// untilLeaving gives a context that ends, too, when the process is to: who watches goes elsewhere then, and holds up nobody.
+// untilLeaving gives a context that ends, too, when the process is to: who watches, or holds a lock, goes elsewhere then, and
+// holds up nobody.
 func untilLeaving(ctx context.Context, leaving <-chan struct{}) (context.Context, context.CancelCauseFunc) {
 	ctx, end := context.WithCancelCause(ctx)
 	go func() {
 		select {
 		case <-leaving:
-			end(fault.Unavailable.New("DRAINING", "this process is about to end").WithHint("watch another").WithRetry(time.Second))
+			end(fault.Unavailable.New("DRAINING", "this process is about to end").WithHint("ask another").WithRetry(time.Second))
 		case <-ctx.Done():
 		}
 	}()
 	return ctx, end
+}
+
+// left says that a context of untilLeaving ended because the process is to.
+func left(ctx context.Context) bool {
+	return ctx.Err() != nil && fault.From(context.Cause(ctx)).Reason == "DRAINING"
 }
 
 func watchedSet(in grpc.BidiStreamingServer[statev1.WatchValuesRequest, statev1.WatchValuesResponse]) ([]skein.StateKey, error) {

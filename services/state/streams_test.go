@@ -196,6 +196,65 @@ func TestHoldLock(t *testing.T) {
 	reason(t, "nothing", err, fault.Invalid, "NO_KEY")
 }
 
+// A process that is to end does not wait for holders and waiters: they go on with another, and nothing comes between.
+func TestHoldLockMoves(t *testing.T) {
+	url, ctx := "redis://"+miniredis.RunT(t).Addr(), t.Context()
+	minute := durationpb.New(time.Minute)
+	leaving, stop := serving(t, url)
+	var clients []statev1.StateServiceClient
+	for _, addr := range []string{leaving, serve(t, url)} {
+		conn, err := service.Connect(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		clients = append(clients, statev1.NewStateServiceClient(conn))
+	}
+	first, token, err := hold(ctx, clients[0], &statev1.HoldLockRequest{Lease: minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiter := make(chan error, 1)
+	go func() {
+		_, _, err := hold(ctx, clients[0], &statev1.HoldLockRequest{Patience: minute})
+		waiter <- err
+	}()
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	_, err = first.Recv()
+	reason(t, "the holder", err, fault.Unavailable, "DRAINING")
+	if err := <-waiter; !errors.Is(err, fault.Unavailable) {
+		t.Error("the waiter:", err)
+	}
+	select {
+	case <-stopped:
+	case <-time.After(service.DefaultConfig().Grace):
+		t.Error("it waits out its grace")
+	}
+	set := func() error {
+		_, err := clients[1].SetValue(ctx, &statev1.SetValueRequest{User: "ann", Key: []byte("k"), Fence: &statev1.Fence{Key: []byte("k"), Token: token}})
+		return err
+	}
+	if err := set(); err != nil {
+		t.Error("between:", err)
+	}
+	_, _, err = hold(ctx, clients[1], &statev1.HoldLockRequest{})
+	reason(t, "another", err, fault.Timeout, "LOCK_TIMEOUT")
+	_, _, err = hold(ctx, clients[1], &statev1.HoldLockRequest{Token: token + 1})
+	reason(t, "a token of nobody", err, fault.Conflict, "LOCK_LOST")
+	again, same, err := hold(ctx, clients[1], &statev1.HoldLockRequest{Token: token, Lease: minute})
+	if err != nil || same != token {
+		t.Fatal(same, token, err)
+	}
+	_ = again.CloseSend()
+	if _, err := again.Recv(); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	reason(t, "given back", set(), fault.Conflict, "FENCED")
+	_, _, err = hold(ctx, clients[1], &statev1.HoldLockRequest{Token: token})
+	reason(t, "gone on with too late", err, fault.Conflict, "LOCK_LOST")
+}
+
 func TestWatchValues(t *testing.T) {
 	c, ctx := client(t), t.Context()
 	stream, err := c.WatchValues(ctx)

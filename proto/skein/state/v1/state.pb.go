@@ -1927,6 +1927,7 @@ type SetExpiryRequest struct {
 	// From now; unset for never.
 	TimeToLive    *durationpb.Duration `protobuf:"bytes,3,opt,name=time_to_live,json=timeToLive,proto3" json:"time_to_live,omitempty"`
 	RequestId     string               `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence         *Fence               `protobuf:"bytes,5,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1987,6 +1988,13 @@ func (x *SetExpiryRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *SetExpiryRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
 }
 
 type SetExpiryResponse struct {
@@ -2384,7 +2392,10 @@ type HoldLockRequest struct {
 	// How long it stays held without a beat, 1 s to 1 min; the default is 10 s.
 	Lease *durationpb.Duration `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
 	// Who wants it, for people: a call's id.
-	Holder        string `protobuf:"bytes,6,opt,name=holder,proto3" json:"holder,omitempty"`
+	Holder string `protobuf:"bytes,6,opt,name=holder,proto3" json:"holder,omitempty"`
+	// Of a lock that is held: this stream holds it from now on, in place of one that broke off. ABORTED with reason LOCK_LOST if it is
+	// held no more.
+	Token         int64 `protobuf:"varint,7,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2459,6 +2470,13 @@ func (x *HoldLockRequest) GetHolder() string {
 		return x.Holder
 	}
 	return ""
+}
+
+func (x *HoldLockRequest) GetToken() int64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
 }
 
 type HoldLockResponse struct {
@@ -2884,14 +2902,15 @@ const file_skein_state_v1_state_proto_rawDesc = "" +
 	"\x05fence\x18\x06 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"W\n" +
 	"\x10AddInt64Response\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\x03R\x05value\x12-\n" +
-	"\x04info\x18\x02 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x94\x01\n" +
+	"\x04info\x18\x02 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\xc1\x01\n" +
 	"\x10SetExpiryRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12;\n" +
 	"\ftime_to_live\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"timeToLive\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\"B\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12+\n" +
+	"\x05fence\x18\x05 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"B\n" +
 	"\x11SetExpiryResponse\x12-\n" +
 	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x9c\x01\n" +
 	"\x14AppendElementRequest\x12\x12\n" +
@@ -2916,14 +2935,15 @@ const file_skein_state_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12+\n" +
 	"\x05fence\x18\x04 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"\x17\n" +
-	"\x15ClearElementsResponse\"\xcf\x01\n" +
+	"\x15ClearElementsResponse\"\xe5\x01\n" +
 	"\x0fHoldLockRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
 	"\x06shared\x18\x03 \x01(\bR\x06shared\x125\n" +
 	"\bpatience\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bpatience\x12/\n" +
 	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x16\n" +
-	"\x06holder\x18\x06 \x01(\tR\x06holder\"Y\n" +
+	"\x06holder\x18\x06 \x01(\tR\x06holder\x12\x14\n" +
+	"\x05token\x18\a \x01(\x03R\x05token\"Y\n" +
 	"\x10HoldLockResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x03R\x05token\x12/\n" +
 	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"<\n" +
@@ -3055,59 +3075,60 @@ var file_skein_state_v1_state_proto_depIdxs = []int32{
 	0,  // 22: skein.state.v1.AddInt64Request.fence:type_name -> skein.state.v1.Fence
 	1,  // 23: skein.state.v1.AddInt64Response.info:type_name -> skein.state.v1.ValueInfo
 	45, // 24: skein.state.v1.SetExpiryRequest.time_to_live:type_name -> google.protobuf.Duration
-	1,  // 25: skein.state.v1.SetExpiryResponse.info:type_name -> skein.state.v1.ValueInfo
-	0,  // 26: skein.state.v1.AppendElementRequest.fence:type_name -> skein.state.v1.Fence
-	0,  // 27: skein.state.v1.ClearElementsRequest.fence:type_name -> skein.state.v1.Fence
-	45, // 28: skein.state.v1.HoldLockRequest.patience:type_name -> google.protobuf.Duration
-	45, // 29: skein.state.v1.HoldLockRequest.lease:type_name -> google.protobuf.Duration
-	45, // 30: skein.state.v1.HoldLockResponse.lease:type_name -> google.protobuf.Duration
-	2,  // 31: skein.state.v1.StateService.GetValue:input_type -> skein.state.v1.GetValueRequest
-	4,  // 32: skein.state.v1.StateService.ReadValue:input_type -> skein.state.v1.ReadValueRequest
-	6,  // 33: skein.state.v1.StateService.StatValue:input_type -> skein.state.v1.StatValueRequest
-	8,  // 34: skein.state.v1.StateService.SetValue:input_type -> skein.state.v1.SetValueRequest
-	10, // 35: skein.state.v1.StateService.WriteValue:input_type -> skein.state.v1.WriteValueRequest
-	12, // 36: skein.state.v1.StateService.SetRange:input_type -> skein.state.v1.SetRangeRequest
-	14, // 37: skein.state.v1.StateService.AppendValue:input_type -> skein.state.v1.AppendValueRequest
-	16, // 38: skein.state.v1.StateService.CompareAndSet:input_type -> skein.state.v1.CompareAndSetRequest
-	18, // 39: skein.state.v1.StateService.DeleteValue:input_type -> skein.state.v1.DeleteValueRequest
-	20, // 40: skein.state.v1.StateService.ListValues:input_type -> skein.state.v1.ListValuesRequest
-	22, // 41: skein.state.v1.StateService.ReadChanges:input_type -> skein.state.v1.ReadChangesRequest
-	24, // 42: skein.state.v1.StateService.PatchValue:input_type -> skein.state.v1.PatchValueRequest
-	26, // 43: skein.state.v1.StateService.ResizeValue:input_type -> skein.state.v1.ResizeValueRequest
-	28, // 44: skein.state.v1.StateService.AddInt64:input_type -> skein.state.v1.AddInt64Request
-	30, // 45: skein.state.v1.StateService.SetExpiry:input_type -> skein.state.v1.SetExpiryRequest
-	32, // 46: skein.state.v1.StateService.AppendElement:input_type -> skein.state.v1.AppendElementRequest
-	34, // 47: skein.state.v1.StateService.ReadElements:input_type -> skein.state.v1.ReadElementsRequest
-	36, // 48: skein.state.v1.StateService.ClearElements:input_type -> skein.state.v1.ClearElementsRequest
-	38, // 49: skein.state.v1.StateService.HoldLock:input_type -> skein.state.v1.HoldLockRequest
-	40, // 50: skein.state.v1.StateService.WatchValues:input_type -> skein.state.v1.WatchValuesRequest
-	42, // 51: skein.state.v1.StateService.GetUsage:input_type -> skein.state.v1.GetUsageRequest
-	3,  // 52: skein.state.v1.StateService.GetValue:output_type -> skein.state.v1.GetValueResponse
-	5,  // 53: skein.state.v1.StateService.ReadValue:output_type -> skein.state.v1.ReadValueResponse
-	7,  // 54: skein.state.v1.StateService.StatValue:output_type -> skein.state.v1.StatValueResponse
-	9,  // 55: skein.state.v1.StateService.SetValue:output_type -> skein.state.v1.SetValueResponse
-	11, // 56: skein.state.v1.StateService.WriteValue:output_type -> skein.state.v1.WriteValueResponse
-	13, // 57: skein.state.v1.StateService.SetRange:output_type -> skein.state.v1.SetRangeResponse
-	15, // 58: skein.state.v1.StateService.AppendValue:output_type -> skein.state.v1.AppendValueResponse
-	17, // 59: skein.state.v1.StateService.CompareAndSet:output_type -> skein.state.v1.CompareAndSetResponse
-	19, // 60: skein.state.v1.StateService.DeleteValue:output_type -> skein.state.v1.DeleteValueResponse
-	21, // 61: skein.state.v1.StateService.ListValues:output_type -> skein.state.v1.ListValuesResponse
-	23, // 62: skein.state.v1.StateService.ReadChanges:output_type -> skein.state.v1.ReadChangesResponse
-	25, // 63: skein.state.v1.StateService.PatchValue:output_type -> skein.state.v1.PatchValueResponse
-	27, // 64: skein.state.v1.StateService.ResizeValue:output_type -> skein.state.v1.ResizeValueResponse
-	29, // 65: skein.state.v1.StateService.AddInt64:output_type -> skein.state.v1.AddInt64Response
-	31, // 66: skein.state.v1.StateService.SetExpiry:output_type -> skein.state.v1.SetExpiryResponse
-	33, // 67: skein.state.v1.StateService.AppendElement:output_type -> skein.state.v1.AppendElementResponse
-	35, // 68: skein.state.v1.StateService.ReadElements:output_type -> skein.state.v1.ReadElementsResponse
-	37, // 69: skein.state.v1.StateService.ClearElements:output_type -> skein.state.v1.ClearElementsResponse
-	39, // 70: skein.state.v1.StateService.HoldLock:output_type -> skein.state.v1.HoldLockResponse
-	41, // 71: skein.state.v1.StateService.WatchValues:output_type -> skein.state.v1.WatchValuesResponse
-	43, // 72: skein.state.v1.StateService.GetUsage:output_type -> skein.state.v1.GetUsageResponse
-	52, // [52:73] is the sub-list for method output_type
-	31, // [31:52] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	0,  // 25: skein.state.v1.SetExpiryRequest.fence:type_name -> skein.state.v1.Fence
+	1,  // 26: skein.state.v1.SetExpiryResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 27: skein.state.v1.AppendElementRequest.fence:type_name -> skein.state.v1.Fence
+	0,  // 28: skein.state.v1.ClearElementsRequest.fence:type_name -> skein.state.v1.Fence
+	45, // 29: skein.state.v1.HoldLockRequest.patience:type_name -> google.protobuf.Duration
+	45, // 30: skein.state.v1.HoldLockRequest.lease:type_name -> google.protobuf.Duration
+	45, // 31: skein.state.v1.HoldLockResponse.lease:type_name -> google.protobuf.Duration
+	2,  // 32: skein.state.v1.StateService.GetValue:input_type -> skein.state.v1.GetValueRequest
+	4,  // 33: skein.state.v1.StateService.ReadValue:input_type -> skein.state.v1.ReadValueRequest
+	6,  // 34: skein.state.v1.StateService.StatValue:input_type -> skein.state.v1.StatValueRequest
+	8,  // 35: skein.state.v1.StateService.SetValue:input_type -> skein.state.v1.SetValueRequest
+	10, // 36: skein.state.v1.StateService.WriteValue:input_type -> skein.state.v1.WriteValueRequest
+	12, // 37: skein.state.v1.StateService.SetRange:input_type -> skein.state.v1.SetRangeRequest
+	14, // 38: skein.state.v1.StateService.AppendValue:input_type -> skein.state.v1.AppendValueRequest
+	16, // 39: skein.state.v1.StateService.CompareAndSet:input_type -> skein.state.v1.CompareAndSetRequest
+	18, // 40: skein.state.v1.StateService.DeleteValue:input_type -> skein.state.v1.DeleteValueRequest
+	20, // 41: skein.state.v1.StateService.ListValues:input_type -> skein.state.v1.ListValuesRequest
+	22, // 42: skein.state.v1.StateService.ReadChanges:input_type -> skein.state.v1.ReadChangesRequest
+	24, // 43: skein.state.v1.StateService.PatchValue:input_type -> skein.state.v1.PatchValueRequest
+	26, // 44: skein.state.v1.StateService.ResizeValue:input_type -> skein.state.v1.ResizeValueRequest
+	28, // 45: skein.state.v1.StateService.AddInt64:input_type -> skein.state.v1.AddInt64Request
+	30, // 46: skein.state.v1.StateService.SetExpiry:input_type -> skein.state.v1.SetExpiryRequest
+	32, // 47: skein.state.v1.StateService.AppendElement:input_type -> skein.state.v1.AppendElementRequest
+	34, // 48: skein.state.v1.StateService.ReadElements:input_type -> skein.state.v1.ReadElementsRequest
+	36, // 49: skein.state.v1.StateService.ClearElements:input_type -> skein.state.v1.ClearElementsRequest
+	38, // 50: skein.state.v1.StateService.HoldLock:input_type -> skein.state.v1.HoldLockRequest
+	40, // 51: skein.state.v1.StateService.WatchValues:input_type -> skein.state.v1.WatchValuesRequest
+	42, // 52: skein.state.v1.StateService.GetUsage:input_type -> skein.state.v1.GetUsageRequest
+	3,  // 53: skein.state.v1.StateService.GetValue:output_type -> skein.state.v1.GetValueResponse
+	5,  // 54: skein.state.v1.StateService.ReadValue:output_type -> skein.state.v1.ReadValueResponse
+	7,  // 55: skein.state.v1.StateService.StatValue:output_type -> skein.state.v1.StatValueResponse
+	9,  // 56: skein.state.v1.StateService.SetValue:output_type -> skein.state.v1.SetValueResponse
+	11, // 57: skein.state.v1.StateService.WriteValue:output_type -> skein.state.v1.WriteValueResponse
+	13, // 58: skein.state.v1.StateService.SetRange:output_type -> skein.state.v1.SetRangeResponse
+	15, // 59: skein.state.v1.StateService.AppendValue:output_type -> skein.state.v1.AppendValueResponse
+	17, // 60: skein.state.v1.StateService.CompareAndSet:output_type -> skein.state.v1.CompareAndSetResponse
+	19, // 61: skein.state.v1.StateService.DeleteValue:output_type -> skein.state.v1.DeleteValueResponse
+	21, // 62: skein.state.v1.StateService.ListValues:output_type -> skein.state.v1.ListValuesResponse
+	23, // 63: skein.state.v1.StateService.ReadChanges:output_type -> skein.state.v1.ReadChangesResponse
+	25, // 64: skein.state.v1.StateService.PatchValue:output_type -> skein.state.v1.PatchValueResponse
+	27, // 65: skein.state.v1.StateService.ResizeValue:output_type -> skein.state.v1.ResizeValueResponse
+	29, // 66: skein.state.v1.StateService.AddInt64:output_type -> skein.state.v1.AddInt64Response
+	31, // 67: skein.state.v1.StateService.SetExpiry:output_type -> skein.state.v1.SetExpiryResponse
+	33, // 68: skein.state.v1.StateService.AppendElement:output_type -> skein.state.v1.AppendElementResponse
+	35, // 69: skein.state.v1.StateService.ReadElements:output_type -> skein.state.v1.ReadElementsResponse
+	37, // 70: skein.state.v1.StateService.ClearElements:output_type -> skein.state.v1.ClearElementsResponse
+	39, // 71: skein.state.v1.StateService.HoldLock:output_type -> skein.state.v1.HoldLockResponse
+	41, // 72: skein.state.v1.StateService.WatchValues:output_type -> skein.state.v1.WatchValuesResponse
+	43, // 73: skein.state.v1.StateService.GetUsage:output_type -> skein.state.v1.GetUsageResponse
+	53, // [53:74] is the sub-list for method output_type
+	32, // [32:53] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_skein_state_v1_state_proto_init() }

@@ -92,7 +92,8 @@ type StateServiceClient interface {
 	// A lock over all executors: many readers or one writer. The first message asks for it; the answer comes when it is
 	// held. While it is, the holder sends beats, at least one each third of the lease; without them, or when the stream
 	// ends, it is free again; the stream then ends with ABORTED and reason LOCK_LOST. Closing its side the holder gives it back,
-	// and the stream's good end confirms that. Writes that name its token (Fence) are refused once it is not held any more.
+	// and the stream's good end confirms that. A process that is to end ends the stream with UNAVAILABLE and reason DRAINING, and leaves
+	// the lock held for a lease more: another takes it over by its token. Writes that name its token (Fence) are refused once it is not held any more.
 	HoldLock(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HoldLockRequest, HoldLockResponse], error)
 	// Tells of changes of values, so that who has copies knows that they are old. Each message replaces the set of keys that is
 	// watched, and a key that is new in it is told at once, as it is. Changes that come fast are told as one. The end of a value by
@@ -403,7 +404,8 @@ type StateServiceServer interface {
 	// A lock over all executors: many readers or one writer. The first message asks for it; the answer comes when it is
 	// held. While it is, the holder sends beats, at least one each third of the lease; without them, or when the stream
 	// ends, it is free again; the stream then ends with ABORTED and reason LOCK_LOST. Closing its side the holder gives it back,
-	// and the stream's good end confirms that. Writes that name its token (Fence) are refused once it is not held any more.
+	// and the stream's good end confirms that. A process that is to end ends the stream with UNAVAILABLE and reason DRAINING, and leaves
+	// the lock held for a lease more: another takes it over by its token. Writes that name its token (Fence) are refused once it is not held any more.
 	HoldLock(grpc.BidiStreamingServer[HoldLockRequest, HoldLockResponse]) error
 	// Tells of changes of values, so that who has copies knows that they are old. Each message replaces the set of keys that is
 	// watched, and a key that is new in it is told at once, as it is. Changes that come fast are told as one. The end of a value by

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"skein.dev"
+	"skein.dev/platform/bulk"
 	"skein.dev/proto/runs"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
@@ -151,7 +152,7 @@ func (s *Session) patch(ctx context.Context, k skein.StateKey, all []*message) e
 	send := func(ctx context.Context, m *message) error {
 		resp, err := s.store.client.PatchValue(ctx, &statev1.PatchValueRequest{
 			User: string(k.User), Key: []byte(k.Key), RequestId: skein.NewCallID().String(), Fence: fence, Runs: m.runs, Data: m.data,
-		})
+		}, bulk.Prefer())
 		m.info, m.previous = resp.GetInfo(), resp.GetPreviousVersion()
 		return err
 	}

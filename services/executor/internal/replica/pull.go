@@ -5,9 +5,11 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"sync"
 
 	"skein.dev"
 	"skein.dev/abi"
+	"skein.dev/platform/bulk"
 	"skein.dev/platform/fault"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
@@ -29,7 +31,7 @@ func (s *Session) pull(ctx context.Context, k skein.StateKey, off, n int64, toMa
 	defer s.store.done(r)
 	r.wanted = toMap
 	r.mu.RLock()
-	still := r.whole || r.local // every byte was written here
+	still := r.ours()
 	r.mu.RUnlock()
 	if !still {
 		if err := s.refresh(ctx, r, off, n); err != nil {
@@ -180,13 +182,21 @@ func (s *Session) tryFetch(ctx context.Context, r *Replica, since int64, known [
 			req.Length = chunk
 		}
 	}
-	stream, err := s.store.client.ReadChanges(ctx, req)
+	stream, err := s.store.client.ReadChanges(ctx, req, bulk.Prefer())
 	if err != nil {
 		return err
 	}
 	f := fetching{s: s, r: r, since: since, off: req.GetOffset(), n: req.GetLength()}
+	defer f.drop()
+	scratch := scratches.Get().(*[chunk]byte) //nolint:forcetypeassert // nothing else is in there
+	defer scratches.Put(scratch)
+	m := &statev1.ReadChangesResponse{}
 	for {
-		m, err := stream.Recv()
+		m.Data = scratch[:]
+		if f.fresh != nil {
+			m.Data = f.fresh[f.next:]
+		}
+		err := stream.RecvMsg(m)
 		if errors.Is(err, io.EOF) {
 			return f.end()
 		}
@@ -200,43 +210,123 @@ func (s *Session) tryFetch(ctx context.Context, r *Replica, since int64, known [
 	}
 }
 
-// fetching is a stream of changes that comes in.
+// scratches are for bytes between the network and their place.
+var scratches = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+// fetching is a stream of changes that comes in. A value that was not here at all is received where it will be, and is nobody's
+// before all has come; what goes into one that others use meanwhile is received elsewhere and put in under mu.
 type fetching struct {
 	s       *Session
 	r       *Replica
 	since   int64
 	off, n  int64
 	version int64
+	size    int64
 	had     chunks
 	told    bool
 	came    ranges
+	fresh   []byte // all of a new value
+	file    *file  // which they are in, if a guest is about to map it
+	next    int64  // where in it bytes are expected
+}
+
+// drop lets go of what the replica did not get.
+func (f *fetching) drop() {
+	if f.file != nil {
+		f.file.close()
+		f.s.store.lessFile()
+	}
 }
 
 func (f *fetching) take(m *statev1.ReadChangesResponse) error {
+	r, at, data := f.r, m.GetOffset(), m.GetData()
+	if info := m.GetInfo(); info != nil && !f.told {
+		if err := f.tell(info); err != nil {
+			return err
+		}
+	}
+	if !f.told || at < 0 {
+		return fault.Internal.New("BAD_STREAM", "the state service tells changes of a value without the value's size")
+	}
+	if len(data) == 0 {
+		return nil
+	}
+	end := at + int64(len(data))
+	f.came = f.came.add(at, end)
+	if f.fresh == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if !r.ours() { // else somebody has made it meanwhile
+			r.apply(at, data)
+		}
+		return nil
+	}
+	if at < f.next || end > f.size {
+		return fault.Internal.New("BAD_STREAM", "the state service tells bytes %d to %d of %d after those up to %d", at, end, f.size, f.next)
+	}
+	if here := f.fresh[f.next:]; &here[0] != &data[0] {
+		copy(f.fresh[at:], data)
+	} else if at > f.next { // something was left out
+		copy(f.fresh[at:], data)
+		clear(f.fresh[f.next:min(at, f.next+int64(len(data)))])
+	}
+	f.next = end
+	return nil
+}
+
+// tell takes note of what the value is now.
+func (f *fetching) tell(info *statev1.ValueInfo) error {
 	r := f.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.whole { // somebody has set the value meanwhile
+	f.told, f.version, f.size, f.had = true, info.GetVersion(), info.GetSize(), r.have
+	switch {
+	case f.size < 0 || f.size > MaxValue:
+		return abi.EFBIG
+	case r.ours():
 		return nil
-	}
-	if info := m.GetInfo(); info != nil && !f.told {
-		f.told, f.version, f.had = true, info.GetVersion(), r.have
-		if r.wanted && r.size == 0 { // so that the bytes need not be moved there afterwards
-			if err := f.s.mappable(r); err != nil {
-				return err
-			}
-		}
-		if err := r.adopt(info.GetSize()); err != nil {
+	case f.since != 0 || !r.absent():
+		return f.adopt()
+	case r.wanted:
+		file, err := f.s.store.newFile(f.size)
+		if err != nil {
 			return err
 		}
-		r.sized = f.version
+		f.file, f.fresh = file, file.view[:f.size]
+	default:
+		f.fresh = make([]byte, f.size)
 	}
-	if !f.told || m.GetOffset() < 0 {
-		return fault.Internal.New("BAD_STREAM", "the state service tells changes of a value without the value's size")
+	f.next = min(f.off, f.size)
+	return nil
+}
+
+func (f *fetching) adopt() error {
+	if err := f.r.adopt(f.size); err != nil {
+		return err
 	}
-	if len(m.GetData()) > 0 {
-		r.apply(m.GetOffset(), m.GetData())
-		f.came = f.came.add(m.GetOffset(), m.GetOffset()+int64(len(m.GetData())))
+	f.r.sized = f.version
+	return nil
+}
+
+// settle gives the replica a value that has come, the way that is left if somebody has made one meanwhile. The caller holds mu.
+func (f *fetching) settle() error {
+	r, fresh := f.r, f.fresh
+	switch f.fresh = nil; {
+	case fresh == nil || r.ours():
+		return nil
+	case r.absent():
+		if r.file = f.file; r.file == nil {
+			r.heap = fresh
+		}
+		f.file = nil
+		r.size, r.at, r.known, r.sized = f.size, make([]int64, upto(f.size)), true, f.version
+		return nil
+	}
+	if err := f.adopt(); err != nil {
+		return err
+	}
+	for _, s := range f.came {
+		r.apply(s.start, fresh[s.start:s.end])
 	}
 	return nil
 }
@@ -246,8 +336,8 @@ func (f *fetching) end() error {
 	r := f.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !f.told || r.whole {
-		return nil
+	if err := f.settle(); err != nil || !f.told || r.ours() {
+		return err
 	}
 	end := r.size
 	if f.n > 0 {

@@ -6,6 +6,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/abi"
+	"skein.dev/platform/bulk"
 	"skein.dev/platform/fault"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
@@ -37,13 +38,14 @@ func (s *Session) PushMasked(ctx context.Context, k, mask skein.StateKey) error 
 }
 
 // push sends, of a range, what of says of a chunk; all of a value that was set, since the rest has no other value to keep.
-func (s *Session) push(ctx context.Context, k skein.StateKey, off, n int64, of func(r *Replica, i int) ranges) error {
+func (s *Session) push(ctx context.Context, k skein.StateKey, off, n int64, of func(r *Replica, i int) ranges) (err error) {
 	r, err := s.pushed(ctx, k, off, n)
 	if err != nil {
 		return err
 	}
 	defer s.store.done(r)
 	defer s.store.freed()
+	defer func() { s.refused(r, err) }()
 	r.mu.RLock()
 	whole, local := r.whole, r.local
 	r.mu.RUnlock()
@@ -99,7 +101,7 @@ func (s *Session) pushWhole(ctx context.Context, r *Replica) (err error) {
 		r.whole = false
 		r.mu.Unlock()
 		var info *statev1.ValueInfo
-		if size <= skein.MaxPayload {
+		if size <= frame {
 			info, err = s.setValue(ctx, r)
 		} else {
 			info, err = s.writeValue(ctx, r, size, sets)
@@ -140,16 +142,18 @@ func (r *Replica) copyOut(to []byte, off int64) {
 
 func (s *Session) setValue(ctx context.Context, r *Replica) (*statev1.ValueInfo, error) {
 	r.mu.Lock()
-	if r.size > skein.MaxPayload {
+	if r.size > frame {
 		r.mu.Unlock()
 		return nil, errSetAnew
 	}
-	data := make([]byte, r.size)
+	scratch := scratches.Get().(*[chunk]byte) //nolint:forcetypeassert // nothing else is in there
+	defer scratches.Put(scratch)
+	data := scratch[:r.size]
 	r.copyOut(data, 0)
 	r.mu.Unlock()
 	resp, err := s.store.client.SetValue(ctx, &statev1.SetValueRequest{
 		User: string(r.key.User), Key: []byte(r.key.Key), Data: data, RequestId: skein.NewCallID().String(), Fence: s.fence(r.key),
-	})
+	}, bulk.Prefer())
 	if err == nil {
 		s.moved.Written += int64(len(data))
 	}
@@ -160,15 +164,17 @@ func (s *Session) setValue(ctx context.Context, r *Replica) (*statev1.ValueInfo,
 func (s *Session) writeValue(ctx context.Context, r *Replica, size int64, sets int) (*statev1.ValueInfo, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	stream, err := s.store.client.WriteValue(ctx)
+	stream, err := s.store.client.WriteValue(ctx, bulk.Prefer())
 	if err != nil {
 		return nil, err
 	}
 	msg := &statev1.WriteValueRequest{
 		User: string(r.key.User), Key: []byte(r.key.Key), RequestId: skein.NewCallID().String(), Fence: s.fence(r.key),
 	}
+	scratch := scratches.Get().(*[chunk]byte) //nolint:forcetypeassert // nothing else is in there
+	defer scratches.Put(scratch)
 	for off := int64(0); off < size; off += frame {
-		msg.Data = make([]byte, min(frame, size-off))
+		msg.Data = scratch[:min(frame, size-off)]
 		r.mu.Lock()
 		anew := r.sets != sets
 		if !anew {

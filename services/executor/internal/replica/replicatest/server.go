@@ -8,15 +8,15 @@ import (
 	"errors"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/test/bufconn"
 
 	"skein.dev/platform/fault"
 	"skein.dev/platform/service"
@@ -35,12 +35,7 @@ func Client(t testing.TB) statev1.StateServiceClient {
 }
 
 func realOne(t testing.TB, address string) statev1.StateServiceClient {
-	conn, err := service.Connect(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	client := statev1.NewStateServiceClient(conn)
+	client := connect(t, address)
 	for {
 		resp, err := client.ListValues(t.Context(), &statev1.ListValuesRequest{User: "ann", PageSize: 1000})
 		if err != nil {
@@ -62,20 +57,43 @@ type Faults struct{ s *server }
 
 // Service is Client, with a hold on the service.
 func Service(t testing.TB) (statev1.StateServiceClient, Faults) {
-	lis := bufconn.Listen(1 << 20)
-	srv := grpc.NewServer(grpc.MaxRecvMsgSize(8 << 20))
-	s := &server{values: map[string]*value{}, dead: map[string]int64{}, lists: map[string][][]byte{}, locks: map[string]*lock{}}
-	statev1.RegisterStateServiceServer(srv, s)
-	go func() { _ = srv.Serve(lis) }()
-	t.Cleanup(srv.Stop)
-	conn, err := service.Connect("passthrough:///state", grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-		return lis.DialContext(ctx)
-	}))
+	s := &server{values: map[string]*value{}, dead: map[string]int64{}, lists: map[string][][]byte{}, locks: map[string]*lock{}, broken: make(chan struct{})}
+	cfg := service.DefaultConfig()
+	listening, done := make(chan string, 1), make(chan error, 1)
+	cfg.Name, cfg.Listen, cfg.Quiet, cfg.Grace = "state", "127.0.0.1:0", true, 100*time.Millisecond
+	cfg.OnListen = func(addr string) { listening <- addr }
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		done <- service.Run(ctx, cfg, func(_ context.Context, on *service.Server) error {
+			statev1.RegisterStateServiceServer(on, s)
+			return nil
+		})
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case addr := <-listening:
+		return connect(t, addr), Faults{s}
+	case err := <-done:
+		done <- nil
+		t.Fatal(err)
+	}
+	return nil, Faults{}
+}
+
+// connect gives a client that has the way past gRPC too.
+func connect(t testing.TB, address string) statev1.StateServiceClient {
+	conn, err := service.Connect(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return statev1.NewStateServiceClient(conn), Faults{s}
+	beside := service.Bulk(conn)
+	t.Cleanup(func() { _, _ = beside.Close(), conn.Close() })
+	return statev1.NewStateServiceClient(beside)
 }
 
 // Lose takes all locks from who holds them.
@@ -91,6 +109,14 @@ func (f Faults) Lose() {
 	}
 }
 
+// Break ends the streams of all locks as a process does that is to end; the locks stay held.
+func (f Faults) Break() {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	close(f.s.broken)
+	f.s.broken = make(chan struct{})
+}
+
 // During has f called in the middle of the next stream of patches.
 func (f Faults) During(do func() error) {
 	f.s.mu.Lock()
@@ -98,10 +124,28 @@ func (f Faults) During(do func() error) {
 	f.s.during = do
 }
 
+// DuringRead has f called before the last chunk that the next pull gets.
+func (f Faults) DuringRead(do func()) {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	f.s.read = do
+}
+
+// Past is how many calls came past gRPC.
+func (f Faults) Past() int64 { return f.s.past.Load() }
+
+// way counts.
+func (s *server) way(ctx context.Context) {
+	if grpc.ServerTransportStreamFromContext(ctx) == nil {
+		s.past.Add(1)
+	}
+}
+
 const chunk = 256 << 10
 
 type value struct {
 	data    []byte
+	life    time.Duration
 	version int64
 	at      []int64 // of chunks
 	base    int64   // when all of them were made, or some were cut off
@@ -119,6 +163,9 @@ type server struct {
 	locks   map[string]*lock
 	version int64
 	during  func() error
+	read    func()
+	past    atomic.Int64
+	broken  chan struct{} // closed to break the streams of locks
 }
 
 type named interface {
@@ -226,10 +273,13 @@ func (s *server) GetValue(_ context.Context, r *statev1.GetValueRequest) (*state
 func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStreamingServer[statev1.ReadChangesResponse]) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.way(out.Context())
 	v, err := s.get(r)
 	if err != nil {
 		return err
 	}
+	do := s.read
+	s.read = nil
 	if err := out.Send(&statev1.ReadChangesResponse{Info: v.info()}); err != nil {
 		return err
 	}
@@ -244,6 +294,9 @@ func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStrea
 		if n := i - int(r.GetOffset()/chunk); n < len(r.GetChunkVersions()) {
 			since = r.GetChunkVersions()[n]
 		}
+		if to == end && do != nil {
+			do()
+		}
 		if v.at[i] > since {
 			if err := out.Send(&statev1.ReadChangesResponse{Offset: off, Data: slices.Clone(v.data[off:to])}); err != nil {
 				return err
@@ -254,12 +307,14 @@ func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStrea
 	return out.Send(&statev1.ReadChangesResponse{Info: v.info()})
 }
 
-func (s *server) SetValue(_ context.Context, r *statev1.SetValueRequest) (*statev1.SetValueResponse, error) {
+func (s *server) SetValue(ctx context.Context, r *statev1.SetValueRequest) (*statev1.SetValueResponse, error) {
+	s.way(ctx)
 	info, err := s.change(r, r.GetFence(), func(v *value) { v.set(r.GetData()) })
 	return &statev1.SetValueResponse{Info: info}, err
 }
 
 func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequest, statev1.WriteValueResponse]) error {
+	s.way(in.Context())
 	first, err := in.Recv()
 	if err != nil {
 		return err
@@ -282,7 +337,8 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 	return in.SendAndClose(&statev1.WriteValueResponse{Info: info})
 }
 
-func (s *server) PatchValue(_ context.Context, r *statev1.PatchValueRequest) (*statev1.PatchValueResponse, error) {
+func (s *server) PatchValue(ctx context.Context, r *statev1.PatchValueRequest) (*statev1.PatchValueResponse, error) {
+	s.way(ctx)
 	s.mu.Lock()
 	during := s.during
 	s.during = nil
@@ -396,6 +452,18 @@ func (s *server) ClearElements(_ context.Context, r *statev1.ClearElementsReques
 	defer s.mu.Unlock()
 	delete(s.lists, name(r))
 	return &statev1.ClearElementsResponse{}, nil
+}
+
+// SetExpiry takes note and ends nothing.
+func (s *server) SetExpiry(_ context.Context, r *statev1.SetExpiryRequest) (*statev1.SetExpiryResponse, error) {
+	s.mu.Lock()
+	_, err := s.get(r)
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.change(r, r.GetFence(), func(v *value) { v.life = r.GetTimeToLive().AsDuration() })
+	return &statev1.SetExpiryResponse{Info: info}, err
 }
 
 func (s *server) DeleteValue(_ context.Context, r *statev1.DeleteValueRequest) (*statev1.DeleteValueResponse, error) {
