@@ -18,8 +18,8 @@ var guests sync.Map // name → func() (string, error)
 // errNoC is wrapped where the toolchain for guests in C is missing.
 var errNoC = errors.New("no clang with a WASI sysroot (Debian: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32; `make test` does)")
 
-// Guest gives the path of a guest's module: "echo-go", "echo-c", "chain-named-c" and so on of examples/, "calls", "shared" and "keeper"
-// of testdata, "plain-c" and "plain-go" there, "objects-c" and "objects-go" of the SDKs, or one that is assembled here (see wasm.go). Without clang, a test that
+// Guest gives the path of a guest's module: "echo-go", "echo-c", "chain-named-c" and so on of examples/, "calls", "shared", "files" and "keeper" of
+// testdata, "plain-c" and "plain-go" there, "objects-c" and "objects-go" of the SDKs, or one that is assembled here (see wasm.go). Without clang, a test that
 // wants a guest in C is skipped, or fails if
 // SKEIN_REQUIRE_TOOLS is set.
 func Guest(t testing.TB, name string) string {
