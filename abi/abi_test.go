@@ -197,6 +197,7 @@ func TestBuilt(t *testing.T) {
 		env.__faasm_append_state env.__faasm_read_appended_state env.__faasm_clear_appended_state
 		env.__faasm_lock_state_read env.__faasm_unlock_state_read env.__faasm_lock_state_write env.__faasm_unlock_state_write
 		env.__faasm_flag_state_dirty env.__faasm_flag_state_offset_dirty
+		faasm.mmap faasm.munmap env.mmap env.munmap env.__sbrk
 		faasm.dup faasm.dup2 faasm.fcntl env.dup env.dup2`)
 	if !slices.Equal(built, want) {
 		t.Errorf("built rows:\n%v\nwant:\n%v", built, want)

@@ -91,8 +91,8 @@ func TestRealGuests(t *testing.T) {
 		imports int // at least
 		wasm    func(t *testing.T) []byte
 	}{
-		{"Go command", Command, Flags{Bulk: true, Names: true}, 5, func(t *testing.T) []byte { return build(t, "main.go", goCommand, "go", "build") }},
-		{"Go reactor", Reactor, Flags{Bulk: true, Names: true}, 6, func(t *testing.T) []byte {
+		{"Go command", Command, Flags{Bulk: true, Names: true, Go: true}, 5, func(t *testing.T) []byte { return build(t, "main.go", goCommand, "go", "build") }},
+		{"Go reactor", Reactor, Flags{Bulk: true, Names: true, Go: true}, 6, func(t *testing.T) []byte {
 			return build(t, "main.go", goReactor, "go", "build", "-buildmode=c-shared", "-ldflags=-w")
 		}},
 		{"C", Reactor, Flags{Names: true}, 2, func(t *testing.T) []byte { return buildC(t, "-O0") }},

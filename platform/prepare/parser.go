@@ -225,6 +225,8 @@ func (p *parser) custom() {
 	case name == "dylink.0":
 		p.m.Flags.Dylink = true
 		p.layout.dylink = span{uint32(content), uint32(r.end)}
+	case name == "go:buildid":
+		p.m.Flags.Go = true
 	case strings.HasPrefix(name, ".debug_"):
 		p.m.Flags.Debug = true
 	}

@@ -110,6 +110,7 @@ type Flags struct {
 	Dylink        bool // there is a dylink.0 section: a shared library, or a program that loads some
 	Names         bool // there is a name section
 	Debug         bool // there are DWARF sections
+	Go            bool // Go's linker made it: its allocator takes all memory that there is for its own
 }
 
 // Module is what Inspect learned.

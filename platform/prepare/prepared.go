@@ -2,7 +2,7 @@ package prepare
 
 // Version names what Prepare makes of a module. It changes whenever the same bytes are prepared otherwise, so that what
 // was compiled from an older form is not taken for the newer.
-const Version = 2
+const Version = 3
 
 // The names under which a prepared module shows what the machine needs of it. Guests can't have names like these: Prepare
 // refuses a module that exports or imports one.

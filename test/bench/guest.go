@@ -31,7 +31,7 @@ func echoGuest(ctx context.Context, root, dir string) (wasm []byte, what string,
 // compileC builds a reactor with the default flags of sdk/c.
 func compileC(ctx context.Context, root, source, out string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "clang", "--target=wasm32-wasi", "--sysroot=/usr", "-O3", "-msimd128", "-mbulk-memory", "-mnontrapping-fptoint",
-		"-msign-ext", "-ftls-model=local-exec", "-Isdk/c/include", "-Wl,--stack-first", "-mexec-model=reactor", "sdk/c/skein.c", source, "-o", out)
+		"-msign-ext", "-ftls-model=local-exec", "-Isdk/c/include", "-Wl,--stack-first", "-mexec-model=reactor", "sdk/c/skein.c", "sdk/c/posix.c", source, "-o", out)
 	cmd.Dir = root
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("clang: %w\n%s", err, msg)

@@ -213,6 +213,7 @@ var benchmarks = []bench{
 	{name: "file.small", clients: 1, goal: goal{most: 4}, sides: cachedFile("file.small")},
 	{name: "file.stat", clients: 1, goal: goal{most: 4}, sides: cachedFile("file.stat")},
 	{name: "file.list", clients: 1, goal: goal{most: 2}, sides: cachedFile("file.list")},
+	{name: "file.mmap", clients: 1, goal: goal{most: 0.2}, sides: mappedFile},
 	{name: "file.first.4KiB", clients: 1, goal: goal{most: 2}, sides: firstRead("first-small", smallFile, 10, 20, "0")},
 	{name: "file.first.16MiB", clients: 1, goal: goal{most: 1.5}, sides: firstRead("first-large", mediumFile, 8, 1, "64")},
 }

@@ -104,6 +104,8 @@ func ListState(prefix unsafe.Pointer, prefix_len uint32, buf unsafe.Pointer, cap
 	return NotGuest
 }
 
+func Munmap(addr unsafe.Pointer, len uint32) int32 { return NotGuest }
+
 func Dup(fd int32) int32 { return NotGuest }
 
 func Dup2(fd int32, to int32) int32 { return NotGuest }

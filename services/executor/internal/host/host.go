@@ -68,6 +68,7 @@ type Call struct {
 	checked    *uint32         // the entry of the function table that was chained last
 	number     bool            // it may take one
 	heap       bool            // the guest's allocator has its memory
+	pages      pages           // of memory that mmap has
 }
 
 // Moved is what the state service was asked for, and given, for this call.
@@ -174,7 +175,7 @@ type row func(c *Call, g guest) int64
 type room map[string]row
 
 // rooms in the order of the abi. Those that are missing are not begun.
-var rooms = []room{ioRoom, chainRoom, stateRoom, faasmState, fsRoom, wasiProcess, wasiFD, wasiPath, wasiSock}
+var rooms = []room{ioRoom, chainRoom, stateRoom, faasmState, memoryRoom, fsRoom, wasiProcess, wasiFD, wasiPath, wasiSock}
 
 // Link makes the host modules on a runtime.
 func Link(ctx context.Context, rt wazero.Runtime) error {

@@ -221,10 +221,8 @@ func (c *Call) mapState(g guest, u replica.Use, flags uint32) (int64, error) {
 }
 
 func (c *Call) mapKey(g guest, k skein.StateKey, u replica.Use) (int64, error) {
-	if malloc := g.mod.ExportedFunction("malloc"); malloc != nil && !u.Own && !c.heap {
-		// At its first use an allocator may take all memory that is there: it must not find state.
-		c.heap = true
-		_, _ = allocate(c, malloc, 1)
+	if !u.Own {
+		c.ownHeap(g)
 	}
 	return c.on(k, func(s *replica.Session, k skein.StateKey) (int64, error) {
 		m, err := s.Map(c, k, u, c.place)
@@ -233,6 +231,9 @@ func (c *Call) mapKey(g guest, k skein.StateKey, u replica.Use) (int64, error) {
 			return int64(m.At) + u.Off - m.Off, nil
 		case errors.Is(err, machine.ErrNoMaps), errors.Is(err, abi.ENOTSUP):
 			c.Say("state can't be mapped on this executor's system, or into a module without memory; rows that copy work")
+			return 0, abi.ENOTSUP
+		case errors.Is(err, machine.ErrOwnHeap):
+			c.Say("state: the guest's allocator takes all memory for its own: map_state maps over memory that it gave (ENOTSUP)")
 			return 0, abi.ENOTSUP
 		case errors.Is(err, machine.ErrNoSpace):
 			return 0, abi.ENOMEM

@@ -121,7 +121,7 @@ func (m *Machine) LoadArtifact(ctx context.Context, a *compile.Artifact) (*Modul
 func (m *Machine) Load(_ context.Context, compiled wazero.CompiledModule, p *prepare.Prepared) (*Module, error) {
 	mod := &Module{
 		m: m, compiled: compiled, digest: p.Module.Digest,
-		command: p.Module.Kind == prepare.Command, deep: p.Deep, exceptions: p.Module.Flags.Exceptions,
+		command: p.Module.Kind == prepare.Command, ownHeap: p.Module.Flags.Go, deep: p.Deep, exceptions: p.Module.Flags.Exceptions,
 		elements: elementsOf(p),
 		limit:    min(m.limit, uint64(p.MaxPages)*pageSize),
 	}

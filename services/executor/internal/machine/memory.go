@@ -69,10 +69,12 @@ type tier interface {
 	// reset makes the first high bytes of a slab, into which img was restored, what they were then. It tells how many bytes
 	// stay resident for this slab alone.
 	reset(slab []byte, high uint64, img *image, h held) (resident int64, err error)
-	// share puts a file's bytes in the place of a part of a slab; unshare puts there what img, which was restored, has, or
-	// zeroes if it is nil.
-	share(part []byte, fd int, off int64) error
-	unshare(slab []byte, sp span, img *image, h held) error
+	// show puts a file's bytes in the place of a part of a slab, as a copy of this slab's own if private; unshow puts there
+	// what img, which was restored, has, or zeroes if it is nil.
+	show(part []byte, fd int, off int64, private bool) error
+	unshow(slab []byte, sp span, img *image, h held) error
+	// zero clears a part of a slab in which no image or file is.
+	zero(part []byte) error
 	// trim gives all of a slab that can be made again back to the system. The slab is img or, if blank, zeroes.
 	trim(slab []byte, high uint64, h held) (blank bool)
 	close()
@@ -113,9 +115,14 @@ func (p *portable) release(slab []byte, high uint64, _ held) {
 	}
 }
 
-func (p *portable) share([]byte, int, int64) error { return ErrNoMaps }
+func (p *portable) show([]byte, int, int64, bool) error { return ErrNoMaps }
 
-func (p *portable) unshare([]byte, span, *image, held) error { return ErrNoMaps }
+func (p *portable) unshow([]byte, span, *image, held) error { return ErrNoMaps }
+
+func (p *portable) zero(part []byte) error {
+	clear(part)
+	return nil
+}
 
 func (p *portable) seal(*image) error { return nil }
 

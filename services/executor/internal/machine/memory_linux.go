@@ -262,15 +262,21 @@ func (t *mapped) reset(slab []byte, high uint64, img *image, h held) (int64, err
 	return int64(img.count) * hostPage, nil
 }
 
-func (t *mapped) share(part []byte, fd int, off int64) error {
-	_, err := unix.MmapPtr(fd, off, unsafe.Pointer(&part[0]), uintptr(len(part)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED)
+func (t *mapped) show(part []byte, fd int, off int64, private bool) error {
+	how := unix.MAP_SHARED | unix.MAP_FIXED
+	if private {
+		how = unix.MAP_PRIVATE | unix.MAP_FIXED | unix.MAP_NORESERVE
+	}
+	_, err := unix.MmapPtr(fd, off, unsafe.Pointer(&part[0]), uintptr(len(part)), unix.PROT_READ|unix.PROT_WRITE, how)
 	if err != nil {
 		return fmt.Errorf("map a file: %w", err)
 	}
 	return nil
 }
 
-func (t *mapped) unshare(slab []byte, sp span, img *image, h held) error {
+func (t *mapped) zero(part []byte) error { return unix.Madvise(part, unix.MADV_DONTNEED) }
+
+func (t *mapped) unshow(slab []byte, sp span, img *image, h held) error {
 	if err := unmap(slab[sp.at : sp.at+sp.n]); err != nil || img == nil {
 		return err
 	}

@@ -21,6 +21,7 @@ type Module struct {
 	limit    uint64 // of these
 	globals  []string
 	memory   bool
+	ownHeap  bool  // the guest takes for its own whatever memory grows by
 	tables   int64 // bytes that an instance's tables take
 	elements elements
 
@@ -91,7 +92,10 @@ func (mod *Module) Boot(boot Guest) error {
 	defer inst.close()
 	meter := boot.Meter()
 	meter.begin(boot, mod.exceptions)
+	space := boot.Space()
+	space.inst = inst
 	code, err := inst.initialise(boot)
+	space.inst = nil
 	meter.end()
 	switch {
 	case err != nil && boot.Err() != nil:

@@ -86,7 +86,7 @@ func checkSpace(t *testing.T, s *machine.Space, fd int) {
 		"no bytes": s.Map(0, 0, fd, 0), "an odd address": s.Map(100, 4096, fd, 0), "an odd length": s.Map(0, 4095, fd, 0),
 		"an odd offset": s.Map(0, 4096, fd, 1), "beyond the end": s.Map(size, 4096, fd, 0), "over the end": s.Map(size-4096, 8192, fd, 0),
 		"a length that wraps": s.Map(4096, ^uint64(4095), fd, 0), "an address that wraps": s.Map(^uint64(4095), 4096, fd, 0),
-		"an Unmap of nothing": s.Unmap(0, 4096),
+		"zeroes in the image": s.Zero(0, 4096), "zeroes beyond the end": s.Zero(size, 4096),
 	} {
 		if !errors.Is(got, machine.ErrBadRange) {
 			t.Errorf("%s: %v", name, got)
@@ -111,6 +111,23 @@ func checkSpace(t *testing.T, s *machine.Space, fd int) {
 	if err := s.Map(at+8192, 4096, -1, 0); err == nil {
 		t.Error("a file that isn't")
 	}
+	random := rand.New(rand.NewPCG(5, 6))
+	for range 500 { // mappings that are cut in front, in the middle, behind
+		part, n := at+1<<20+random.Uint64N(256)*4096, (random.Uint64N(40)+1)*4096
+		switch random.IntN(2) {
+		case 0:
+			if err := s.MapPrivate(part, n, fd, 0); err != nil && !errors.Is(err, machine.ErrBadRange) {
+				t.Fatal(err)
+			}
+		default:
+			if err := s.Zero(part, n); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Zero(at+1<<20, 3<<20); err != nil {
+		t.Fatal(err)
+	}
 	n := 1
 	for ; n <= 1000 && err == nil; n++ {
 		err = s.Map(at+uint64(n)*8192, 4096, fd, 0)
@@ -118,11 +135,11 @@ func checkSpace(t *testing.T, s *machine.Space, fd int) {
 	if !errors.Is(err, machine.ErrNoSpace) || n > 300 {
 		t.Errorf("%d mappings: %v", n, err)
 	}
-	if err := s.Unmap(at, 8192); err != nil {
+	if err := s.Zero(at, 8192); err != nil {
 		t.Error(err)
 	}
 	if err := s.Map(at, 4096, fd, 0); err != nil {
-		t.Errorf("after an Unmap: %v", err)
+		t.Errorf("after a Zero: %v", err)
 	}
 }
 

@@ -99,7 +99,7 @@ func (f *file) plan(ctx context.Context, i int) {
 		}
 		return
 	}
-	room := f.view.cache.blocks.memory.budget / (4 * f.blockSize) // of a small cache it would push out what is yet to be read
+	room := f.view.cache.blocks.budget() / (4 * f.blockSize) // of a small cache it would push out what is yet to be read
 	f.window = int(min(int64(max(1, 2*f.window)), maxWindow, room))
 	if f.closed {
 		return

@@ -40,7 +40,12 @@ func (l *lru[K, V]) put(k K, v V, cost int64) {
 	}
 	l.all[k] = l.order.PushFront(&held[K, V]{k, v, cost})
 	l.used += cost
-	for l.used > l.budget {
+	l.shrink()
+}
+
+// shrink drops what is beyond the budget.
+func (l *lru[K, V]) shrink() {
+	for l.used > l.budget && l.order.Len() > 0 {
 		last := l.order.Back().Value.(*held[K, V])
 		l.drop(last.key)
 		if l.dropped != nil {

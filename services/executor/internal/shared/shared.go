@@ -38,6 +38,7 @@ type Config struct {
 type Cache struct {
 	names  names
 	blocks blocks
+	seals  seals
 	ahead  chan struct{} // one for each block that is read ahead
 }
 
@@ -52,6 +53,7 @@ func New(client fsv1.FsServiceClient, get func(ctx context.Context, path string,
 	c.blocks.fetch = func(ctx context.Context, k blockKey) ([]byte, error) {
 		return get(ctx, "/v1/blocks/"+string(k.user)+"/"+k.digest.String(), maxBlock)
 	}
+	c.seals = seals{blocks: &c.blocks, most: cfg.Memory / 2, all: map[sealKey]*seal{}}
 	c.names = names{
 		client: client, lease: cfg.Lease, stale: cfg.Stale, keep: c.blocks.keep,
 		known: newLRU[skein.FilePath, *answer](maxNames), flights: map[skein.FilePath]*question{},
@@ -68,6 +70,7 @@ func New(client fsv1.FsServiceClient, get func(ctx context.Context, path string,
 
 // Close gives the directory free.
 func (c *Cache) Close() error {
+	c.seals.close()
 	if c.blocks.disk == nil {
 		return nil
 	}

@@ -35,6 +35,14 @@ type LowerFile interface {
 	Close() error
 }
 
+// Sealer is a LowerFile whose content can lie in a file in memory.
+type Sealer interface {
+	// Seal calls use with such a file, which has the content from off to off+n at the same place, zeros up to the next 4 KiB, and
+	// will not change or shrink there as long as anybody maps it. The descriptor is valid until use returns. abi.ENOTSUP if there
+	// is no room for it, or if the system has no such files: then the content is to be read.
+	Seal(ctx context.Context, off, n int64, use func(fd int) error) error
+}
+
 // LowerEntry is a name in a directory.
 type LowerEntry struct {
 	Device Device
