@@ -169,11 +169,12 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), budget: c.Code << 20, all: map[skein.Digest]*module{},
 		},
 		settings: &settings{bucket: bucket, key: secrets, budget: settingsBudget, all: map[settingKey]*setting{}},
-		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), files: files,
+		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), shared: files,
 		local:  vfs.NewStore(c.LocalDir, c.LocalMemory<<20, c.LocalDisk<<20),
 		limits: vfs.Limits{Bytes: c.CallBytes << 20, Files: c.CallFiles, Open: c.OpenFiles},
 		slots:  newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
 	}
+	e.kept = kept{store: e.local, limits: e.limits, budget: (c.LocalMemory + c.LocalDisk) << 19} // half: calls' own layers need some
 	if e.meters, err = newMeters(e); err != nil {
 		return err
 	}
@@ -292,7 +293,7 @@ func newMeters(e *Executor) (*meters, error) {
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		o.ObserveInt64(inUse, e.machine.MemoryInUse())
-		n := e.files.Counts()
+		n := e.shared.Counts()
 		for where, count := range map[string]int64{"memory": n.Memory, "disk": n.Disk, "fs": n.Fetched} {
 			o.ObserveInt64(blocks, count, metric.WithAttributes(attribute.String("skein.source", where)))
 		}

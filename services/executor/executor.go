@@ -38,9 +38,10 @@ type Executor struct {
 	modules  *modules
 	settings *settings
 	state    *replica.Store
-	files    *shared.Cache // of users' shared files
+	shared   *shared.Cache // of users' shared files
 	local    *vfs.Store    // of what calls write to files
-	limits   vfs.Limits    // of each call's
+	kept     kept
+	limits   vfs.Limits // of each call's
 	homes    homes
 	slots    *slots // one for each call that runs and doesn't wait
 	meters   *meters
@@ -137,7 +138,9 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	}
 	set.apply(c, &call, mod.Plain())
 	c.Park = func(c *host.Call, memory int64, wait func() error) error { return e.park(c, r, memory, wait) }
-	c.Files = vfs.Setup{Lower: e.files.View(call.Function.User, ""), Store: e.local, Limits: e.limits}
+	files, done := e.files(call.Function.User, &set.config)
+	defer done()
+	c.Files = files
 	var exit machine.Exit
 	if call.Entry == nil {
 		exit = mod.Run(c)

@@ -344,9 +344,14 @@ func (m *model) open() {
 		on   bool
 		flag int
 	}{
-		{how.Create, unix.O_CREAT}, {how.Exclusive, unix.O_EXCL}, {how.Truncate, unix.O_TRUNC}, {how.Directory, unix.O_DIRECTORY},
-		{how.NoFollow, unix.O_NOFOLLOW}, {how.Flags != 0, unix.O_APPEND},
-		{how.Write && how.Read, unix.O_RDWR}, {how.Write && !how.Read, unix.O_WRONLY},
+		{how.Create, unix.O_CREAT},
+		{how.Exclusive, unix.O_EXCL},
+		{how.Truncate, unix.O_TRUNC},
+		{how.Directory, unix.O_DIRECTORY},
+		{how.NoFollow, unix.O_NOFOLLOW},
+		{how.Flags != 0, unix.O_APPEND},
+		{how.Write && how.Read, unix.O_RDWR},
+		{how.Write && !how.Read, unix.O_WRONLY},
 	} {
 		if f.on {
 			flags |= f.flag

@@ -29,6 +29,22 @@ func main() {
 			}
 			fmt.Printf("%s=%s\n", name, v)
 		}
+	case "write": // stdin to a file
+		b, err := io.ReadAll(os.Stdin)
+		if err == nil {
+			err = os.WriteFile(os.Args[2], b, 0o644)
+		}
+		must(err)
+	case "read":
+		b, err := os.ReadFile(os.Args[2])
+		must(err)
+		_, _ = os.Stdout.Write(b)
+	case "list":
+		entries, err := os.ReadDir(os.Args[2])
+		must(err)
+		for _, e := range entries {
+			fmt.Println(e.Name())
+		}
 	case "length": // of a variable that is not to be shown
 		fmt.Println(len(os.Getenv(os.Args[2])))
 	case "fail":
@@ -41,5 +57,12 @@ func main() {
 		for buf := make([]byte, 1<<16); n > 0; n -= len(buf) {
 			_, _ = os.Stdout.Write(buf[:min(n, len(buf))])
 		}
+	}
+}
+
+func must(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 }
