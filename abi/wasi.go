@@ -23,7 +23,7 @@ var roomWASI = Room{
 	Funcs: slices.Concat(wasiProcess, wasiFD, wasiPath, wasiSock),
 }
 
-var wasiProcess = append(each(
+var wasiProcess = each(
 	wasiBuilt,
 	[2]string{"int args_get(uint8_t **argv, uint8_t *argv_buf)", "Stores the arguments, NUL-terminated, at argv_buf and their addresses at argv; args_sizes_get tells how much room both need. The first is the function's name."},
 	[2]string{"int args_sizes_get(size_t *argc, size_t *argv_buf_size)", "Stores the number of arguments and the bytes they need."},
@@ -35,11 +35,8 @@ var wasiProcess = append(each(
 	[2]string{"void proc_exit(uint32_t code)", "Ends the call with the exit code, of which the low eight bits count; doesn't return."},
 	[2]string{"int sched_yield(void)", "Lets other calls run and returns 0."},
 	[2]string{"int random_get(void *buf, size_t len)", "Fills len bytes with random bytes fit for keys."},
-), Func{
-	Module: WASI, Mission: "WASI", Note: "arrives with the completion of preview 1",
-	Decl: "int proc_raise(uint32_t signal)",
-	Doc:  "Sends the signal to the guest itself.",
-})
+	[2]string{"int proc_raise(uint32_t signal)", "Does what the signal does to a process that does not handle it: ends the call with the exit code 128 + signal, or nothing for CHLD, CONT, URG and WINCH. EINVAL for an unknown signal."},
+)
 
 var wasiFD = slices.Concat(each(
 	wasiBuilt,

@@ -52,7 +52,11 @@ func (s *server) PutFile(stream grpc.ClientStreamingServer[fsv1.PutFileRequest, 
 	if err != nil {
 		return err
 	}
-	file, err := s.files.Put(stream.Context(), path, &putReader{stream: stream, data: first.GetData()}, Condition{})
+	cond, err := conditionOf(first)
+	if err != nil {
+		return err
+	}
+	file, err := s.files.Put(stream.Context(), path, &putReader{stream: stream, data: first.GetData()}, cond)
 	if err != nil {
 		return err
 	}
@@ -264,19 +268,32 @@ func (s *server) ComposeFile(ctx context.Context, req *fsv1.ComposeFileRequest) 
 	if err != nil {
 		return nil, err
 	}
-	whole, err1 := optional(req.GetDigest())
-	match, err2 := optional(req.GetIfDigest())
-	if err := errors.Join(err1, err2); err != nil {
+	whole, err := optional(req.GetDigest())
+	if err != nil {
 		return nil, err
 	}
-	if match != nil && req.GetIfAbsent() {
-		return nil, fault.Invalid.New("BAD_CONDITION", "a file can't be absent and have a digest")
+	cond, err := conditionOf(req)
+	if err != nil {
+		return nil, err
 	}
-	file, err := s.files.Compose(ctx, path, blocks, whole, Condition{Absent: req.GetIfAbsent(), Match: match})
+	file, err := s.files.Compose(ctx, path, blocks, whole, cond)
 	if err != nil {
 		return nil, err
 	}
 	return &fsv1.ComposeFileResponse{File: fileProto(file)}, nil
+}
+
+// conditionOf reads what must hold for a file to be replaced.
+func conditionOf(req interface {
+	GetIfAbsent() bool
+	GetIfDigest() string
+},
+) (Condition, error) {
+	match, err := optional(req.GetIfDigest())
+	if err == nil && match != nil && req.GetIfAbsent() {
+		err = fault.Invalid.New("BAD_CONDITION", "a file can't be absent and have a digest")
+	}
+	return Condition{Absent: req.GetIfAbsent(), Match: match}, err
 }
 
 // optional reads a digest that may be left out.

@@ -85,8 +85,8 @@ func (s *storage) during(op func() error) (int64, error) {
 	return after - before, err
 }
 
-// cluster is a planner and executors over the storage.
-func (s *storage) cluster(ctx context.Context, w *world, name string, slots []int) (*cluster, error) {
+// cluster is a planner and executors over the storage. args are the executors'.
+func (s *storage) cluster(ctx context.Context, w *world, name string, slots []int, args ...string) (*cluster, error) {
 	c := &cluster{upload: s.upload}
 	var err error
 	if c.planner, err = w.planner(ctx, name+"-planner", "--upload", s.upload.addr); err != nil {
@@ -94,8 +94,8 @@ func (s *storage) cluster(ctx context.Context, w *world, name string, slots []in
 	}
 	for i, n := range slots {
 		x := fmt.Sprint(name, "-", i)
-		p, err := w.service(ctx, x, "executor", "--planner", c.planner.addr, "--bucket", w.bucket(), "--name", x, "--slots", strconv.Itoa(n),
-			"--state", s.state.addr, "--fs", s.fs.addr)
+		p, err := w.service(ctx, x, "executor", append(args, "--planner", c.planner.addr, "--bucket", w.bucket(), "--name", x, "--slots", strconv.Itoa(n),
+			"--state", s.state.addr, "--fs", s.fs.addr)...)
 		if err != nil {
 			return nil, err
 		}

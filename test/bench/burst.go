@@ -15,6 +15,31 @@ type side struct {
 	procs   []*process
 	close   func()
 	each    int // operations that a client's one does in truth, 0 for 1
+	own     *stopwatch
+}
+
+// stopwatch has what operations took by a clock of their own, which leaves out what only brings them about.
+type stopwatch struct {
+	mu      sync.Mutex
+	ops     int
+	sum     time.Duration
+	latency []time.Duration
+}
+
+// add takes n operations that were done one after the other.
+func (s *stopwatch) add(n int, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ops, s.sum, s.latency = s.ops+n, s.sum+took, append(s.latency, took/time.Duration(n))
+}
+
+// take gives what was added since the last time.
+func (s *stopwatch) take() (b burst) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b = burst{ops: s.ops, wall: s.sum, latency: s.latency}
+	s.ops, s.sum, s.latency = 0, 0, nil
+	return b
 }
 
 // burst is what a side did in a short time.
@@ -36,11 +61,17 @@ func (b burst) quantile(q float64) time.Duration {
 // warmUp is not measured.
 const warmUp = 500 * time.Millisecond
 
+// shorter is for operations that are over in a moment: as many bursts, each a part of the time.
+func (c config) shorter(part time.Duration) config {
+	c.burst /= part
+	return c
+}
+
 // alternate lets the sides take turns and gives, for each round, a burst of each. Who begins alternates too, so that none
 // always follows the same other.
 func alternate(ctx context.Context, cfg config, sides ...side) ([][]burst, error) {
 	for _, s := range sides {
-		if _, err := s.run(ctx, warmUp); err != nil {
+		if _, err := s.run(ctx, min(warmUp, 2*cfg.burst)); err != nil {
 			return nil, err
 		}
 	}
@@ -90,8 +121,12 @@ func (s side) run(ctx context.Context, d time.Duration) (burst, error) {
 	if err := cmp.Or(append(errs, err)...); err != nil {
 		return burst{}, err
 	}
+	b.ops = len(b.latency) * max(s.each, 1)
+	if s.own != nil {
+		b = s.own.take()
+	}
 	slices.Sort(b.latency)
-	b.ops, b.cpu = len(b.latency)*max(s.each, 1), after-before
+	b.cpu = after - before
 	return b, nil
 }
 

@@ -23,9 +23,20 @@ type study struct {
 var studies = []study{
 	{"growth.functions", growthFunctions},
 	{"growth.calls", growthCalls},
+	{"growth.keys", growthKeys},
 	{"scale.executors", scale},
 	{"app.sgd", sgd},
 	{"app.wordcount", wordcount},
+	{"state.get.local", stateLocal},
+	{"state.mapped", stateMapped},
+	{"state.map", stateMap},
+	{"state.get.remote", statePull},
+	{"state.pull.chunk", statePullChunk},
+	{"state.push", statePush},
+	{"state.push.delta", statePushDelta},
+	{"state.append", stateAppend},
+	{"state.service", stateService},
+	{"lock.handoff", lockHandOff},
 }
 
 // parallel does op n times, by several at once.

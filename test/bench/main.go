@@ -207,6 +207,14 @@ var benchmarks = []bench{
 	{name: "planner.decisions.10000", clients: 1, goal: goal{most: 1 / 0.75}, sides: decisions(10_000)},
 	{name: "planner.decisions.10000", clients: 100, goal: goal{most: 1 / 0.75}, sides: decisions(10_000)},
 	{name: "planner.decisions.growth", clients: 100, goal: goal{most: 1.3}, sides: decisionsGrow},
+	{name: "file.read.cached", clients: 1, goal: goal{most: 4}, sides: cachedFile("file.read.cached")},
+	{name: "file.read.random", clients: 1, goal: goal{most: 2}, sides: cachedFile("file.read.random")},
+	{name: "file.read.sequential", clients: 1, goal: goal{most: 1.5}, sides: cachedFile("file.read.sequential")},
+	{name: "file.small", clients: 1, goal: goal{most: 4}, sides: cachedFile("file.small")},
+	{name: "file.stat", clients: 1, goal: goal{most: 4}, sides: cachedFile("file.stat")},
+	{name: "file.list", clients: 1, goal: goal{most: 2}, sides: cachedFile("file.list")},
+	{name: "file.first.4KiB", clients: 1, goal: goal{most: 2}, sides: firstRead("first-small", smallFile, 10, 20, "0")},
+	{name: "file.first.16MiB", clients: 1, goal: goal{most: 1.5}, sides: firstRead("first-large", mediumFile, 8, 1, "64")},
 }
 
 func (b bench) measure(ctx context.Context, w *world) (row, error) {

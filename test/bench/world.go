@@ -40,6 +40,7 @@ type world struct {
 	wasm        []byte
 	digest      [32]byte
 	callsDigest [32]byte // of the function that calls others, once it is uploaded
+	filesDigest [32]byte // of the one that reads files
 	profiling   []*process
 	planners    int // that were started
 }

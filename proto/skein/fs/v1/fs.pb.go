@@ -107,12 +107,16 @@ func (x *File) GetUpdateTime() *timestamppb.Timestamp {
 
 type PutFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// user, path and request_id only in the first message.
+	// All but data only in the first message.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// Accepted on every mutating method; putting the same content twice is the same as once.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Data          []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Data      []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	// Only if there is no such file.
+	IfAbsent bool `protobuf:"varint,5,opt,name=if_absent,json=ifAbsent,proto3" json:"if_absent,omitempty"`
+	// Only if the file has this content.
+	IfDigest      string `protobuf:"bytes,6,opt,name=if_digest,json=ifDigest,proto3" json:"if_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -173,6 +177,20 @@ func (x *PutFileRequest) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *PutFileRequest) GetIfAbsent() bool {
+	if x != nil {
+		return x.IfAbsent
+	}
+	return false
+}
+
+func (x *PutFileRequest) GetIfDigest() string {
+	if x != nil {
+		return x.IfDigest
+	}
+	return ""
 }
 
 type PutFileResponse struct {
@@ -1323,13 +1341,15 @@ const file_skein_fs_v1_fs_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\tR\x06digest\x12;\n" +
 	"\vupdate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"k\n" +
+	"updateTime\"\xa5\x01\n" +
 	"\x0ePutFileRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"8\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x1b\n" +
+	"\tif_absent\x18\x05 \x01(\bR\bifAbsent\x12\x1b\n" +
+	"\tif_digest\x18\x06 \x01(\tR\bifDigest\"8\n" +
 	"\x0fPutFileResponse\x12%\n" +
 	"\x04file\x18\x01 \x01(\v2\x11.skein.fs.v1.FileR\x04file\"h\n" +
 	"\x0eGetFileRequest\x12\x12\n" +

@@ -61,10 +61,28 @@ var wasiProcess = preview1(map[string]func(*Call, guest) error{
 		return nil
 	},
 	"poll_oneoff": poll,
+	"proc_raise":  raise,
 	"proc_exit": func(_ *Call, g guest) error {
 		panic(machine.ExitCode(g.u32(0)))
 	},
 })
+
+// Signals of preview 1 that by default do nothing to a process; 30 is the last there is.
+var harmless = map[uint32]bool{0: true, 16: true, 17: true, 22: true, 27: true} // none, CHLD, CONT, URG, WINCH
+
+const lastSignal = 30
+
+// raise does what a signal does to a process that does not handle it: nobody can here. A shell would show the same exit code.
+func raise(_ *Call, g guest) error {
+	switch signal := g.u32(0); {
+	case signal > lastSignal:
+		return abi.EINVAL
+	case harmless[signal]:
+		return nil
+	default:
+		panic(machine.ExitCode(128 + signal))
+	}
+}
 
 // goOn ends a call that is over: for rows that can be long at work without waiting.
 func (c *Call) goOn() {

@@ -14,21 +14,6 @@ import (
 
 // What is done in the global tier, past the replica. Its id makes a request that is repeated below us count once.
 
-// Append adds to the global value and gives the offset where it landed.
-func (s *Session) Append(ctx context.Context, k skein.StateKey, val []byte) (int64, error) {
-	if len(val) > skein.MaxPayload {
-		return 0, abi.EFBIG
-	}
-	resp, err := s.store.client.AppendValue(ctx, &statev1.AppendValueRequest{
-		User: string(k.User), Key: []byte(k.Key), Data: val, RequestId: skein.NewCallID().String(), Fence: s.fence(k),
-	})
-	if err != nil {
-		return 0, err
-	}
-	s.moved.Written += int64(len(val))
-	return resp.GetOffset(), nil
-}
-
 // ReadGlobal copies from off of the global value into buf and gives how many bytes.
 func (s *Session) ReadGlobal(ctx context.Context, k skein.StateKey, off int64, buf []byte) (n int64, err error) {
 	if off < 0 {

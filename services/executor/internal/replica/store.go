@@ -16,7 +16,7 @@ import (
 
 // Store is the executor's replicas.
 //
-// Lock order: Replica.net, Replica.mu, Store.mu, lock.mu; nothing is awaited under the last three.
+// Lock order: Replica.net, Replica.mu, Store.mu, lock.mu; nothing is awaited under the last three. That of appends is held alone.
 type Store struct {
 	client statev1.StateServiceClient
 	budget int64 // bytes; clean replicas go when it is passed
@@ -27,7 +27,8 @@ type Store struct {
 	size   int64
 	files  int
 	clock  atomic.Int64 // of uses, for choosing what goes
-	again  struct {     // what size and files must pass before shrink looks again
+	adds   appends
+	again  struct { // what size and files must pass before shrink looks again
 		size  int64
 		files int
 	}
@@ -45,6 +46,7 @@ const (
 func New(client statev1.StateServiceClient, budget int64) *Store {
 	return &Store{
 		client: client, budget: budget, most: budget + max(budget, leastSlack), all: map[skein.StateKey]*Replica{}, locks: map[skein.StateKey]*lock{},
+		adds: appends{line: map[skein.StateKey][]*appended{}},
 	}
 }
 

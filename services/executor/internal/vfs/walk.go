@@ -72,9 +72,6 @@ func (f found) stat() Stat {
 
 // verify is nil if s is a directory, ENOENT if nothing is there, ENOTDIR if it or what it lies in is something else.
 func (k *look) verify(s spot) error {
-	if s.n.links == 0 {
-		return abi.ENOENT // it was removed while it was open
-	}
 	missing := false
 	for below := s.below; below != ""; below = parentOf(below) {
 		p, _ := spot{s.n, below}.lower("")
@@ -99,7 +96,7 @@ func (k *look) verify(s spot) error {
 func (k *look) checkName(s spot, name string) error {
 	switch {
 	case s.n.links == 0:
-		return abi.ENOENT
+		return abi.ENOENT // it was removed while it was open
 	case len(name) <= MaxName:
 		return nil
 	}
