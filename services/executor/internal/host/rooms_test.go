@@ -42,6 +42,7 @@ func TestRooms(t *testing.T) {
 		{"state", "", nil},
 		{"heap", "", nil},
 		{"wasi", "", []string{"log\n"}},
+		{"suite", "", nil},
 	} {
 		t.Run(guest.name, func(t *testing.T) {
 			flags := []string{"-Wl,--export=malloc"}

@@ -150,11 +150,12 @@ func (t *Table) drop(o *Open) error {
 	return o.close()
 }
 
-// Renumber makes to the descriptor of what from refers to, closing what to was; from is closed. EBADF if from is not open
-// or to is no number of a descriptor.
+// Renumber makes to the descriptor of what from refers to, closing what to was; from is closed. EBADF if one of the two is
+// not open.
 func (t *Table) Renumber(from, to int32) error { return t.assign(from, to, true) }
 
-// DupTo makes to a descriptor of what from refers to, closing what to was. EBADF as for Renumber.
+// DupTo makes to a descriptor of what from refers to, closing what to was. EBADF if from is not open or to is no number of a
+// descriptor.
 func (t *Table) DupTo(from, to int32) error { return t.assign(from, to, false) }
 
 func (t *Table) assign(from, to int32, move bool) error {
@@ -162,6 +163,9 @@ func (t *Table) assign(from, to int32, move bool) error {
 	o, err := t.get(from)
 	if err == nil && int64(uint32(to)) >= int64(t.setup.Limits.Open) {
 		err = abi.EBADF
+	}
+	if err == nil && move {
+		_, err = t.get(to)
 	}
 	if err != nil || from == to {
 		t.mu.Unlock()
@@ -230,8 +234,7 @@ type How struct {
 	Flags                                  uint16 // kept with the open file
 }
 
-// OpenAt opens the file at name, relative to dir, and returns the lowest free descriptor. A directory is opened with Write only
-// together with Directory, which is a right to change what is in it.
+// OpenAt opens the file at name, relative to dir, and returns the lowest free descriptor. EISDIR for a directory with Write.
 func (t *Table) OpenAt(ctx context.Context, dir *Open, name string, how How) (int32, error) {
 	if how.Create && how.Directory {
 		return 0, abi.EINVAL
@@ -318,7 +321,7 @@ func (k *look) open(name string, how How) (*node, error) {
 	case how.Create && how.Exclusive:
 		return nil, abi.EEXIST
 	case pl.typ() == Directory:
-		if how.Create || how.Truncate || how.Write && !how.Directory {
+		if how.Create || how.Truncate || how.Write {
 			return nil, abi.EISDIR
 		}
 		return k.node(pl), nil
