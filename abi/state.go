@@ -59,6 +59,11 @@ var roomState = Room{
 			Doc:  "Refreshes the replica with what changed elsewhere and returns 0. Bytes written here and not yet pushed are never overwritten. ENOENT if the value is absent.",
 		},
 		{
+			Module: Native, Support: Built,
+			Decl: "int discard_state(const char *key, size_t key_len)",
+			Doc:  "Drops what this executor has changed of the value and not pushed, whoever changed it, and returns 0, also if there is nothing: the replica is again as the global tier has it. For who takes a cluster-wide lock after a holder that failed: what that one left here unpushed would otherwise stay on top of what is pulled. EINVAL for a value of STATE_LOCAL.",
+		},
+		{
 			Module: Native, Mission: "void push/pull_state_offset(key, off)", Support: Built,
 			Decl: "int push_state_offset(const char *key, size_t key_len, int64_t off, size_t len)",
 			Doc:  "As push_state for what was changed in the len bytes from off. EINVAL if off is negative or the range passes the value's end.",
@@ -132,6 +137,11 @@ var roomState = Room{
 			Module: Native, Support: Built,
 			Decl: "int delete_state(const char *key, size_t key_len)",
 			Doc:  "Removes the value from the global tier and from this executor and returns 0. ENOENT if the value is absent in both. Replicas on other executors notice at their next pull.",
+		},
+		{
+			Module: Native, Support: Built,
+			Decl: "int expire_state(const char *key, size_t key_len, int64_t ttl_ms)",
+			Doc:  "Has the value in the global tier end, with its elements, ttl_ms milliseconds from now by the store's clock, and returns 0; 0 lets it live for ever. Pushes, appends and other changes leave that time as it is, deleting the value ends it. Replicas notice at their next pull. ENOENT if the global tier has no such value (push it first), EINVAL if ttl_ms is negative or beyond 100 years.",
 		},
 		{
 			Module: Native, Support: Built,

@@ -23,6 +23,7 @@ require (
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
 	skein.dev v0.0.0
+	skein.dev/proto v0.0.0
 )
 
 require (
@@ -70,4 +71,7 @@ require (
 	gopkg.in/ini.v1 v1.67.3 // indirect
 )
 
-replace skein.dev => ../
+replace (
+	skein.dev => ../
+	skein.dev/proto => ../proto
+)

@@ -42,7 +42,12 @@ func (a *app) filesCmd() *cobra.Command {
 			},
 		}
 	}
-	put := one("put USER/PATH FILE", "Create or replace a file", 2, 2, a.putFile)
+	var cond condition
+	put := one("put USER/PATH FILE", "Create or replace a file", 2, 2, func(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, rest []string) error {
+		return a.putFile(ctx, fs, p, rest[0], cond)
+	})
+	put.Flags().BoolVar(&cond.absent, "if-absent", false, "only if there is no such file")
+	put.Flags().StringVar(&cond.digest, "if-digest", "", "only if the file has this `SHA-256`")
 	put.Long = `Create or replace a file; functions see the new content all at once. "-" for FILE reads stdin. A large FILE is sent by blocks,
 those that the service lacks: a put that broke, repeated, goes on where it was.`
 	var offset, length int64
@@ -53,15 +58,18 @@ those that the service lacks: a put that broke, repeated, goes on where it was.`
 	get.Flags().Int64Var(&offset, "offset", 0, "first `byte` wanted")
 	get.Flags().Int64Var(&length, "length", 0, "how many `bytes`; 0 for all to the end")
 	var recursive bool
+	var ifDigest string
 	remove := one("delete USER/PATH", "Remove a file, or with -r all that lie below a path", 1, 1, func(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, _ []string) error {
 		if recursive {
 			return a.removeTree(ctx, fs, p)
 		}
-		_, err := fs.DeleteFile(ctx, &fsv1.DeleteFileRequest{User: string(p.User), Path: p.Path})
+		_, err := fs.DeleteFile(ctx, &fsv1.DeleteFileRequest{User: string(p.User), Path: p.Path, IfDigest: ifDigest})
 		return err
 	})
+	remove.Flags().StringVar(&ifDigest, "if-digest", "", "only if the file has this `SHA-256`")
 	remove.Aliases = []string{"rm"}
 	remove.Flags().BoolVarP(&recursive, "recursive", "r", false, "all files below PATH/")
+	remove.MarkFlagsMutuallyExclusive("recursive", "if-digest")
 	cmd.AddCommand(
 		put, get, a.listFilesCmd(),
 		one("stat USER/PATH", "Show a file's size and digest", 1, 1, func(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, _ []string) error {
@@ -76,15 +84,21 @@ those that the service lacks: a put that broke, repeated, goes on where it was.`
 	return cmd
 }
 
-func (a *app) putFile(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, rest []string) error {
-	body, total, err := a.source(rest[0])
+// condition is what must hold for a file to be replaced. Its zero value asks for nothing.
+type condition struct {
+	absent bool
+	digest string
+}
+
+func (a *app) putFile(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, name string, cond condition) error {
+	body, total, err := a.source(name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = body.Close() }()
 	bar := a.progress("put", total)
 	defer bar.done()
-	file, err := putContent(ctx, fs, p, body, total, bar)
+	file, err := putContent(ctx, fs, p, body, total, cond, bar)
 	bar.done()
 	if err != nil {
 		return err
@@ -93,9 +107,9 @@ func (a *app) putFile(ctx context.Context, fs fsv1.FsServiceClient, p skein.File
 }
 
 // putContent sends body as a shared file, the large ones by blocks. total is -1 if nobody knows.
-func putContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, body io.Reader, total int64, bar *progress) (*fsv1.File, error) {
+func putContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, body io.Reader, total int64, cond condition, bar *progress) (*fsv1.File, error) {
 	if f, ok := body.(*os.File); ok && total >= inBlocks {
-		return putBlocks(ctx, fs, p, f, total, bar)
+		return putBlocks(ctx, fs, p, f, total, cond, bar)
 	}
 	ctx, cancel := context.WithCancel(ctx) // an error on our side must not end the stream in good order
 	defer cancel()
@@ -103,7 +117,7 @@ func putContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, 
 	if err != nil {
 		return nil, err
 	}
-	req := &fsv1.PutFileRequest{User: string(p.User), Path: p.Path}
+	req := &fsv1.PutFileRequest{User: string(p.User), Path: p.Path, IfAbsent: cond.absent, IfDigest: cond.digest}
 	err = frames(body, func(data []byte) error {
 		req.Data = data
 		err := stream.Send(req)

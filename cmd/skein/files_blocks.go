@@ -28,7 +28,7 @@ const (
 
 // putBlocks sends what the service lacks of a local file, and puts it together there. So a put that broke goes on where it
 // was when it is repeated, and one of a file that changed a little sends little.
-func putBlocks(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, f *os.File, total int64, bar *progress) (*fsv1.File, error) {
+func putBlocks(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, f *os.File, total int64, cond condition, bar *progress) (*fsv1.File, error) {
 	blocks, whole, err := fileDigests(ctx, f, total)
 	if err != nil {
 		return nil, err
@@ -45,7 +45,9 @@ func putBlocks(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, f
 		if err := sendBlocks(ctx, fs, p, f, total, blocks, missing, bar); err != nil {
 			return nil, err
 		}
-		made, err := fs.ComposeFile(ctx, &fsv1.ComposeFileRequest{User: string(p.User), Path: p.Path, Blocks: blocks, Digest: whole})
+		made, err := fs.ComposeFile(ctx, &fsv1.ComposeFileRequest{
+			User: string(p.User), Path: p.Path, Blocks: blocks, Digest: whole, IfAbsent: cond.absent, IfDigest: cond.digest,
+		})
 		if e := fault.From(err); e == nil || e.Reason != "BLOCK_MISSING" || again {
 			return made.GetFile(), err
 		}

@@ -114,6 +114,12 @@ func TestFilesResume(t *testing.T) {
 	put()
 	big[5<<20]++
 	put()
+	other := skein.DigestOf(nil).String()
+	want(t, run("", "files", "put", "ann/big", file, "--if-absent"), exitFailure, "", "[FILE_CHANGED]")
+	want(t, run("", "files", "put", "ann/big", file, "--if-digest", other), exitFailure, "", "[FILE_CHANGED]")
+	want(t, run("x", "files", "put", "ann/big", "-", "--if-digest", other), exitFailure, "", "[FILE_CHANGED]")
+	want(t, run("", "files", "rm", "ann/big", "--if-digest", other), exitFailure, "", "[FILE_CHANGED]")
+	fields(t, run("", "files", "put", "ann/big", file, "--if-digest", skein.DigestOf(big).String()))
 	part := filepath.Join(dir, fmt.Sprintf(".out.%.16s.part", skein.DigestOf(big).String()))
 	if err := os.WriteFile(part, big[:7<<20], 0o600); err != nil {
 		t.Fatal(err)

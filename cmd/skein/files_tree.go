@@ -325,7 +325,7 @@ func (c *copier) content(ctx context.Context, from, to place) error {
 		return err
 	}
 	c.bar.expect(info.Size())
-	_, err = putContent(ctx, c.fs, p, f, info.Size(), c.bar)
+	_, err = putContent(ctx, c.fs, p, f, info.Size(), condition{}, c.bar)
 	return err
 }
 

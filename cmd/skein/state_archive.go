@@ -3,11 +3,13 @@ package main
 import (
 	"archive/tar"
 	"context"
+	le "encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,14 +24,19 @@ import (
 const (
 	paxVersion = "SKEIN.version"
 	paxExpires = "SKEIN.expires"
+	// A file with this record has so many elements of the value before it, each behind the 4 bytes of its length, little-endian.
+	paxElements   = "SKEIN.elements"
+	elementsName  = "?elements"
+	elementPrefix = 4
+	mostElement   = 1 << 20
 )
 
 func (a *app) exportStateCmd() *cobra.Command {
 	var prefix string
 	cmd := &cobra.Command{
 		Use: "export USER", Short: "Write a user's values to stdout as a tar archive", Args: cobra.ExactArgs(1),
-		Long: `Write a user's values to stdout as a tar archive: a file for each, named by its key, percent-encoded. Each value is of
-one version; all together are not of one moment. Lists of elements are not in it.`,
+		Long: `Write a user's values to stdout as a tar archive: a file for each, named by its key, percent-encoded, and one more
+for its elements, if it has some. Each value is of one version; all together are not of one moment.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if terminal(a.stdout) {
 				return usagef("an archive is not for a terminal: redirect stdout")
@@ -46,6 +53,9 @@ one version; all together are not of one moment. Lists of elements are not in it
 				for _, v := range resp.GetValues() {
 					if err == nil {
 						err = exportValue(cmd.Context(), state, v, out)
+					}
+					if err == nil {
+						err = exportElements(cmd.Context(), state, v, out)
 					}
 				}
 				return len(resp.GetValues()), resp.GetNextPageToken(), err
@@ -95,6 +105,74 @@ func exportValue(ctx context.Context, state statev1.StateServiceClient, v *state
 	}
 }
 
+// exportElements reads them twice, for their size comes first: those that were there the first time.
+func exportElements(ctx context.Context, state statev1.StateServiceClient, v *statev1.ValueInfo, out *tar.Writer) error {
+	n, size := int64(0), int64(0)
+	err := eachElement(ctx, state, v, 0, func(e []byte) error { n, size = n+1, size+elementPrefix+int64(len(e)); return nil })
+	if n == 0 || err != nil {
+		return err
+	}
+	err = out.WriteHeader(&tar.Header{
+		Typeflag: tar.TypeReg, Name: url.PathEscape(string(v.GetKey())) + elementsName, Size: size, Mode: 0o644, Format: tar.FormatPAX,
+		PAXRecords: map[string]string{paxElements: strconv.FormatInt(n, 10)},
+	})
+	if err != nil {
+		return err
+	}
+	return eachElement(ctx, state, v, n, func(e []byte) error {
+		_, err := out.Write(append(le.LittleEndian.AppendUint32(nil, uint32(len(e))), e...))
+		return err
+	})
+}
+
+// eachElement calls f with the first n, or all for 0.
+func eachElement(ctx context.Context, state statev1.StateServiceClient, v *statev1.ValueInfo, n int64, f func([]byte) error) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	stream, err := state.ReadElements(ctx, &statev1.ReadElementsRequest{User: v.GetUser(), Key: v.GetKey(), Count: n})
+	for err == nil {
+		var m *statev1.ReadElementsResponse
+		m, err = stream.Recv()
+		for _, e := range m.GetElements() {
+			if err == nil {
+				err = f(e)
+			}
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return err
+}
+
+// importElements makes those of a file the value's.
+func importElements(ctx context.Context, state statev1.StateServiceClient, key skein.StateKey, in io.Reader) error {
+	bad := fault.Invalid.New("BAD_ARCHIVE", "the elements of %s are cut off, or are none", key)
+	_, err := state.ClearElements(ctx, &statev1.ClearElementsRequest{User: string(key.User), Key: []byte(key.Key)})
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	var prefix [elementPrefix]byte
+	for {
+		if _, err := io.ReadFull(in, prefix[:]); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return bad
+		}
+		size := le.LittleEndian.Uint32(prefix[:])
+		if size > mostElement {
+			return bad
+		}
+		element := make([]byte, size)
+		if _, err := io.ReadFull(in, element); err != nil {
+			return bad
+		}
+		if _, err := state.AppendElement(ctx, &statev1.AppendElementRequest{User: string(key.User), Key: []byte(key.Key), Data: element}); err != nil {
+			return err
+		}
+	}
+}
+
 func (a *app) importStateCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "import USER [FILE]", Short: "Store what export wrote; other values stay", Args: cobra.RangeArgs(1, 2),
@@ -124,7 +202,9 @@ func (a *app) importStateCmd() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("after %d values: %w", n, err)
 				}
-				n++
+				if _, elements := f.PAXRecords[paxElements]; !elements {
+					n++
+				}
 			}
 			if a.json() {
 				return a.printJSON(map[string]any{"values": n})
@@ -136,13 +216,21 @@ func (a *app) importStateCmd() *cobra.Command {
 }
 
 func (a *app) importValue(ctx context.Context, state statev1.StateServiceClient, user string, f *tar.Header, in io.Reader) error {
-	name, err := url.PathUnescape(f.Name)
+	_, elements := f.PAXRecords[paxElements]
+	name := f.Name
+	if elements {
+		name = strings.TrimSuffix(name, elementsName)
+	}
+	name, err := url.PathUnescape(name)
 	if err != nil {
 		return fault.Invalid.New("BAD_NAME", "the key %.80q is not percent-encoded: %s", f.Name, err)
 	}
 	key, err := skein.NewStateKey(user, name)
 	if err != nil {
 		return err
+	}
+	if elements {
+		return importElements(ctx, state, key, in)
 	}
 	if _, err := a.sendValue(ctx, state, key, in, f.Size); err != nil {
 		return err

@@ -18,7 +18,9 @@ import (
 	"google.golang.org/grpc/stats"
 
 	"skein.dev"
+	"skein.dev/platform/bulk"
 	"skein.dev/platform/fault"
+	bulkv1 "skein.dev/proto/skein/bulk/v1"
 )
 
 // maxMessage bounds a gRPC message. It is gRPC's own default, so that clients need no setting; payloads are held below it
@@ -44,6 +46,7 @@ func standing(info *stats.RPCTagInfo) bool {
 	return info.FullMethodName == "/skein.planner.v1.DispatchService/Attach" ||
 		info.FullMethodName == "/skein.upload.v1.UploadService/WatchFunctions" ||
 		info.FullMethodName == "/skein.fs.v1.FsService/WatchFiles" ||
+		info.FullMethodName == bulkv1.BulkService_OpenBulk_FullMethodName ||
 		info.FullMethodName == "/grpc.health.v1.Health/Check" || info.FullMethodName == "/grpc.health.v1.Health/Watch"
 }
 
@@ -52,7 +55,7 @@ func traced(info *stats.RPCTagInfo) bool { return !standing(info) }
 // serverOptions makes every gRPC server the same. leaving ends when the server is about to be drained.
 func serverOptions(log *slog.Logger, leaving context.Context) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithFilter(traced))),
+		grpc.StatsHandler(watchServer()),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(10_000),
@@ -62,22 +65,36 @@ func serverOptions(log *slog.Logger, leaving context.Context) []grpc.ServerOptio
 		grpc.NumStreamWorkers(workers),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
-			defer finish(ctx, log, info.FullMethod, time.Now(), &err)
-			return handler(ctx, req)
-		}),
-		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
-			defer finish(ss.Context(), log, info.FullMethod, time.Now(), &err)
-			if info.FullMethod == healthpb.Health_Watch_FullMethodName { // it would outlive any grace
-				ctx, cancel := context.WithCancel(ss.Context())
-				defer cancel()
-				defer context.AfterFunc(leaving, cancel)()
-				ss = serverStream{ss, ctx}
-			}
-			return handler(srv, ss)
-		}),
+		grpc.ChainUnaryInterceptor(aroundCalls(log)),
+		grpc.ChainStreamInterceptor(aroundStreams(log, leaving)),
 	}
 }
+
+// aroundCalls is what every call of one message and one answer passes, however they travel.
+func aroundCalls(log *slog.Logger) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+		defer finish(ctx, log, info.FullMethod, time.Now(), &err)
+		return handler(ctx, req)
+	}
+}
+
+// aroundStreams is what every stream passes.
+func aroundStreams(log *slog.Logger, leaving context.Context) grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+		defer finish(ss.Context(), log, info.FullMethod, time.Now(), &err)
+		if info.FullMethod == healthpb.Health_Watch_FullMethodName { // it would outlive any grace
+			ctx, cancel := context.WithCancel(ss.Context())
+			defer cancel()
+			defer context.AfterFunc(leaving, cancel)()
+			ss = serverStream{ss, ctx}
+		}
+		return handler(srv, ss)
+	}
+}
+
+// Spans and metrics of what is served and called.
+func watchServer() stats.Handler { return otelgrpc.NewServerHandler(otelgrpc.WithFilter(traced)) }
+func watchClient() stats.Handler { return otelgrpc.NewClientHandler(otelgrpc.WithFilter(traced)) }
 
 // serverStream is a stream with a context of its own.
 type serverStream struct {
@@ -153,7 +170,7 @@ var reconnect = grpc.ConnectParams{
 func Connect(addr string, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
 	opts := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithFilter(traced))),
+		grpc.WithStatsHandler(watchClient()),
 		grpc.WithDefaultServiceConfig(retryReads),
 		grpc.WithConnectParams(reconnect),
 		grpc.WithInitialWindowSize(streamWindow),
@@ -190,6 +207,20 @@ func (s *Server) Dial(addr string) (*grpc.ClientConn, error) {
 		s.dials[addr] = c
 	}
 	return c, err
+}
+
+// Bulk is a connection of Connect that sends what has many bytes past gRPC (package bulk). Closing it leaves conn open.
+func Bulk(conn *grpc.ClientConn) *bulk.Conn { return bulk.New(conn, watchClient()) }
+
+// DialBulk is Dial for what has many bytes.
+func (s *Server) DialBulk(addr string) (*bulk.Conn, error) {
+	conn, err := s.Dial(addr)
+	if err != nil {
+		return nil, err
+	}
+	b := Bulk(conn)
+	s.Close(b.Close)
+	return b, nil
 }
 
 // clientStream gives the errors of a stream their kinds back.

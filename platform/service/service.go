@@ -23,7 +23,9 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
+	"skein.dev/platform/bulk"
 	"skein.dev/platform/telemetry"
+	bulkv1 "skein.dev/proto/skein/bulk/v1"
 )
 
 // Flagger registers its settings, each with default and help, on a flag set.
@@ -37,6 +39,7 @@ type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	grpc    *grpc.Server
+	bulk    *bulk.Server
 	health  *health.Server
 	gateway *runtime.ServeMux
 	mux     *http.ServeMux
@@ -133,6 +136,8 @@ func newServer(cfg Config, log *slog.Logger, addr net.Addr) *Server {
 	}
 	s.leaving, s.leave = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(serverOptions(log, s.leaving)...)
+	s.bulk = bulk.NewServer(bulk.Around{Unary: aroundCalls(log), Stream: aroundStreams(log, s.leaving)}, watchServer())
+	bulkv1.RegisterBulkServiceServer(s.grpc, s.bulk)
 	s.notReady = errors.New("starting")
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
@@ -145,6 +150,7 @@ func newServer(cfg Config, log *slog.Logger, addr net.Addr) *Server {
 // RegisterService makes Server a grpc.ServiceRegistrar.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.grpc.RegisterService(desc, impl)
+	s.bulk.Register(desc, impl)
 	s.health.SetServingStatus(desc.ServiceName, healthpb.HealthCheckResponse_NOT_SERVING)
 }
 
@@ -203,6 +209,7 @@ func (s *Server) serve(ctx context.Context, lis net.Listener) error {
 		}
 		return nil
 	})
+	group.Go(func() error { return s.bulk.Serve(split.bulk) })
 	group.Go(split.serve)
 	group.Go(func() error { return s.watchHealth(failed) })
 	for _, loop := range s.loops {
@@ -241,7 +248,7 @@ func (s *Server) drain(ctx context.Context, web *http.Server) {
 	_ = web.Shutdown(ctx) // before gRPC: the gateway's requests end there
 	s.leave()
 	done := make(chan struct{})
-	go func() { s.grpc.GracefulStop(); close(done) }()
+	go func() { s.bulk.Drain(ctx); s.grpc.GracefulStop(); close(done) }()
 	select {
 	case <-done:
 	case <-ctx.Done():
@@ -257,6 +264,7 @@ func (s *Server) cut(web *http.Server) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		s.bulk.Stop()
 		s.grpc.Stop()
 		s.rest.Lock()
 		defer s.rest.Unlock()

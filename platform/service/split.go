@@ -1,20 +1,23 @@
 package service
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
+
+	"skein.dev/platform/bulk"
 )
 
-// splitter hands each connection to gRPC or to the web server by its first bytes: HTTP/2 with prior knowledge opens with
-// a fixed preface, and only gRPC clients do that here. Both servers keep their own, native transport: gRPC through
+// splitter hands each connection to gRPC, to bulk or to the web server by its first bytes: HTTP/2 with prior knowledge opens with
+// a fixed preface, and only gRPC clients do that here. All keep their own, native transport: gRPC through
 // net/http's costs about twice the CPU per call.
 type splitter struct {
 	lis      net.Listener
 	rpc, web *half
+	bulk     *half
 	patience time.Duration
 
 	mu     sync.Mutex
@@ -24,11 +27,13 @@ type splitter struct {
 
 func newSplitter(lis net.Listener) *splitter {
 	return &splitter{
-		lis: lis, rpc: newHalf(lis.Addr()), web: newHalf(lis.Addr()), patience: sniffTime, fresh: map[net.Conn]struct{}{},
+		lis: lis, rpc: newHalf(lis.Addr()), web: newHalf(lis.Addr()), bulk: newHalf(lis.Addr()), patience: sniffTime, fresh: map[net.Conn]struct{}{},
 	}
 }
 
-var preface = []byte("PRI * HTTP/2.0")
+const preface = "PRI * HTTP/2.0"
+
+var _ [len(preface)]byte = [len(bulk.Preface)]byte{} // as many are read
 
 // sniffTime bounds how long a connection may be silent at its start.
 const sniffTime = 10 * time.Second
@@ -64,10 +69,10 @@ func (s *splitter) sniff(conn net.Conn) {
 		delete(s.fresh, conn)
 		s.mu.Unlock()
 	}()
-	var head [14]byte
+	var head [len(preface)]byte
 	_ = conn.SetReadDeadline(time.Now().Add(s.patience))
 	n := 0
-	for n < len(head) && bytes.HasPrefix(preface, head[:n]) {
+	for n < len(head) && (strings.HasPrefix(preface, string(head[:n])) || strings.HasPrefix(bulk.Preface, string(head[:n]))) {
 		m, err := conn.Read(head[n:])
 		if n += m; err != nil {
 			_ = conn.Close()
@@ -76,9 +81,12 @@ func (s *splitter) sniff(conn net.Conn) {
 	}
 	_ = conn.SetReadDeadline(time.Time{})
 	known := &sniffed{Conn: conn, head: head[:n]}
-	if bytes.Equal(head[:n], preface) {
+	switch string(head[:n]) {
+	case preface:
 		s.rpc.give(known)
-	} else {
+	case bulk.Preface:
+		s.bulk.give(conn)
+	default:
 		s.web.give(&lingering{sniffed: known})
 	}
 }
@@ -87,6 +95,7 @@ func (s *splitter) close() {
 	_ = s.lis.Close()
 	_ = s.rpc.Close()
 	_ = s.web.Close()
+	_ = s.bulk.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true

@@ -105,6 +105,10 @@ int skein_push_state(const char *key) { return __skein_push_state(key, strlen(ke
 
 int skein_pull_state(const char *key) { return __skein_pull_state(key, strlen(key)); }
 
+int skein_discard_state(const char *key) { return __skein_discard_state(key, strlen(key)); }
+
+int skein_expire_state(const char *key, int64_t ttl_ms) { return __skein_expire_state(key, strlen(key), ttl_ms); }
+
 int64_t skein_append_state(const char *key, const void *val, size_t len) {
 	return __skein_append_state(key, strlen(key), val, len);
 }

@@ -2,6 +2,7 @@ package skein
 
 import (
 	"strings"
+	"time"
 	"unsafe"
 
 	"skein.dev/sdk/go/internal/raw"
@@ -52,6 +53,22 @@ func PushStateAt(key string, offset int64, length int) error {
 func PullStateAt(key string, offset int64, length int) error {
 	k, n := keyArg(key)
 	return call("pull state", key, raw.PullStateOffset(k, n, offset, uint32(length)))
+}
+
+// DiscardState drops what this executor has changed of the value and not pushed, whoever changed it. It is for who takes a lock of
+// the cluster after a holder that failed: what that one left here would stay on top of what PullState fetches.
+func DiscardState(key string) error {
+	return call("discard state", key, raw.DiscardState(keyArg(key)))
+}
+
+// ExpireState has the shared value end after a time, in whole milliseconds, by the store's clock, or never with 0. Changes of the
+// value leave that as it is. ENOENT if there is no shared value, EINVAL if ttl is negative or below a millisecond.
+func ExpireState(key string, ttl time.Duration) error {
+	if ttl > 0 && ttl < time.Millisecond {
+		return call("expire state", key, -int32(EINVAL))
+	}
+	k, n := keyArg(key)
+	return call("expire state", key, raw.ExpireState(k, n, ttl.Milliseconds()))
 }
 
 // ReadAppended copies bytes of the shared value from offset into buf, past this executor's replica, and returns how many; 0 at

@@ -54,6 +54,7 @@ type Config struct {
 	CallBytes          int64 // MiB of files a call may write
 	CallFiles          int64
 	OpenFiles          int
+	Lease              time.Duration
 }
 
 // Flags registers the settings.
@@ -70,6 +71,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.Int64Var(&c.Parked, "parked-memory", 2048, "`MiB` that calls may keep which wait for others; beyond it no call here makes another (EAGAIN)")
 	fs.StringVar(&c.Key, "artifact-key", "", compile.KeyUsage)
 	fs.Int64Var(&c.Replicas, "replicas", 256, "`MiB` of state kept here; what is mapped or not pushed may take as much again, and at least 256, before nothing grows (ENOMEM)")
+	fs.DurationVar(&c.Lease, "lock-lease", replica.Lease, "how long a state lock of the cluster outlives an executor that does not answer, 1s to 1m")
 	c.sharedFlags(fs)
 	c.localFlags(fs)
 }
@@ -138,6 +140,9 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if err := c.checkLocal(); err != nil {
 		return err
 	}
+	if c.Lease < time.Second || c.Lease > time.Minute {
+		return fault.Invalid.New("BAD_LEASE", "--lock-lease %s: want 1s to 1m", c.Lease)
+	}
 	if err := compile.CheckKey(c.Key); err != nil {
 		return err
 	}
@@ -150,7 +155,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		return err
 	}
 	planners, errP := c.planners(s)
-	state, errS := s.Dial(c.State)
+	state, errS := s.DialBulk(c.State)
 	files, errF := c.shared(s)
 	if err := errors.Join(errP, errS, errF); err != nil {
 		return err
@@ -175,6 +180,7 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		slots:  newSlots(c.Slots), memory: int64(c.Slots) * (c.Memory << 20), parked: c.Parked << 20,
 	}
 	e.kept = kept{store: e.local, limits: e.limits, budget: (c.LocalMemory + c.LocalDisk) << 19} // half: calls' own layers need some
+	e.state.SetLease(c.Lease)
 	if e.meters, err = newMeters(e); err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ type Executor struct {
 	modules  *modules
 	settings *settings
 	state    *replica.Store
-	shared   *shared.Cache // of users' shared files
+	shared   *shared.Cache // users' shared files
 	local    *vfs.Store    // of what calls write to files
 	kept     kept
 	limits   vfs.Limits // of each call's

@@ -81,7 +81,7 @@ func (k *kept) evict() {
 
 // files is what a call's tree is made of. done must follow the call's end.
 func (e *Executor) files(user skein.User, c *runconfig.Config) (setup vfs.Setup, done func()) {
-	setup = vfs.Setup{Lower: e.shared.View(user, ""), Store: e.local, Limits: e.limits}
+	setup = vfs.Setup{Lower: e.shared.View(user), Store: e.local, Limits: e.limits}
 	if len(c.Mounts) > 0 {
 		mounts := make([]vfs.Mount, len(c.Mounts))
 		for i, m := range c.Mounts {

@@ -3,16 +3,21 @@ package state
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"skein.dev/platform/bulk"
 	"skein.dev/platform/service"
 	statev1 "skein.dev/proto/skein/state/v1"
 
@@ -20,13 +25,15 @@ import (
 )
 
 // benchmarks run against one Redis: what a client of the service gets, and beside it what Redis' own client gets.
-func benchSuite(b *testing.B) (statev1.StateServiceClient, *redis.Client) {
+func benchSuite(b *testing.B) (c, past statev1.StateServiceClient, raw *redis.Client) {
 	r := redistest.Start(b, "--appendfsync", "everysec")
 	conn, err := service.Connect(serve(b, "redis://"+r.Addr))
 	if err != nil {
 		b.Fatal(err)
 	}
-	raw := redis.NewClient(&redis.Options{Addr: r.Addr, DisableIdentity: true})
+	beside := service.Bulk(conn)
+	b.Cleanup(func() { _ = beside.Close() })
+	raw = redis.NewClient(&redis.Options{Addr: r.Addr, DisableIdentity: true})
 	b.Cleanup(func() {
 		stats, _ := raw.Info(context.Background(), "commandstats").Result()
 		for line := range strings.Lines(stats) { // what of it is Redis' own time
@@ -36,11 +43,11 @@ func benchSuite(b *testing.B) (statev1.StateServiceClient, *redis.Client) {
 		}
 		_, _ = raw.Close(), conn.Close()
 	})
-	return statev1.NewStateServiceClient(conn), raw
+	return statev1.NewStateServiceClient(conn), statev1.NewStateServiceClient(beside), raw
 }
 
 func BenchmarkAppend(b *testing.B) {
-	c, raw := benchSuite(b)
+	c, _, raw := benchSuite(b)
 	data := bytes.Repeat([]byte("x"), 64)
 	for name, one := range map[string]func(ctx context.Context) error{
 		"skein": func(ctx context.Context) error {
@@ -82,7 +89,7 @@ func BenchmarkAppend(b *testing.B) {
 }
 
 func BenchmarkCAS(b *testing.B) {
-	c, raw := benchSuite(b)
+	c, _, raw := benchSuite(b)
 	b.Run("skein", func(b *testing.B) {
 		set, err := c.SetValue(b.Context(), &statev1.SetValueRequest{User: "ann", Key: []byte("cas")})
 		if err != nil {
@@ -129,7 +136,7 @@ func BenchmarkCAS(b *testing.B) {
 
 // A hand-off is from a holder's giving back to the next one's having it, two taking turns.
 func BenchmarkLockHandOff(b *testing.B) {
-	c, raw := benchSuite(b)
+	c, _, raw := benchSuite(b)
 	b.Run("skein", func(b *testing.B) {
 		take := func() (statev1.StateService_HoldLockClient, error) {
 			s, _, err := hold(b.Context(), c, &statev1.HoldLockRequest{Patience: durationpb.New(time.Minute)})
@@ -174,51 +181,43 @@ func BenchmarkLockHandOff(b *testing.B) {
 var benchSizes = []int{64, 4 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20, 256 << 20}
 
 func BenchmarkPush(b *testing.B) {
-	c, raw := benchSuite(b)
+	c, past, raw := benchSuite(b)
 	for _, n := range benchSizes {
 		data := bytes.Repeat([]byte("x"), n)
-		b.Run(fmt.Sprintf("skein/%d", n), func(b *testing.B) {
-			b.SetBytes(int64(n))
-			for b.Loop() {
-				if err := push(b.Context(), c, data); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(fmt.Sprintf("patch/%d", n), func(b *testing.B) {
-			b.SetBytes(int64(n))
-			for b.Loop() {
-				stream, err := c.PatchValue(b.Context())
-				for at := 0; at < n && err == nil; at += 128 << 10 {
-					err = stream.Send(&statev1.PatchValueRequest{User: "ann", Key: []byte("patched"), Patches: []*statev1.Patch{{Offset: int64(at), Data: data[at:min(n, at+128<<10)]}}})
-				}
-				if err == nil {
-					_, err = stream.CloseAndRecv()
-				}
-				if err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		b.Run(fmt.Sprintf("raw-set/%d", n), func(b *testing.B) {
-			b.SetBytes(int64(n))
-			for b.Loop() {
-				if err := raw.Set(b.Context(), "raw", data, 0).Err(); err != nil {
-					b.Fatal(err)
-				}
-			}
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			beside(b, []string{"grpc", "bulk", "grpc-patch", "bulk-patch", "raw"},
+				func() error { return push(b.Context(), c, data) },
+				func() error { return write(b.Context(), past, data, bulk.Prefer()) },
+				func() error { return overwrite(b.Context(), c, data) },
+				func() error { return overwrite(b.Context(), past, data, bulk.Prefer()) },
+				func() error { return raw.Set(b.Context(), "raw", data, 0).Err() })
 		})
 	}
 }
 
 func push(ctx context.Context, c statev1.StateServiceClient, data []byte) error {
-	if len(data) <= 1<<20 {
-		_, err := c.SetValue(ctx, &statev1.SetValueRequest{User: "ann", Key: []byte("pushed"), Data: data})
-		return err
+	if len(data) > 1<<20 {
+		return write(ctx, c, data)
 	}
-	stream, err := c.WriteValue(ctx)
+	_, err := c.SetValue(ctx, &statev1.SetValueRequest{User: "ann", Key: []byte("pushed"), Data: data, RequestId: rand.Text()})
+	return err
+}
+
+func overwrite(ctx context.Context, c statev1.StateServiceClient, data []byte, opts ...grpc.CallOption) error {
+	for off := 0; off < len(data); off += maxPatchBytes {
+		p := patchOf(at{int64(off), data[off:min(len(data), off+maxPatchBytes)]})
+		req := &statev1.PatchValueRequest{User: "ann", Key: []byte("patched"), RequestId: rand.Text(), Runs: p.Runs, Data: p.Data}
+		if _, err := c.PatchValue(ctx, req, opts...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func write(ctx context.Context, c statev1.StateServiceClient, data []byte, opts ...grpc.CallOption) error {
+	stream, err := c.WriteValue(ctx, opts...)
 	for at := 0; at < len(data) && err == nil; at += chunkSize {
-		err = stream.Send(&statev1.WriteValueRequest{User: "ann", Key: []byte("pushed"), Data: data[at:min(len(data), at+chunkSize)]})
+		err = stream.Send(&statev1.WriteValueRequest{User: "ann", Key: []byte("pushed"), RequestId: rand.Text(), Data: data[at:min(len(data), at+chunkSize)]})
 	}
 	if err == nil {
 		_, err = stream.CloseAndRecv()
@@ -226,8 +225,48 @@ func push(ctx context.Context, c statev1.StateServiceClient, data []byte) error 
 	return err
 }
 
+// beside runs ways in turn and reports the median of each in µs, and what of it is to the last's: so a machine that is busy with
+// something else slows all down.
+func beside(b *testing.B, names []string, ways ...func() error) {
+	took := make([][]time.Duration, len(ways))
+	for b.Loop() {
+		for i, way := range ways {
+			began := time.Now()
+			if err := way(); err != nil {
+				b.Fatal(names[i], err)
+			}
+			took[i] = append(took[i], time.Since(began))
+		}
+	}
+	median := func(i int) float64 { slices.Sort(took[i]); return float64(took[i][len(took[i])/2].Nanoseconds()) / 1e3 }
+	last := median(len(ways) - 1)
+	for i, name := range names {
+		b.ReportMetric(median(i), name+"-µs")
+		b.ReportMetric(median(i)/last, name+"-x")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+func pull(ctx context.Context, c statev1.StateServiceClient, room []byte, n int, opts ...grpc.CallOption) error {
+	stream, err := c.ReadChanges(ctx, &statev1.ReadChangesRequest{User: "ann", Key: []byte("pushed")}, opts...)
+	got := 0
+	for err == nil {
+		m := &statev1.ReadChangesResponse{Data: room[got:]}
+		if err = stream.RecvMsg(m); err == nil {
+			got += len(m.GetData())
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		return err
+	}
+	if got != n {
+		return fmt.Errorf("%d bytes came", got)
+	}
+	return nil
+}
+
 func BenchmarkPull(b *testing.B) {
-	c, raw := benchSuite(b)
+	c, past, raw := benchSuite(b)
 	for _, n := range benchSizes {
 		data := bytes.Repeat([]byte("x"), n)
 		if err := push(b.Context(), c, data); err != nil {
@@ -236,28 +275,12 @@ func BenchmarkPull(b *testing.B) {
 		if err := raw.Set(b.Context(), "raw", data, 0).Err(); err != nil {
 			b.Fatal(err)
 		}
-		b.Run(fmt.Sprintf("skein/%d", n), func(b *testing.B) {
-			b.SetBytes(int64(n))
-			for b.Loop() {
-				stream, err := c.ReadChanges(b.Context(), &statev1.ReadChangesRequest{User: "ann", Key: []byte("pushed")})
-				got := 0
-				for err == nil {
-					var m *statev1.ReadChangesResponse
-					m, err = stream.Recv()
-					got += len(m.GetData())
-				}
-				if !errors.Is(err, io.EOF) || got != n {
-					b.Fatal(got, err)
-				}
-			}
-		})
-		b.Run(fmt.Sprintf("raw-get/%d", n), func(b *testing.B) {
-			b.SetBytes(int64(n))
-			for b.Loop() {
-				if err := raw.Get(b.Context(), "raw").Err(); err != nil {
-					b.Fatal(err)
-				}
-			}
+		room := make([]byte, n+1)
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			beside(b, []string{"grpc", "bulk", "raw"},
+				func() error { return pull(b.Context(), c, room, n) },
+				func() error { return pull(b.Context(), past, room, n, bulk.Prefer()) },
+				func() error { return raw.Get(b.Context(), "raw").Err() })
 		})
 	}
 }

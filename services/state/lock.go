@@ -29,6 +29,7 @@ type LockRequest struct {
 	Patience time.Duration // how long to wait; 0 only looks
 	Lease    time.Duration // how long it is held without Renew; 0 means 10 s
 	Holder   string        // who wants it, for people
+	Token    int64         // of one that is held, to go on with it
 }
 
 // Lock is one that is held.
@@ -42,7 +43,7 @@ type Lock struct {
 
 // Lock takes the lock of a key, which need not have a value. It waits behind those who asked this process before; among
 // processes there is no order, but a writer that waits keeps new readers out. After patience it fails with fault.Timeout,
-// reason LOCK_TIMEOUT. If the process dies, the lock is free when its lease is over.
+// reason LOCK_TIMEOUT. If the process dies, the lock is free when its lease is over, unless another goes on with it by its token.
 func (s *Store) Lock(ctx context.Context, k skein.StateKey, r LockRequest) (lock *Lock, err error) {
 	ctx, op := begin(ctx, "lock", k)
 	defer op.end(&err)
@@ -65,6 +66,10 @@ func (s *Store) Lock(ctx context.Context, k skein.StateKey, r LockRequest) (lock
 			s.locks.exit()
 		}
 	}()
+	if r.Token != 0 {
+		lock := &Lock{r.Token, r.Lease, s, k}
+		return lock, lock.Renew(ctx)
+	}
 	a := attempt{s, k, r, randomHex()}
 	if r.Patience == 0 {
 		lock, who, _, err := a.try(ctx)
@@ -197,9 +202,15 @@ func errLockLost(k skein.StateKey) error {
 }
 
 // Keep holds the lock as long as beats come, each within a lease of the one before, and gives it back when the context ends or
-// beats ends with err. It tells if the lock was lost meanwhile.
+// beats ends. It tells if the lock was lost meanwhile. If the process is to end, or the beats stayed away, the lock is left to its
+// lease: its holder may go on with it elsewhere.
 func (l *Lock) Keep(ctx context.Context, beats <-chan struct{}) (err error) {
+	leave := false
 	defer func() {
+		if leave {
+			l.store.locks.exit()
+			return
+		}
 		// What was lost before a release is told by it, unless the reason to end is another.
 		if released := l.Release(ctx); err == nil {
 			err = released
@@ -211,8 +222,13 @@ func (l *Lock) Keep(ctx context.Context, beats <-chan struct{}) (err error) {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return ctx.Err()
+			if leave = left(ctx); leave {
+				_ = l.Renew(context.WithoutCancel(ctx)) // so that there is time for that
+			}
+			return context.Cause(ctx)
 		case <-timer.C:
+			leave = true
+			l.store.locks.kick(l.key)
 			return errLockLost(l.key)
 		case _, more := <-beats:
 			timer.Stop()

@@ -180,10 +180,10 @@ func testFence(t *testing.T, s *Store, u skein.User) {
 		"large":  func() error { _, err := fenced.SetRange(ctx, k, 0, big, ""); return err },
 		"append": func() error { _, _, err := fenced.Append(ctx, k, []byte("x"), ""); return err },
 		"patch": func() error {
-			_, err := fenced.Patch(ctx, k, []Patch{{0, []byte("x")}, {3, []byte("y")}}, "")
+			_, _, err := fenced.Patch(ctx, k, patchOf(at{0, []byte("x")}, at{3, []byte("y")}), "")
 			return err
 		},
-		"resize":  func() error { _, err := fenced.Resize(ctx, k, 1, ""); return err },
+		"resize":  func() error { _, _, err := fenced.Resize(ctx, k, 1, ""); return err },
 		"add":     func() error { _, _, err := fenced.Add(ctx, k, 0, 1, ""); return err },
 		"element": func() error { _, err := fenced.AppendElement(ctx, k, []byte("x"), ""); return err },
 		"clear":   func() error { return fenced.ClearElements(ctx, k, "") },
@@ -261,7 +261,7 @@ func testWatch(t *testing.T, s *Store, u skein.User) {
 	hears("a", info.Version)
 	sets <- []skein.StateKey{a, b}
 	hears("b", 0)
-	if info, err = s.Resize(ctx, b, 100, ""); err != nil {
+	if info, _, err = s.Resize(ctx, b, 100, ""); err != nil {
 		t.Fatal(err)
 	}
 	hears("b", info.Version)

@@ -3,99 +3,107 @@ package state
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
 	"skein.dev"
 	"skein.dev/platform/fault"
+	"skein.dev/proto/runs"
 )
 
-// Limits of one Patch call.
+// Limits of one Patch call. What bounds them is how long Redis is held up, a few ms: ranges that lie close are written together
+// (merge.go), and others are a command each.
 const (
-	maxPatchBytes = 256 << 10
-	maxPatches    = 4096 // so that Redis is not held up for more than a few ms
+	maxPatchBytes = 1 << 20
+	maxPatches    = 4096
+	maxNear       = 16 << 10 // if they are all within nearSpan
+	nearSpan      = 1 << 20
 	maxExpiry     = 100 * 365 * 24 * time.Hour
 )
 
-// Patch is bytes that overwrite what is at an offset.
+// Patch is ranges of a value, packed as package runs has it, and the bytes that are to be there, joined.
 type Patch struct {
-	Offset int64
-	Data   []byte
+	Runs, Data []byte
 }
 
-// Patch overwrites ranges of a value in their order, all in one step. It may take 4,096 ranges and 256 KiB. The value grows as with
-// SetRange; an absent one is created.
-func (s *Store) Patch(ctx context.Context, k skein.StateKey, patches []Patch, requestID string) (info Info, err error) {
+// Patch overwrites ranges of a value, all in one step: at most 1 MiB in 4,096 ranges, or in 16,384 within 1 MiB. The value grows as with
+// SetRange; an absent one is created. previous is the newest version before this one that changed any of the chunks that were
+// written, or 0 if there was no value and its versions are forgotten.
+func (s *Store) Patch(ctx context.Context, k skein.StateKey, p Patch, requestID string) (info Info, previous int64, err error) {
 	ctx, op := begin(ctx, "patch", k)
 	defer op.end(&err)
-	err = checkRequest(requestID)
-	print := printOf(requestID, "patch", int64(len(patches)))
-	args, stop := []any{s.max}, int64(0)
-	for _, p := range patches {
-		op.bytes += int64(len(p.Data))
-		err = cmp.Or(err, checkRange(p.Offset, 0), s.checkSize(p.Offset+int64(len(p.Data))))
-		print.write(strconv.AppendInt(nil, p.Offset, 10))
-		print.write([]byte("+" + strconv.Itoa(len(p.Data)) + "\n"))
-		print.write(p.Data)
-		args, stop = append(args, p.Offset, p.Data), max(stop, p.Offset+int64(len(p.Data)))
+	op.bytes = int64(len(p.Data))
+	sum, err := checkPatch(p)
+	if err := cmp.Or(err, s.checkSize(sum.End), checkRequest(requestID)); err != nil {
+		return Info{}, 0, err
 	}
-	if err := cmp.Or(err, checkPatches(len(patches), op.bytes)); err != nil {
-		return Info{}, err
+	print := printOf(requestID, "patch", int64(len(p.Runs)))
+	print.write(p.Runs)
+	print.write(p.Data)
+	var answer []string
+	if sum.Count == 1 {
+		answer, err = s.splice(ctx, k, sum.Start, p.Data, requestID, print)
+	} else if answer, err = s.merged(ctx, k, p, sum, requestID, print.String()); answer == nil && err == nil {
+		args := []any{s.max}
+		data := p.Data
+		for at, n := range runs.All(p.Runs) {
+			args, data = append(args, at, data[:n]), data[n:]
+		}
+		answer, err = s.mutate(ctx, patchScript, k, requestID, print.String(), becomes(sum.End), args...)
 	}
-	if len(patches) == 1 {
-		_, info, err = s.splice(ctx, k, patches[0].Offset, patches[0].Data, requestID, print)
-		return info, err
+	if _, info, err = s.landed(k, answer, err); err != nil {
+		return Info{}, 0, err
 	}
-	answer, err := s.merged(ctx, k, patches, requestID, print.String(), stop)
-	if answer == nil && err == nil {
-		answer, err = s.mutate(ctx, patchScript, k, requestID, print.String(), becomes(stop), args...)
+	if previous, err = strconv.ParseInt(answer[8], 10, 64); err != nil {
+		return info, info.Version, nil // a repetition of what an older service wrote: nobody knew it as of that
 	}
-	_, info, err = s.landed(k, answer, err)
-	return info, err
+	return info, previous, nil
 }
 
-func checkPatches(n int, bytes int64) error {
-	if n > maxPatches || bytes > maxPatchBytes {
-		return fault.TooLarge.New("TOO_LARGE", "%d bytes in %d ranges are too many for one message, which holds %d in %d", bytes, n, maxPatchBytes, maxPatches)
+func checkPatch(p Patch) (runs.Summary, error) {
+	sum, err := runs.Check(p.Runs)
+	switch bytes := int64(len(p.Data)); {
+	case err != nil:
+		return sum, fault.Invalid.New("BAD_RUNS", "the ranges can't be read: %s", err)
+	case sum.Count == 0:
+		return sum, fault.Invalid.New("BAD_RUNS", "there are no ranges")
+	case bytes > maxPatchBytes || sum.Count > maxNear || sum.Count > maxPatches && sum.End-sum.Start > nearSpan:
+		return sum, fault.TooLarge.New("TOO_LARGE", "%d bytes in %d ranges are too many for one message, which holds %d in %d, or in %d within %d bytes",
+			bytes, sum.Count, maxPatchBytes, maxPatches, maxNear, nearSpan)
+	case sum.Bytes != bytes:
+		return sum, fault.Invalid.New("BAD_RUNS", "the ranges have %d bytes, and there are %d", sum.Bytes, bytes)
 	}
-	return nil
+	return sum, nil
 }
 
-// partOf is the request id of the nth part of a request: one that no request has by accident.
-func partOf(id string, n int) string {
-	sum := sha256.Sum256([]byte(id + "\x00" + strconv.Itoa(n)))
-	return hex.EncodeToString(sum[:])
-}
-
-// Resize gives a value a size: it is cut, or grows by zeros. An absent one is created.
-func (s *Store) Resize(ctx context.Context, k skein.StateKey, size int64, requestID string) (info Info, err error) {
+// Resize gives a value a size: it is cut, or grows by zeros. An absent one is created, which created tells.
+func (s *Store) Resize(ctx context.Context, k skein.StateKey, size int64, requestID string) (info Info, created bool, err error) {
 	ctx, op := begin(ctx, "resize", k)
 	defer op.end(&err)
 	if err := cmp.Or(checkRange(size, 0), s.checkSize(size), checkRequest(requestID)); err != nil {
-		return Info{}, err
+		return Info{}, false, err
 	}
 	answer, err := s.mutate(ctx, resizeScript, k, requestID, printOf(requestID, "resize", size).String(), func(int64) int64 { return size }, size)
 	if err != nil {
-		return Info{}, err
+		return Info{}, false, err
 	}
 	if info, err = parseInfo(k, answer); err != nil {
-		return Info{}, err
+		return Info{}, false, err
 	}
 	if len(answer) != 11 {
-		return Info{}, badAnswer(answer)
+		return Info{}, false, badAnswer(answer)
 	}
 	from, err1 := strconv.ParseInt(answer[8], 10, 64)
 	to, err2 := strconv.ParseInt(answer[9], 10, 64)
 	if err1 != nil || err2 != nil {
-		return Info{}, badAnswer(answer)
+		return Info{}, false, badAnswer(answer)
 	}
 	if from < to {
 		s.db.unstage(ctx, k, answer[7], from, to)
 	}
-	return info, nil
+	return info, answer[5] == "-1", nil
 }
 
 // Add adds to the 8 bytes at an offset, taken as a little-endian signed integer, modulo 2^64, and returns the sum. What the
@@ -152,11 +160,18 @@ func (s *Store) Expire(ctx context.Context, k skein.StateKey, after time.Duratio
 // Changes hands out the chunks of a range that changed since a version, 0 for all, each of one moment: first calls once with what
 // is known of the value, before emit is called, maybe never, with bytes it must not keep. The last step tells what is known then:
 // only if the version is the first one, all bytes are of that version. A length of 0 asks for all to the end.
-func (s *Store) Changes(ctx context.Context, k skein.StateKey, since, offset, length int64, first func(Info) error, emit func(int64, []byte) error) (last Info, err error) {
+//
+// known has versions that the range's first chunks are compared with instead of since.
+func (s *Store) Changes(ctx context.Context, k skein.StateKey, since int64, known []int64, offset, length int64, first func(Info) error,
+	emit func(int64, []byte) error,
+) (last Info, err error) {
 	ctx, op := begin(ctx, "changes", k)
 	defer op.end(&err)
-	if since < 0 {
-		return Info{}, fault.Invalid.New("BAD_VERSION", "since_version %d is negative", since)
+	if since < 0 || slices.ContainsFunc(known, func(v int64) bool { return v < 0 }) {
+		return Info{}, fault.Invalid.New("BAD_VERSION", "a version that is negative")
+	}
+	if len(known) > MaxValue/chunkSize {
+		return Info{}, fault.TooLarge.New("TOO_LARGE", "versions of %d chunks: no value has so many", len(known))
 	}
 	if err := checkRange(offset, length); err != nil {
 		return Info{}, err
@@ -166,7 +181,7 @@ func (s *Store) Changes(ctx context.Context, k skein.StateKey, since, offset, le
 	if length > 0 {
 		end = min(end, offset+min(length, MaxValue))
 	}
-	h, all, pieces, err := s.db.changes(ctx, k, since, offset, end)
+	h, all, pieces, err := s.db.changes(ctx, k, since, known, offset, end)
 	if err != nil {
 		return Info{}, err
 	}
@@ -176,21 +191,22 @@ func (s *Store) Changes(ctx context.Context, k skein.StateKey, since, offset, le
 	if err := first(h.info(k)); err != nil {
 		return Info{}, err
 	}
+	hand := func(at stretch, b []byte) error {
+		op.bytes += int64(len(b))
+		return emit(at.from, b)
+	}
 	now := h
-	for len(all) > 0 {
-		n := min(batch, len(all))
-		if len(pieces) > 0 { // all that there are
-			n = len(all)
-		} else if pieces, now, err = s.chunks(ctx, k, now, all[:n]); err != nil {
-			return Info{}, err
+	if len(pieces) > 0 { // all that there are
+		for i := 0; i < len(pieces) && err == nil; i++ {
+			err = hand(all[i], pieces[i])
 		}
-		for i, p := range pieces {
-			if err := emit(all[i].from, p); err != nil {
-				return Info{}, err
-			}
-			op.bytes += int64(len(p))
-		}
-		all, pieces = all[n:], nil
+	} else {
+		now, err = s.walk(h, all, func(h head, part []stretch, room *buffer) ([][]byte, head, error) {
+			return s.chunks(ctx, k, h, part, room)
+		}, hand)
+	}
+	if err != nil {
+		return Info{}, err
 	}
 	if now.version == h.version {
 		return h.info(k), nil
@@ -199,9 +215,9 @@ func (s *Store) Changes(ctx context.Context, k skein.StateKey, since, offset, le
 }
 
 // chunks reads chunks of a value that may change meanwhile.
-func (s *Store) chunks(ctx context.Context, k skein.StateKey, h head, all []stretch) (pieces [][]byte, now head, err error) {
+func (s *Store) chunks(ctx context.Context, k skein.StateKey, h head, all []stretch, room *buffer) (pieces [][]byte, now head, err error) {
 	for range readAttempts {
-		if pieces, now, err = s.db.chunks(ctx, k, h, all); err != nil || pieces != nil {
+		if pieces, now, err = s.db.chunks(ctx, k, h, all, room); err != nil || pieces != nil {
 			return pieces, now, err
 		}
 		heads, err := s.db.stat(ctx, []skein.StateKey{k})
@@ -213,13 +229,17 @@ func (s *Store) chunks(ctx context.Context, k skein.StateKey, h head, all []stre
 		}
 		h = heads[0]
 	}
-	return nil, head{}, fault.Conflict.New("VALUE_CHANGED", "the value %s changed while it was read", k).WithHint("read it again")
+	return nil, head{}, changedMeanwhile(k)
 }
 
 // changes tells which bytes from..to changed since a version, cut at the chunks, and, if they are few, their content. Without a
 // value the head has version 0.
-func (d *db) changes(ctx context.Context, k skein.StateKey, since, from, to int64) (h head, all []stretch, pieces [][]byte, err error) {
-	raw, err := d.run(ctx, changesScript, true, []string{metaKey(k)}, since, from, to)
+func (d *db) changes(ctx context.Context, k skein.StateKey, since int64, known []int64, from, to int64) (h head, all []stretch, pieces [][]byte, err error) {
+	args := []any{since, from, to}
+	for _, v := range known {
+		args = append(args, v)
+	}
+	raw, err := d.run(ctx, changesScript, true, []string{metaKey(k)}, args...)
 	if err != nil {
 		return head{}, nil, nil, err
 	}

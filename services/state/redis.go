@@ -35,6 +35,7 @@ const (
 	readerTTL    = time.Minute      // how long a replaced generation can still be read
 	chunkTTL     = readerTTL + 5*time.Second
 
+	lineEnd     = 2  // bytes that Redis ends a string with
 	elementCost = 16 // bytes that an element counts beside its own
 )
 
@@ -149,12 +150,25 @@ func (d *db) run(ctx context.Context, s script, repeatable bool, keys []string, 
 
 // pipeline sends commands in one round trip and fails with the first that failed.
 func (d *db) pipeline(ctx context.Context, f func(redis.Pipeliner)) error {
+	return d.piped(ctx, false, f)
+}
+
+// piped is pipeline. With again it is repeated once if the connection breaks, which go-redis itself does unless a command reads into
+// memory of ours.
+func (d *db) piped(ctx context.Context, again bool, f func(redis.Pipeliner)) error {
 	if err := d.safe(ctx); err != nil {
 		return err
 	}
 	bounded, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	_, err := d.client.Pipelined(bounded, func(p redis.Pipeliner) error { f(p); return nil })
+	do := func() error {
+		_, err := d.client.Pipelined(bounded, func(p redis.Pipeliner) error { f(p); return nil })
+		return err
+	}
+	err := do()
+	if _, answered := errors.AsType[redis.Error](err); again && err != nil && !answered && bounded.Err() == nil {
+		err = do()
+	}
 	if err != nil && !errors.Is(err, redis.Nil) { // nil is an absent key, and never an error to us
 		return d.fault(ctx, err)
 	}
@@ -408,20 +422,19 @@ func (d *db) first(ctx context.Context, k skein.StateKey, offset, length int64) 
 	return h, data, true, nil
 }
 
-// rest reads bytes of the version that h tells of. ok is false if that version can't be read any more.
-func (d *db) rest(ctx context.Context, k skein.StateKey, h head, all []stretch) (pieces [][]byte, ok bool, err error) {
-	pieces, now, err := d.chunks(ctx, k, h, all)
-	return pieces, err == nil && pieces != nil && now.version == h.version, err
-}
-
-// chunks reads bytes of the generation that h tells of, each chunk as it was at some time from when h was read on, until
+// chunks reads bytes of the generation that h tells of into room, each chunk as it was at some time from when h was read on, until
 // when what is returned was. pieces is nil if that was too late: h must be read again.
-func (d *db) chunks(ctx context.Context, k skein.StateKey, h head, all []stretch) (pieces [][]byte, now head, err error) {
-	got := make([]*redis.StringCmd, len(all))
-	err = d.pipeline(ctx, func(p redis.Pipeliner) {
+func (d *db) chunks(ctx context.Context, k skein.StateKey, h head, all []stretch, room *buffer) (pieces [][]byte, now head, err error) {
+	got := make([]*redis.ZeroCopyStringCmd, len(all))
+	var told *told
+	err = d.piped(ctx, true, func(p redis.Pipeliner) {
 		for i, s := range all {
 			first := s.from % chunkSize
-			got[i] = p.GetRange(ctx, chunkKey(k, h.gen, s.from/chunkSize), first, first+s.to-s.from-1)
+			got[i] = redis.NewZeroCopyStringCmd(ctx, room.line(i, s.to-s.from), "getrange", chunkKey(k, h.gen, s.from/chunkSize), first, first+s.to-s.from-1)
+			_ = p.Process(ctx, got[i])
+		}
+		if !d.cluster { // where a redirection could bring it before the bytes
+			told = d.ask(ctx, p, k, h)
 		}
 	})
 	if err != nil {
@@ -429,28 +442,32 @@ func (d *db) chunks(ctx context.Context, k skein.StateKey, h head, all []stretch
 	}
 	var short []int
 	for i, c := range got {
-		piece, _ := c.Bytes()
-		pieces = append(pieces, piece)
-		if int64(len(piece)) < all[i].to-all[i].from {
+		pieces = append(pieces, c.Bytes())
+		if int64(c.Val()) < all[i].to-all[i].from {
 			short = append(short, i)
 		}
 	}
 	var marks *redis.SliceCmd
-	if len(short) > 0 {
-		err = d.pipeline(ctx, func(p redis.Pipeliner) {
-			fields := make([]string, len(short))
-			for i, at := range short {
-				fields[i] = strconv.FormatInt(all[at].from/chunkSize, 10)
-			}
-			marks = p.HMGet(ctx, metaKey(k)+":w:"+h.gen, fields...)
-		})
+	if len(short) > 0 || d.cluster {
+		if len(short) > 0 {
+			err = d.pipeline(ctx, func(p redis.Pipeliner) {
+				fields := make([]string, len(short))
+				for i, at := range short {
+					fields[i] = strconv.FormatInt(all[at].from/chunkSize, 10)
+				}
+				marks = p.HMGet(ctx, metaKey(k)+":w:"+h.gen, fields...)
+			})
+		}
+		if err == nil {
+			err = d.pipeline(ctx, func(p redis.Pipeliner) { told = d.ask(ctx, p, k, h) })
+		}
 		if err != nil {
 			return nil, head{}, err
 		}
 	}
-	now, err = d.generation(ctx, k, h)
-	if err != nil || now.version == 0 || len(short) > 0 && now.version != h.version {
-		return nil, now, err
+	now = told.head(h)
+	if now.version == 0 || len(short) > 0 && now.version != h.version {
+		return nil, now, nil
 	}
 	for i, at := range short { // the version is the same, so bytes and marks are of one moment
 		s, mark := all[at], marks.Val()[i]
@@ -459,34 +476,37 @@ func (d *db) chunks(ctx context.Context, k skein.StateKey, h head, all []stretch
 			_, text, _ = strings.Cut(text, " ")
 			length, _ = strconv.ParseInt(text, 10, 64)
 		}
-		if have := s.from%chunkSize + int64(len(pieces[at])); have < min(length, s.from%chunkSize+s.to-s.from) {
+		have := int64(len(pieces[at]))
+		if s.from%chunkSize+have < min(length, s.from%chunkSize+s.to-s.from) {
 			return nil, head{}, corrupt(k, s.from/chunkSize)
 		}
-		pieces[at] = append(pieces[at], make([]byte, s.to-s.from-int64(len(pieces[at])))...)
+		pieces[at] = pieces[at][:s.to-s.from]
+		clear(pieces[at][have:])
 	}
 	return pieces, now, nil
 }
 
-// generation tells what is known of h's generation now: of the value if it still has that, or else of its last version.
-// If the version is still h's, then it was all the time since h was read. A transaction would prove the same in one trip,
-// but a Redis that is full refuses to queue commands, and a cluster that moves the slot meanwhile reorders a pipeline.
-func (d *db) generation(ctx context.Context, k skein.StateKey, h head) (head, error) {
-	var now *redis.SliceCmd
-	var final *redis.StringCmd
-	err := d.pipeline(ctx, func(p redis.Pipeliner) {
-		now = p.HMGet(ctx, metaKey(k), headFields...)
-		final = p.Get(ctx, metaKey(k)+":o:"+h.gen)
-	})
-	if err != nil {
-		return head{}, err
+// told is what is known of a generation, once the pipeline that asks is through.
+type told struct {
+	now   *redis.SliceCmd
+	final *redis.StringCmd
+}
+
+// ask asks what is known of h's generation. If the version is still h's, then it was all the time since h was read. A transaction
+// would prove the same, but a Redis that is full refuses to queue commands.
+func (d *db) ask(ctx context.Context, p redis.Pipeliner, k skein.StateKey, h head) *told {
+	return &told{p.HMGet(ctx, metaKey(k), headFields...), p.Get(ctx, metaKey(k)+":o:"+h.gen)}
+}
+
+// head is the value's if it still has h's generation, or else what that had as its last version; version 0 if it is gone.
+func (t *told) head(h head) head {
+	if current, exists := parseHead(t.now.Val()); exists && current.gen == h.gen {
+		return current
 	}
-	if current, exists := parseHead(now.Val()); exists && current.gen == h.gen {
-		return current, nil
-	}
-	version, based, _ := strings.Cut(final.Val(), " ")
+	version, based, _ := strings.Cut(t.final.Val(), " ")
 	h.version, _ = strconv.ParseInt(version, 10, 64)
 	h.based, _ = strconv.ParseInt(based, 10, 64)
-	return h, nil
+	return h
 }
 
 // stat reads heads of many values; an absent one has version 0.

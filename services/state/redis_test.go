@@ -74,10 +74,13 @@ func TestRedisAway(t *testing.T) {
 				_, err := s.Write(t.Context(), k, bytes.NewReader(make([]byte, 2<<20)), Any, "")
 				return err
 			},
-			"list":  func() error { _, _, err := s.List(t.Context(), "ann", "", 0, ""); return err },
-			"lock":  func() error { _, err := s.Lock(t.Context(), k, LockRequest{Patience: time.Hour}); return err },
-			"patch": func() error { _, err := s.Patch(t.Context(), k, []Patch{{0, nil}, {0, nil}}, ""); return err },
-			"ping":  func() error { return s.db.ping(t.Context()) },
+			"list": func() error { _, _, err := s.List(t.Context(), "ann", "", 0, ""); return err },
+			"lock": func() error { _, err := s.Lock(t.Context(), k, LockRequest{Patience: time.Hour}); return err },
+			"patch": func() error {
+				_, _, err := s.Patch(t.Context(), k, patchOf(at{0, []byte("x")}, at{2, []byte("x")}), "")
+				return err
+			},
+			"ping": func() error { return s.db.ping(t.Context()) },
 		} {
 			began := time.Now()
 			err := op()
@@ -152,10 +155,10 @@ func TestRedisRefuses(t *testing.T) {
 		"append": func() error { _, _, err := s.Append(t.Context(), big, []byte("new"), ""); return err },
 		"range":  func() error { _, err := s.SetRange(t.Context(), big, 5, data[:300_000], ""); return err },
 		"patch": func() error {
-			_, err := s.Patch(t.Context(), k, []Patch{{0, []byte("x")}, {2, []byte("y")}}, "")
+			_, _, err := s.Patch(t.Context(), k, patchOf(at{0, []byte("x")}, at{2, []byte("y")}), "")
 			return err
 		},
-		"grow":    func() error { _, err := s.Resize(t.Context(), k, 100, ""); return err },
+		"grow":    func() error { _, _, err := s.Resize(t.Context(), k, 100, ""); return err },
 		"add":     func() error { _, _, err := s.Add(t.Context(), k, 0, 1, ""); return err },
 		"element": func() error { _, err := s.AppendElement(t.Context(), k, []byte("x"), ""); return err },
 	}
@@ -184,7 +187,7 @@ func TestRedisRefuses(t *testing.T) {
 	must("REPLICAOF NO ONE")
 	must("CONFIG SET maxmemory 1000000")
 	refused(fault.Exhausted, "REDIS_FULL")
-	if _, err := s.Resize(t.Context(), big, 300_005, ""); err != nil {
+	if _, _, err := s.Resize(t.Context(), big, 300_005, ""); err != nil {
 		t.Error("a full Redis must let values shrink:", err)
 	}
 	if got, _, err := s.Get(t.Context(), big, 0, 0); err != nil || !bytes.Equal(got, data[:300_005]) {

@@ -313,7 +313,7 @@ func (h *rest) post(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		info, err := h.store.Resize(r.Context(), k, size, id)
+		info, _, err := h.store.Resize(r.Context(), k, size, id)
 		return answerInfo(w, info, err)
 	case "expire":
 		var ttl time.Duration

@@ -3,6 +3,7 @@ package state
 import (
 	"archive/tar"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"skein.dev"
@@ -112,9 +114,13 @@ func (h *rest) watch(w http.ResponseWriter, r *http.Request) error {
 const (
 	paxVersion = "SKEIN.version"
 	paxExpires = "SKEIN.expires"
+	// paxElements says how many elements a file has, which follows the value's. Before each are the 4 bytes of its length, little-endian.
+	paxElements  = "SKEIN.elements"
+	elementsName = "?elements" // after the key: no key is encoded so
 )
 
-// export writes a tar: a file for each value, named by its key, percent-encoded. Each is of one version; all together are not of one moment.
+// export writes a tar: a file for each value, named by its key, percent-encoded, and one for its elements, if it has some. Each is of
+// one version; all together are not of one moment.
 func (h *rest) export(w http.ResponseWriter, r *http.Request, u skein.User) error {
 	out, token, begun := tar.NewWriter(w), "", false
 	for {
@@ -129,6 +135,9 @@ func (h *rest) export(w http.ResponseWriter, r *http.Request, u skein.User) erro
 		for _, i := range page {
 			if err == nil {
 				err = h.exportOne(r, out, i.Key)
+			}
+			if err == nil {
+				err = h.exportElements(r, out, i.Key)
 			}
 		}
 		if err == nil && next == "" {
@@ -173,6 +182,69 @@ func (h *rest) exportOne(r *http.Request, out *tar.Writer, k skein.StateKey) err
 	return err
 }
 
+// exportElements reads them twice, for their size comes first: those that were there the first time.
+func (h *rest) exportElements(r *http.Request, out *tar.Writer, k skein.StateKey) error {
+	n, size := int64(0), int64(0)
+	each := func(f func(e []byte) error) error {
+		return h.store.Elements(r.Context(), k, 0, n, func(page [][]byte) error {
+			for _, e := range page {
+				if err := f(e); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	counted := int64(0)
+	err := each(func(e []byte) error { counted, size = counted+1, size+elementPrefix+int64(len(e)); return nil })
+	if n = counted; n == 0 || err != nil {
+		return err
+	}
+	err = out.WriteHeader(&tar.Header{
+		Typeflag: tar.TypeReg, Name: escape(k.Key) + elementsName, Size: size, Mode: 0o644, Format: tar.FormatPAX,
+		PAXRecords: map[string]string{paxElements: strconv.FormatInt(n, 10)},
+	})
+	if err != nil {
+		return err
+	}
+	return each(func(e []byte) error {
+		_, err := out.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(e))), e...))
+		return err
+	})
+}
+
+const elementPrefix = 4
+
+// importElements makes those of a file the value's.
+func (h *rest) importElements(r *http.Request, k skein.StateKey, in io.Reader) error {
+	if err := h.store.ClearElements(r.Context(), k, ""); err != nil && !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	var prefix [elementPrefix]byte
+	for {
+		if _, err := io.ReadFull(in, prefix[:]); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return badElements(k)
+		}
+		size := binary.LittleEndian.Uint32(prefix[:])
+		if size > maxElement {
+			return badElements(k)
+		}
+		element := make([]byte, size)
+		if _, err := io.ReadFull(in, element); err != nil {
+			return badElements(k)
+		}
+		if _, err := h.store.AppendElement(r.Context(), k, element, ""); err != nil {
+			return err
+		}
+	}
+}
+
+func badElements(k skein.StateKey) error {
+	return fault.Invalid.New("BAD_ARCHIVE", "the elements of %s are cut off, or are none", k)
+}
+
 // importAll stores what export wrote, or any tar whose files are named like that. Others' values stay. When it fails, those before are stored.
 func (h *rest) importAll(w http.ResponseWriter, r *http.Request, u skein.User) error {
 	in := tar.NewReader(body{r.Body})
@@ -183,7 +255,10 @@ func (h *rest) importAll(w http.ResponseWriter, r *http.Request, u skein.User) e
 			break
 		}
 		if err == nil && f.Typeflag == tar.TypeReg {
-			values, bytes = values+1, bytes+f.Size
+			if _, elements := f.PAXRecords[paxElements]; !elements {
+				values++
+			}
+			bytes += f.Size
 			err = h.importOne(r, u, f, in)
 		}
 		if e := fault.From(err); e != nil {
@@ -201,13 +276,21 @@ func (h *rest) importAll(w http.ResponseWriter, r *http.Request, u skein.User) e
 }
 
 func (h *rest) importOne(r *http.Request, u skein.User, f *tar.Header, in io.Reader) error {
-	name, err := url.PathUnescape(f.Name)
+	_, elements := f.PAXRecords[paxElements]
+	name := f.Name
+	if elements {
+		name = strings.TrimSuffix(name, elementsName)
+	}
+	name, err := url.PathUnescape(name)
 	if err != nil {
 		return fault.Invalid.New("BAD_NAME", "the key %.80q is not percent-encoded: %s", f.Name, err)
 	}
 	k, err := skein.NewStateKey(string(u), name)
 	if err != nil {
 		return err
+	}
+	if elements {
+		return h.importElements(r, k, in)
 	}
 	if _, err = h.store.Write(r.Context(), k, in, Any, ""); err != nil {
 		return err

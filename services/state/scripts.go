@@ -97,6 +97,16 @@ local function write(g, offset, data)
     at = at + k
   end
 end
+-- The newest version until now that changed any of them.
+local function previous()
+  if not size then return int(last or 0) end
+  local newest = tonumber(base or last)
+  for i in pairs(touched) do
+    local mark = redis.call('HGET', marks(gen), int(i))
+    if mark then newest = math.max(newest, tonumber(string.match(mark, '^%d+'))) end
+  end
+  return int(newest)
+end
 local function commit(g, n)
   local was = tonumber(size or 0)
   if tonumber(n) <= CHUNK then -- b and bn tell all of a value of one chunk
@@ -164,7 +174,7 @@ return answer(commit(g, #data) .. ' ' .. oldest .. ' ' .. life)
 
 // spliceScript overwrites a range, or appends. ARGV 4: offset, or "" for the end. 5: the bytes. 6: the most bytes that the
 // value may have. Or 7, 8 and 9: generation, length and offset of what was staged, cut at the chunks that it would touch
-// at that offset; SHIFTED says that it would be cut elsewhere by now. After what commit adds is where the bytes landed.
+// at that offset; SHIFTED says that it would be cut elsewhere by now. After what commit adds is where the bytes landed, and previous.
 var spliceScript = newScript(lua(prelude + `
 local data, staged = ARGV[5], ARGV[7]
 local len = #data
@@ -199,7 +209,8 @@ else
   write(g, offset, data)
 end
 if len > 0 then n = math.max(n, stop) end
-return answer(commit(g, n) .. ' ' .. int(offset) .. ' ' .. life)
+local before = previous()
+return answer(commit(g, n) .. ' ' .. int(offset) .. ' ' .. before .. ' ' .. life)
 `))
 
 // deleteScript leaves a tombstone, so that versions go on where they were.
@@ -215,29 +226,31 @@ redis.call('PUBLISH', meta .. ':v', '0')
 return answer('OK ' .. int(bytes) .. ' ' .. oldest .. ' ' .. life)
 `))
 
-// patchScript overwrites ranges, in their order. ARGV 4: the most bytes that the value may have. From 5 on: offset and bytes of each.
+// patchScript overwrites ranges. ARGV 4: the most bytes that the value may have. From 5 on: offset and bytes of each. What it answers
+// is like spliceScript's.
 var patchScript = newScript(lua(prelude + `
 local n = tonumber(size or 0)
 for i = 5, #ARGV, 2 do
-  if #ARGV[i + 1] > 0 then n = math.max(n, tonumber(ARGV[i]) + #ARGV[i + 1]) end
+  n = math.max(n, tonumber(ARGV[i]) + #ARGV[i + 1])
 end
 if n > tonumber(ARGV[4]) then return answer('TOOLARGE ' .. int(n)) end
 if not size and ARGV[2] == '' then return 'NEW' end
 local g = gen
 if not size then g = int(version) end
 for i = 5, #ARGV, 2 do write(g, tonumber(ARGV[i]), ARGV[i + 1]) end
-return answer(commit(g, n) .. ' 0 ' .. life)
+local before = previous()
+return answer(commit(g, n) .. ' 0 ' .. before .. ' ' .. life)
 `))
 
 // lookScript reads ranges of chunks that are to be written: ARGV has a chunk's number, and offsets in it of the first and last
-// byte. It answers generation and base, and each range's mark and bytes; nothing without a value.
+// byte. It answers generation and base, which are empty without a value, and each range's mark and bytes.
 var lookScript = newScript(lua(`
-local h = redis.call('HMGET', KEYS[1], 'n', 'g', 'b')
-if not h[1] then return {} end
-local out = {h[2], h[3] or ''}
+local h = redis.call('HMGET', KEYS[1], 'g', 'b')
+local gen = h[1] or ''
+local out = {gen, h[2] or ''}
 for i = 1, #ARGV, 3 do
-  out[#out + 1] = redis.call('HGET', KEYS[1] .. ':w:' .. h[2], ARGV[i]) or ''
-  out[#out + 1] = redis.call('GETRANGE', KEYS[1] .. ':c:' .. h[2] .. ':' .. ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  out[#out + 1] = redis.call('HGET', KEYS[1] .. ':w:' .. gen, ARGV[i]) or ''
+  out[#out + 1] = redis.call('GETRANGE', KEYS[1] .. ':c:' .. gen .. ':' .. ARGV[i], ARGV[i + 1], ARGV[i + 2])
 end
 return out
 `))
@@ -246,16 +259,20 @@ return out
 // still so. ARGV 4: the most bytes that the value may have. 5 and 6: generation and base. 7: how many chunks were read; then
 // number and mark of each; then offset and bytes of each range.
 var mergedScript = newScript(lua(prelude + `
-if not size or gen ~= ARGV[5] or (base or '') ~= ARGV[6] then return 'CHANGED' end
+if (gen or '') ~= ARGV[5] or (base or '') ~= ARGV[6] then return 'CHANGED' end
 local first = 8 + 2 * tonumber(ARGV[7])
 for i = 8, first - 1, 2 do
-  if (redis.call('HGET', marks(gen), ARGV[i]) or '') ~= ARGV[i + 1] then return 'CHANGED' end
+  if (redis.call('HGET', marks(gen or ''), ARGV[i]) or '') ~= ARGV[i + 1] then return 'CHANGED' end
 end
-local n = tonumber(size)
+local n = tonumber(size or 0)
 for i = first, #ARGV, 2 do n = math.max(n, tonumber(ARGV[i]) + #ARGV[i + 1]) end
 if n > tonumber(ARGV[4]) then return answer('TOOLARGE ' .. int(n)) end
-for i = first, #ARGV, 2 do write(gen, tonumber(ARGV[i]), ARGV[i + 1]) end
-return answer(commit(gen, n) .. ' 0 ' .. life)
+if not size and ARGV[2] == '' then return 'NEW' end
+local g = gen
+if not size then g = int(version) end
+for i = first, #ARGV, 2 do write(g, tonumber(ARGV[i]), ARGV[i + 1]) end
+local before = previous()
+return answer(commit(g, n) .. ' 0 ' .. before .. ' ' .. life)
 `))
 
 // resizeScript cuts a value, or lets it grow by a hole. ARGV 4: the size. What is cut off moves to a generation that the
@@ -407,7 +424,8 @@ return r
 `))
 
 // changesScript gives what headFields names, which chunks of bytes ARGV 2 to 3 have changed since version ARGV 1, and, if they
-// are short, what those have there. CORRUPT says that bytes are missing.
+// are short, what those have there. From 4 on are versions that the first chunks are to be compared with instead. CORRUPT says
+// that bytes are missing.
 var changesScript = newScript(lua(lengths + `
 local CHUNK = $CHUNK
 local r = redis.call('HMGET', KEYS[1], 'v', 'n', 't', 'g', 'x', 'bn', 'e', 'lb', 'b')
@@ -417,16 +435,14 @@ local since, changed, pieces = tonumber(ARGV[1]), {}, {}
 local first, stop = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), tonumber(r[2]))
 local from, to = math.floor(first / CHUNK), math.ceil(stop / CHUNK) - 1
 local prefix = KEYS[1] .. ':c:' .. r[4] .. ':'
-if first >= stop or since == tonumber(r[1]) then return {r, changed, pieces} end
+if first >= stop or since == tonumber(r[1]) and not ARGV[4] then return {r, changed, pieces} end
 local marks = redis.call('HGETALL', KEYS[1] .. ':w:' .. r[4])
-if r[9] == '0' or since < tonumber(r[9]) or since > tonumber(r[1]) or #marks == 0 then
-  for i = from, to do changed[#changed + 1] = i end
-else
-  for i = 1, #marks, 2 do
-    local at = tonumber(marks[i])
-    if at >= from and at <= to and tonumber(string.match(marks[i + 1], '^%d+')) > since then changed[#changed + 1] = at end
-  end
-  table.sort(changed)
+local at = {}
+for i = 1, #marks, 2 do at[tonumber(marks[i])] = tonumber(string.match(marks[i + 1], '^%d+')) end
+local last, base = tonumber(r[1]), tonumber(r[9])
+for i = from, to do
+  local had = tonumber(ARGV[4 + i - from]) or since
+  if base == 0 or had < base or had > last or #marks == 0 and had ~= last or at[i] and at[i] > had then changed[#changed + 1] = i end
 end
 local left = $INLINE
 for _, i in ipairs(changed) do

@@ -121,7 +121,7 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 	if err != nil {
 		return err
 	}
-	info, err := s.fenced(head).Write(in.Context(), k, &frames{in, head.GetData()}, Any, head.GetRequestId())
+	info, err := s.fenced(head).Write(in.Context(), k, &frames{in: in, rest: head.GetData()}, Any, head.GetRequestId())
 	if err != nil {
 		return err
 	}
@@ -132,15 +132,21 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 type frames struct {
 	in   grpc.ClientStreamingServer[statev1.WriteValueRequest, statev1.WriteValueResponse]
 	rest []byte
+	m    statev1.WriteValueRequest
 }
 
 func (f *frames) Read(p []byte) (int, error) {
 	for len(f.rest) == 0 {
-		m, err := f.in.Recv()
-		if err != nil {
+		f.m.Data = p // which is where they come past gRPC
+		if err := f.in.RecvMsg(&f.m); err != nil {
 			return 0, err // io.EOF only if the client closed its side
 		}
-		f.rest = m.GetData()
+		f.rest = f.m.GetData()
+		if len(f.rest) > 0 && len(f.rest) <= len(p) && &f.rest[0] == &p[0] {
+			n := len(f.rest)
+			f.rest = nil
+			return n, nil
+		}
 	}
 	n := copy(p, f.rest)
 	f.rest = f.rest[n:]
@@ -203,7 +209,7 @@ func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStrea
 		return err
 	}
 	var head *statev1.ValueInfo // until the first frame has taken it
-	last, err := s.store.Changes(out.Context(), k, r.GetSinceVersion(), r.GetOffset(), r.GetLength(), func(i Info) error {
+	last, err := s.store.Changes(out.Context(), k, r.GetSinceVersion(), r.GetChunkVersions(), r.GetOffset(), r.GetLength(), func(i Info) error {
 		head = infoProto(i)
 		return nil
 	}, func(offset int64, b []byte) error {
@@ -217,100 +223,16 @@ func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStrea
 	return out.Send(&statev1.ReadChangesResponse{Info: infoProto(last)})
 }
 
-func (s *server) PatchValue(in grpc.ClientStreamingServer[statev1.PatchValueRequest, statev1.PatchValueResponse]) error {
-	head, k, err := first(in.Recv, "value")
+func (s *server) PatchValue(ctx context.Context, r *statev1.PatchValueRequest) (*statev1.PatchValueResponse, error) {
+	k, err := keyOf(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := checkRequest(head.GetRequestId()); err != nil {
-		return err
+	info, previous, err := s.fenced(r).Patch(ctx, k, Patch{r.GetRuns(), r.GetData()}, r.GetRequestId())
+	if err != nil {
+		return nil, err
 	}
-	p := patcher{ctx: in.Context(), store: s.fenced(head), k: k, id: head.GetRequestId()}
-	for m := head; ; {
-		if err := p.add(m.GetPatches()); err != nil {
-			return err
-		}
-		if m, err = in.Recv(); errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if err := p.flush(); err != nil {
-		return err
-	}
-	info := p.info
-	if info.Version == 0 { // no ranges at all
-		if info, err = p.store.Stat(in.Context(), k); err != nil {
-			return err
-		}
-	}
-	return in.SendAndClose(&statev1.PatchValueResponse{Info: infoProto(info)})
-}
-
-// patcher writes the messages of a stream. Those that go on where the one before ended are written together, which is
-// faster; what is written together depends on the messages alone, so that a repeated stream has the same parts.
-type patcher struct {
-	ctx   context.Context
-	store *Store
-	k     skein.StateKey
-	id    string
-
-	parts   int // changes so far
-	info    Info
-	pending Patch // not written yet
-}
-
-func (p *patcher) add(all []*statev1.Patch) error {
-	if len(all) == 1 {
-		one := Patch{all[0].GetOffset(), all[0].GetData()}
-		if len(one.Data) > maxPatchBytes {
-			return checkPatches(1, int64(len(one.Data)))
-		}
-		n := int64(len(p.pending.Data))
-		if n > 0 && p.pending.Offset+n == one.Offset && n+int64(len(one.Data)) <= batch*chunkSize {
-			p.pending.Data = append(p.pending.Data, one.Data...)
-			return nil
-		}
-		err := p.flush()
-		p.pending = one
-		if len(one.Data) == 0 && err == nil {
-			err = p.write([]Patch{one})
-		}
-		return err
-	}
-	if err := p.flush(); err != nil || len(all) == 0 {
-		return err
-	}
-	patches := make([]Patch, len(all))
-	for i, one := range all {
-		patches[i] = Patch{one.GetOffset(), one.GetData()}
-	}
-	return p.write(patches)
-}
-
-func (p *patcher) flush() error {
-	if len(p.pending.Data) == 0 {
-		return nil
-	}
-	one := p.pending
-	p.pending = Patch{}
-	return p.write([]Patch{one})
-}
-
-func (p *patcher) write(all []Patch) (err error) {
-	id := p.id
-	if id != "" && p.parts > 0 { // each part is a change of its own
-		id = partOf(id, p.parts)
-	}
-	p.parts++
-	if len(all) == 1 {
-		p.info, err = p.store.SetRange(p.ctx, p.k, all[0].Offset, all[0].Data, id)
-	} else {
-		p.info, err = p.store.Patch(p.ctx, p.k, all, id)
-	}
-	return err
+	return &statev1.PatchValueResponse{Info: infoProto(info), PreviousVersion: previous}, nil
 }
 
 func (s *server) ResizeValue(ctx context.Context, r *statev1.ResizeValueRequest) (*statev1.ResizeValueResponse, error) {
@@ -318,11 +240,11 @@ func (s *server) ResizeValue(ctx context.Context, r *statev1.ResizeValueRequest)
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.fenced(r).Resize(ctx, k, r.GetSize(), r.GetRequestId())
+	info, created, err := s.fenced(r).Resize(ctx, k, r.GetSize(), r.GetRequestId())
 	if err != nil {
 		return nil, err
 	}
-	return &statev1.ResizeValueResponse{Info: infoProto(info)}, nil
+	return &statev1.ResizeValueResponse{Info: infoProto(info), Created: created}, nil
 }
 
 func (s *server) AddInt64(ctx context.Context, r *statev1.AddInt64Request) (*statev1.AddInt64Response, error) {
@@ -345,7 +267,7 @@ func (s *server) SetExpiry(ctx context.Context, r *statev1.SetExpiryRequest) (*s
 	if r.GetTimeToLive() != nil && r.GetTimeToLive().AsDuration() == 0 {
 		return nil, fault.Invalid.New("BAD_EXPIRY", "a time to live of 0").WithHint("leave it out for never, or delete the value")
 	}
-	info, err := s.store.Expire(ctx, k, r.GetTimeToLive().AsDuration(), r.GetRequestId())
+	info, err := s.fenced(r).Expire(ctx, k, r.GetTimeToLive().AsDuration(), r.GetRequestId())
 	if err != nil {
 		return nil, err
 	}
@@ -390,10 +312,15 @@ func (s *server) HoldLock(in grpc.BidiStreamingServer[statev1.HoldLockRequest, s
 	if err != nil {
 		return err
 	}
-	lock, err := s.store.Lock(in.Context(), k, LockRequest{
-		Shared: r.GetShared(), Patience: r.GetPatience().AsDuration(), Lease: r.GetLease().AsDuration(), Holder: r.GetHolder(),
+	ctx, end := untilLeaving(in.Context(), s.leaving)
+	defer end(nil)
+	lock, err := s.store.Lock(ctx, k, LockRequest{
+		Shared: r.GetShared(), Patience: r.GetPatience().AsDuration(), Lease: r.GetLease().AsDuration(), Holder: r.GetHolder(), Token: r.GetToken(),
 	})
 	if err != nil {
+		if left(ctx) {
+			err = context.Cause(ctx)
+		}
 		return err
 	}
 	// After this the stream's end ends Keep, which gives the lock back.
@@ -407,12 +334,12 @@ func (s *server) HoldLock(in grpc.BidiStreamingServer[statev1.HoldLockRequest, s
 			}
 			select {
 			case beats <- struct{}{}:
-			case <-in.Context().Done():
+			case <-ctx.Done():
 				return
 			}
 		}
 	}()
-	return lock.Keep(in.Context(), beats)
+	return lock.Keep(ctx, beats)
 }
 
 func (s *server) WatchValues(in grpc.BidiStreamingServer[statev1.WatchValuesRequest, statev1.WatchValuesResponse]) error {
@@ -445,17 +372,23 @@ func (s *server) WatchValues(in grpc.BidiStreamingServer[statev1.WatchValuesRequ
 	return err
 }
 
-// untilLeaving gives a context that ends, too, when the process is to: who watches goes elsewhere then, and holds up nobody.
+// untilLeaving gives a context that ends, too, when the process is to: who watches, or holds a lock, goes elsewhere then, and
+// holds up nobody.
 func untilLeaving(ctx context.Context, leaving <-chan struct{}) (context.Context, context.CancelCauseFunc) {
 	ctx, end := context.WithCancelCause(ctx)
 	go func() {
 		select {
 		case <-leaving:
-			end(fault.Unavailable.New("DRAINING", "this process is about to end").WithHint("watch another").WithRetry(time.Second))
+			end(fault.Unavailable.New("DRAINING", "this process is about to end").WithHint("ask another").WithRetry(time.Second))
 		case <-ctx.Done():
 		}
 	}()
 	return ctx, end
+}
+
+// left says that a context of untilLeaving ended because the process is to.
+func left(ctx context.Context) bool {
+	return ctx.Err() != nil && fault.From(context.Cause(ctx)).Reason == "DRAINING"
 }
 
 func watchedSet(in grpc.BidiStreamingServer[statev1.WatchValuesRequest, statev1.WatchValuesResponse]) ([]skein.StateKey, error) {

@@ -29,6 +29,14 @@ import (
 // serve runs the service as its main does and waits until it is ready.
 func serve(t testing.TB, redisURL string, spans ...trace.SpanProcessor) (addr string) {
 	t.Helper()
+	addr, stop := serving(t, redisURL, spans...)
+	t.Cleanup(stop)
+	return addr
+}
+
+// serving is serve for who wants to end it.
+func serving(t testing.TB, redisURL string, spans ...trace.SpanProcessor) (addr string, stop func()) {
+	t.Helper()
 	cfg := DefaultConfig()
 	fs := flag.NewFlagSet("state", flag.ContinueOnError)
 	cfg.Flags(fs)
@@ -46,12 +54,12 @@ func serve(t testing.TB, redisURL string, spans ...trace.SpanProcessor) (addr st
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- service.Run(ctx, base, cfg.Start) }()
-	t.Cleanup(func() {
+	stop = func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-	})
+	}
 	select {
 	case addr = <-listening:
 	case err := <-done:
@@ -63,7 +71,7 @@ func serve(t testing.TB, redisURL string, spans ...trace.SpanProcessor) (addr st
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
-				return addr
+				return addr, stop
 			}
 		}
 		if time.Now().After(end) {

@@ -16,21 +16,25 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
+	"skein.dev/proto/runs"
 )
 
-// replica is what an executor keeps: bytes and the version they were of.
+// replica is what an executor keeps: bytes, and the version that each chunk was of.
 type replica struct {
-	data    []byte
-	version int64
-	frames  int
+	data   []byte
+	known  []int64
+	frames int
 }
 
 func (r *replica) pull(ctx context.Context, s *Store, k skein.StateKey) error {
-	var size int64
-	last, err := s.Changes(ctx, k, r.version, 0, 0, func(i Info) error {
-		size = i.Size
-		r.data = append(r.data[:min(size, int64(len(r.data)))], make([]byte, max(0, size-int64(len(r.data))))...)
-		r.version = i.Version
+	var first Info
+	since := int64(0)
+	if len(r.known) > 0 {
+		since = slices.Min(r.known)
+	}
+	last, err := s.Changes(ctx, k, since, r.known, 0, 0, func(i Info) error {
+		first = i
+		r.data = append(r.data[:min(i.Size, int64(len(r.data)))], make([]byte, max(0, i.Size-int64(len(r.data))))...)
 		return nil
 	}, func(at int64, b []byte) error {
 		r.frames++
@@ -40,8 +44,25 @@ func (r *replica) pull(ctx context.Context, s *Store, k skein.StateKey) error {
 		copy(r.data[at:], b)
 		return nil
 	})
-	if err == nil && (last.Version != r.version || last.Size != size) {
-		err = fmt.Errorf("%+v at the end, version %d at the beginning", last, r.version)
+	if err == nil && (last.Version != first.Version || last.Size != first.Size) {
+		err = fmt.Errorf("%+v at the end, %+v at the beginning", last, first)
+	}
+	r.known = slices.Repeat([]int64{first.Version}, len(cut(0, first.Size)))
+	return err
+}
+
+// push patches the value and the copy, which knows of the chunks what it knew, if previous says so.
+func (r *replica) push(ctx context.Context, s *Store, k skein.StateKey, ranges ...at) error {
+	info, previous, err := s.Patch(ctx, k, patchOf(ranges...), "")
+	for _, one := range ranges {
+		end := int(one.off) + len(one.data)
+		r.data = append(r.data, make([]byte, max(0, end-len(r.data)))...)
+		copy(r.data[one.off:], one.data)
+		for i := int(one.off / chunkSize); i*chunkSize < end; i++ {
+			if i < len(r.known) && r.known[i] >= previous {
+				r.known[i] = info.Version
+			}
+		}
 	}
 	return err
 }
@@ -74,44 +95,40 @@ func testChanges(t *testing.T, s *Store, u skein.User) {
 			model = random(size(r, most))
 			_, err = s.Set(ctx, k, model, Any, "")
 		case 1:
-			data, at := random(size(r, 300_000)), size(r, most)
-			_, err = s.SetRange(ctx, k, int64(at), data, "")
+			data, off := random(size(r, 300_000)), size(r, most)
+			_, err = s.SetRange(ctx, k, int64(off), data, "")
 			if len(data) > 0 {
-				grow(at + len(data))
-				copy(model[at:], data)
+				grow(off + len(data))
+				copy(model[off:], data)
 			}
 		case 2:
 			n := size(r, most)
-			_, err = s.Resize(ctx, k, int64(n), "")
+			_, _, err = s.Resize(ctx, k, int64(n), "")
 			grow(n)
 			model = slices.Clone(model[:n])
 		case 3, 4:
-			var patches []Patch
-			for left := maxPatchBytes / 2; left > 0 && len(patches) < r.IntN(9)+1; {
-				p := Patch{int64(size(r, most)), random(min(left, size(r, 100_000)))}
-				left -= len(p.Data)
-				patches = append(patches, p)
-				if len(p.Data) > 0 {
-					grow(int(p.Offset) + len(p.Data))
-					copy(model[p.Offset:], p.Data)
-				}
+			var ranges []at
+			place, ends := size(r, most), most+300_000
+			few, step := r.IntN(9)+1, 500_000
+			if r.IntN(2) > 0 { // many that lie close
+				few, step = 300, 2*chunkSize/300
 			}
-			for at := size(r, most); r.IntN(100) > 0 && len(patches) < 300; at += r.IntN(2*chunkSize/300) - 1 { // many that mostly ascend
-				p := Patch{int64(max(at, 0)), random(r.IntN(20))}
-				patches = append(patches, p)
-				if len(p.Data) > 0 {
-					grow(int(p.Offset) + len(p.Data))
-					copy(model[p.Offset:], p.Data)
-				}
+			for left := maxPatchBytes / 2; left > 0 && len(ranges) < few && place < ends; {
+				p := at{int64(place), random(min(left, size(r, step)) + 1)}
+				left -= len(p.data)
+				ranges = append(ranges, p)
+				grow(place + len(p.data))
+				copy(model[place:], p.data)
+				place += len(p.data) + r.IntN(step)*r.IntN(2)
 			}
-			_, err = s.Patch(ctx, k, patches, "")
+			err = copies[r.IntN(3)].push(ctx, s, k, ranges...)
 		case 5:
-			at, delta := size(r, most), int64(r.Uint64())
+			off, delta := size(r, most), int64(r.Uint64())
 			var sum int64
-			sum, _, err = s.Add(ctx, k, int64(at), delta, "")
-			grow(at + 8)
-			want := int64(binary.LittleEndian.Uint64(model[at:])) + delta
-			binary.LittleEndian.PutUint64(model[at:], uint64(want))
+			sum, _, err = s.Add(ctx, k, int64(off), delta, "")
+			grow(off + 8)
+			want := int64(binary.LittleEndian.Uint64(model[off:])) + delta
+			binary.LittleEndian.PutUint64(model[off:], uint64(want))
 			if sum != want {
 				t.Fatalf("step %d: the sum is %d, want %d", step, sum, want)
 			}
@@ -141,7 +158,7 @@ func testChanges(t *testing.T, s *Store, u skein.User) {
 		t.Error(c.frames, err)
 	}
 	c.frames = 0
-	if _, err := s.Patch(ctx, k, []Patch{{chunkSize - 1, []byte("ab")}, {5*chunkSize + 7, []byte("c")}}, ""); err != nil {
+	if _, _, err := s.Patch(ctx, k, patchOf(at{chunkSize - 1, []byte("ab")}, at{5*chunkSize + 7, []byte("c")}), ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.pull(ctx, s, k); err != nil || c.frames != 3 || string(c.data[chunkSize-1:chunkSize+1]) != "ab" {
@@ -150,10 +167,41 @@ func testChanges(t *testing.T, s *Store, u skein.User) {
 	if err := c.pull(ctx, s, k); err != nil || c.frames != 3 {
 		t.Error("nothing changed, but", c.frames-3, "chunks came", err)
 	}
-	c.version = math.MaxInt64 // of a Redis that is lost
+	for i := range c.known { // of a Redis that is lost
+		c.known[i] = math.MaxInt64
+	}
 	if err := c.pull(ctx, s, k); err != nil || c.frames != 11 {
 		t.Error(c.frames, err)
 	}
+	// What was pushed from here is here, unless others changed the same chunks.
+	other := replica{}
+	if err := errors.Join(c.push(ctx, s, k, at{1, []byte("c")}, at{2*chunkSize + 1, []byte("c")}), other.pull(ctx, s, k), c.pull(ctx, s, k)); err != nil || c.frames != 11 {
+		t.Error("its own bytes came back:", c.frames-11, err)
+	}
+	if err := errors.Join(other.push(ctx, s, k, at{chunkSize, []byte("o")}), c.push(ctx, s, k, at{3 * chunkSize, []byte("c")}), c.pull(ctx, s, k)); err != nil || c.frames != 12 {
+		t.Error("wanted one chunk:", c.frames-11, err)
+	}
+	if err := errors.Join(c.push(ctx, s, k, at{4 * chunkSize, []byte("c")}), other.push(ctx, s, k, at{4*chunkSize + 1, []byte("o")}), c.pull(ctx, s, k), other.pull(ctx, s, k)); err != nil ||
+		c.frames != 13 || other.frames != 8+2 || !bytes.Equal(c.data, other.data) {
+		t.Error("wanted what the other changed:", c.frames-12, other.frames, err)
+	}
+}
+
+// at is bytes for a place of a value.
+type at struct {
+	off  int64
+	data []byte
+}
+
+// patchOf packs ranges, which ascend.
+func patchOf(all ...at) (p Patch) {
+	end := int64(0)
+	for _, one := range all {
+		p.Runs = runs.Append(p.Runs, one.off-end, int64(len(one.data)))
+		p.Data = append(p.Data, one.data...)
+		end = one.off + int64(len(one.data))
+	}
+	return p
 }
 
 // One message of ranges is seen as a whole.
@@ -164,11 +212,11 @@ func testPatches(t *testing.T, s *Store, u skein.User) {
 	for w := range 4 {
 		wg.Go(func() {
 			for i := range 25 {
-				var all []Patch
-				for _, at := range places {
-					all = append(all, Patch{at, []byte{byte(w), byte(i)}})
+				var all []at
+				for _, place := range places {
+					all = append(all, at{place, []byte{byte(w), byte(i)}})
 				}
-				if _, err := s.Patch(ctx, k, all, ""); err != nil {
+				if _, _, err := s.Patch(ctx, k, patchOf(all...), ""); err != nil {
 					t.Error(err)
 				}
 				data, _, err := s.Get(ctx, k, 0, 0)
@@ -181,17 +229,19 @@ func testPatches(t *testing.T, s *Store, u skein.User) {
 	wg.Wait()
 	// The most that there may be, and where strings don't change in place: this would take seconds if each were a copy of the chunk.
 	// They stay at some distance from one another, so that there are as many pieces between them.
-	many, large := make([]Patch, maxPatches), key(t, string(u), "large")
-	for i := range many {
-		many[i] = Patch{int64(i * 64), []byte{byte(i), byte(i >> 8)}}
-	}
-	if _, err := s.Patch(ctx, large, many, ""); err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(many); i += 61 {
-		data, _, err := s.Get(ctx, large, many[i].Offset, 2)
-		if err != nil || !bytes.Equal(data, many[i].Data) {
-			t.Fatal("patch", i, "is", data, err)
+	for step, n := range map[int64]int{64: maxNear, 600: maxPatches} {
+		many, large := make([]at, n), key(t, string(u), fmt.Sprint("large", step))
+		for i := range many {
+			many[i] = at{int64(i) * step, []byte{byte(i), byte(i >> 8)}}
+		}
+		if _, _, err := s.Patch(ctx, large, patchOf(many...), ""); err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < n; i += 61 {
+			data, _, err := s.Get(ctx, large, many[i].off, 2)
+			if err != nil || !bytes.Equal(data, many[i].data) {
+				t.Fatal("range", i, "is", data, err)
+			}
 		}
 	}
 	// Ranges of several that lie between each other's, and are merged: no byte is lost, not even of the last round.
@@ -200,11 +250,11 @@ func testPatches(t *testing.T, s *Store, u skein.User) {
 	for w := range writers {
 		wg.Go(func() {
 			for i := range rounds {
-				mine := make([]Patch, each)
+				mine := make([]at, each)
 				for n := range mine {
-					mine[n] = Patch{int64(chunkSize - each*writers/2 + n*writers + w), []byte{byte(w*rounds + i + 1)}}
+					mine[n] = at{int64(chunkSize - each*writers/2 + n*writers + w), []byte{byte(w*rounds + i + 1)}}
 				}
-				if _, err := s.Patch(ctx, mixed, mine, ""); err != nil {
+				if _, _, err := s.Patch(ctx, mixed, patchOf(mine...), ""); err != nil {
 					t.Error(err)
 				}
 			}
@@ -220,34 +270,46 @@ func testPatches(t *testing.T, s *Store, u skein.User) {
 			t.Fatalf("byte %d is %d, want %d", i, b, want)
 		}
 	}
-	two := []Patch{{0, []byte("once")}, {10, []byte("more")}}
-	first, err := s.Patch(ctx, k, two, "id")
+	two := patchOf(at{0, []byte("once")}, at{10, []byte("more")})
+	first, before, err := s.Patch(ctx, k, two, "id")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Patch(ctx, k, []Patch{{0, []byte("x")}}, ""); err != nil {
-		t.Fatal(err)
+	if _, previous, err := s.Patch(ctx, k, patchOf(at{0, []byte("x")}), ""); err != nil || previous != first.Version {
+		t.Fatal(previous, err)
 	}
-	if again, err := s.Patch(ctx, k, two, "id"); err != nil || again != first {
-		t.Errorf("%+v %v, want %+v", again, err, first)
+	if again, previous, err := s.Patch(ctx, k, two, "id"); err != nil || again != first || previous != before || before >= first.Version {
+		t.Errorf("%+v %d %v, want %+v %d", again, previous, err, first, before)
 	}
-	two[1].Offset++
-	_, err = s.Patch(ctx, k, two, "id")
+	_, _, err = s.Patch(ctx, k, patchOf(at{0, []byte("once")}, at{11, []byte("more")}), "id")
 	reason(t, "other ranges", err, fault.Exists, "REQUEST_ID_REUSED")
-	_, err = s.Patch(ctx, k, make([]Patch, maxPatches+1), "")
-	reason(t, "many ranges", err, fault.TooLarge, "TOO_LARGE")
-	_, err = s.Patch(ctx, k, []Patch{{0, make([]byte, maxPatchBytes)}, {0, []byte("x")}}, "")
-	reason(t, "many bytes", err, fault.TooLarge, "TOO_LARGE")
-	_, err = s.Patch(ctx, k, []Patch{{0, []byte("lost")}, {-1, []byte("x")}}, "")
-	reason(t, "bad offset", err, fault.Invalid, "BAD_RANGE")
-	_, err = s.Patch(ctx, k, []Patch{{0, []byte("lost")}, {s.max, []byte("x")}}, "")
-	reason(t, "too far", err, fault.TooLarge, "TOO_LARGE")
+	long := patchOf(at{0, []byte("lost")})
+	for name, p := range map[string]Patch{
+		"no ranges": {}, "half a range": {[]byte{1}, nil}, "fewer bytes": {long.Runs, long.Data[:3]}, "more bytes": {long.Runs, append(long.Data, 'x')},
+		"an empty range": {runs.Append(long.Runs, 3, 0), long.Data}, "past 2^63": {runs.Append(long.Runs, math.MaxInt64, 1), append(long.Data, 'x')},
+	} {
+		_, _, err = s.Patch(ctx, k, p, "")
+		reason(t, name, err, fault.Invalid, "BAD_RUNS")
+	}
+	far := func(n int, step int64) (p Patch) {
+		for range n {
+			p = Patch{runs.Append(p.Runs, step-1, 1), append(p.Data, 'x')}
+		}
+		return p
+	}
+	for name, p := range map[string]Patch{
+		"many ranges": far(maxNear+1, 2), "many that lie far": far(maxPatches+1, nearSpan/maxPatches+1),
+		"many bytes": patchOf(at{0, make([]byte, maxPatchBytes)}, at{maxPatchBytes + 1, []byte("x")}), "too far": patchOf(at{0, []byte("lost")}, at{s.max, []byte("x")}),
+	} {
+		_, _, err = s.Patch(ctx, k, p, "")
+		reason(t, name, err, fault.TooLarge, "TOO_LARGE")
+	}
 	if data, _, err := s.Get(ctx, k, 0, 4); err != nil || string(data) != "xnce" {
 		t.Errorf("%q %v", data, err)
 	}
-	_, err = s.Resize(ctx, k, s.max+1, "")
+	_, _, err = s.Resize(ctx, k, s.max+1, "")
 	reason(t, "large", err, fault.TooLarge, "TOO_LARGE")
-	_, err = s.Resize(ctx, k, -1, "")
+	_, _, err = s.Resize(ctx, k, -1, "")
 	reason(t, "negative", err, fault.Invalid, "BAD_RANGE")
 }
 
@@ -401,9 +463,10 @@ func testExpiry(t *testing.T, s *Store, u skein.User) {
 	for what, change := range map[string]func() (Info, error){
 		"range": func() (Info, error) { return s.SetRange(ctx, k, 7*chunkSize, []byte("x"), "") },
 		"patch": func() (Info, error) {
-			return s.Patch(ctx, k, []Patch{{9 * chunkSize, []byte("x")}, {1, []byte("y")}}, "")
+			info, _, err := s.Patch(ctx, k, patchOf(at{1, []byte("y")}, at{9 * chunkSize, []byte("x")}), "")
+			return info, err
 		},
-		"resize": func() (Info, error) { return s.Resize(ctx, k, chunkSize+5, "") },
+		"resize": func() (Info, error) { i, _, err := s.Resize(ctx, k, chunkSize+5, ""); return i, err },
 		"add":    func() (Info, error) { _, i, err := s.Add(ctx, k, 2*chunkSize-4, 1, ""); return i, err },
 		"append": func() (Info, error) { _, i, err := s.Append(ctx, k, make([]byte, 300_000), ""); return i, err },
 		"set":    func() (Info, error) { return s.Set(ctx, k, make([]byte, 2*chunkSize), Any, "") },
@@ -448,7 +511,7 @@ func testLostChunks(t *testing.T, s *Store, u skein.User) {
 			return err
 		},
 		"patch": func(k skein.StateKey) error {
-			_, err := s.Patch(ctx, k, []Patch{{9, []byte("x")}, {0, []byte("y")}}, "")
+			_, _, err := s.Patch(ctx, k, patchOf(at{0, []byte("y")}, at{9, []byte("x")}), "")
 			return err
 		},
 	} {
@@ -456,7 +519,7 @@ func testLostChunks(t *testing.T, s *Store, u skein.User) {
 		if err := make(k); err != nil {
 			t.Fatal(name, err)
 		}
-		if _, err := s.Resize(ctx, k, 3<<20, ""); err != nil {
+		if _, _, err := s.Resize(ctx, k, 3<<20, ""); err != nil {
 			t.Fatal(name, err)
 		}
 		if _, _, err := s.Get(ctx, k, 0, 0); err != nil {
@@ -504,10 +567,10 @@ func testQuota(t *testing.T, s *Store, u skein.User) {
 		"append": func() error { _, _, err := limited.Append(ctx, a, []byte("x"), ""); return err },
 		"range":  func() error { _, err := limited.SetRange(ctx, a, 600, []byte("x"), ""); return err },
 		"patch": func() error {
-			_, err := limited.Patch(ctx, a, []Patch{{1, []byte("x")}, {600, []byte("x")}}, "")
+			_, _, err := limited.Patch(ctx, a, patchOf(at{1, []byte("x")}, at{600, []byte("x")}), "")
 			return err
 		},
-		"resize":  func() error { _, err := limited.Resize(ctx, a, 601, ""); return err },
+		"resize":  func() error { _, _, err := limited.Resize(ctx, a, 601, ""); return err },
 		"add":     func() error { _, _, err := limited.Add(ctx, a, 593, 1, ""); return err },
 		"element": func() error { _, err := limited.AppendElement(ctx, a, nil, ""); return err },
 		"write": func() error {

@@ -30,67 +30,40 @@ func client(t *testing.T) statev1.StateServiceClient {
 	return statev1.NewStateServiceClient(conn)
 }
 
-func TestPatchValueStream(t *testing.T) {
+func TestPatchValue(t *testing.T) {
 	c, ctx, k := client(t), t.Context(), []byte("k\xff")
-	send := func(id string, all ...*statev1.PatchValueRequest) (*statev1.ValueInfo, error) {
-		t.Helper()
-		stream, err := c.PatchValue(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, m := range all {
-			if i == 0 {
-				m.User, m.Key, m.RequestId = "ann", k, id
-			}
-			if err := stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
-				t.Fatal(err)
-			}
-		}
-		resp, err := stream.CloseAndRecv()
-		return resp.GetInfo(), err
-	}
-	patch := func(at int64, data string) *statev1.PatchValueRequest {
-		return &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Offset: at, Data: []byte(data)}, {Offset: at + 10, Data: []byte(data)}}}
+	send := func(id string, all ...at) (*statev1.PatchValueResponse, error) {
+		p := patchOf(all...)
+		return c.PatchValue(ctx, &statev1.PatchValueRequest{User: "ann", Key: k, RequestId: id, Runs: p.Runs, Data: p.Data})
 	}
 	id := strings.Repeat("i", maxRequestID)
-	first, err := send(id, patch(0, "abc"), patch(1, "XY"), patch(300_000, "far"))
-	if err != nil || first.GetSize() != 300_013 {
-		t.Fatal(first, err)
+	two := []at{{0, []byte("abc")}, {300_000, []byte("far")}}
+	resp, err := send(id, two...)
+	first := resp.GetInfo()
+	if err != nil || first.GetSize() != 300_003 || resp.GetPreviousVersion() != 0 {
+		t.Fatal(resp, err)
 	}
-	if again, err := send(id, patch(0, "abc"), patch(1, "XY"), patch(300_000, "far")); err != nil || again.GetVersion() != first.GetVersion() {
+	if again, err := send(id, two...); err != nil || again.GetInfo().GetVersion() != first.GetVersion() || again.GetPreviousVersion() != 0 {
 		t.Error(again, err)
 	}
-	_, err = send(id, patch(0, "abc"), patch(2, "XY"))
+	_, err = send(id, two[0], at{300_001, []byte("far")})
 	reason(t, "other ranges", err, fault.Exists, "REQUEST_ID_REUSED")
-	_, err = send(id+"i", patch(0, "abc"))
+	_, err = send(id+"i", two...)
 	reason(t, "long id", err, fault.Invalid, "BAD_REQUEST_ID")
 	_, err = send("")
-	reason(t, "nothing", err, fault.Invalid, "NO_KEY")
-	if info, err := send("", &statev1.PatchValueRequest{}); err != nil || info.GetVersion() != first.GetVersion() {
-		t.Error("no ranges:", info, err)
-	}
-	// Messages that follow each other.
-	var run []*statev1.PatchValueRequest
-	var want []byte
-	for i := range 30 {
-		data := bytes.Repeat([]byte{byte(i + 1)}, 50_000+i)
-		run = append(run, &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Offset: 400_000 + int64(len(want)), Data: data}}})
-		want = append(want, data...)
-	}
-	long, err := send("run", run...)
-	if err != nil {
+	reason(t, "nothing", err, fault.Invalid, "BAD_RUNS")
+	// Many bytes, and a long range.
+	want := bytes.Repeat([]byte("skein"), maxPatchBytes/5)
+	if _, err = send("", at{400_000, want}); err != nil {
 		t.Fatal(err)
-	}
-	if again, err := send("run", run...); err != nil || again.GetVersion() != long.GetVersion() {
-		t.Error(again, err)
 	}
 	if got, err := c.GetValue(ctx, &statev1.GetValueRequest{User: "ann", Key: k, Offset: 400_000}); err != nil || !bytes.Equal(got.GetData(), want) {
 		t.Error(len(got.GetData()), err)
 	}
-	_, err = send("", &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Data: make([]byte, maxPatchBytes+1)}}})
+	_, err = send("", at{0, make([]byte, maxPatchBytes+1)})
 	reason(t, "large", err, fault.TooLarge, "TOO_LARGE")
-	if _, err := send("", &statev1.PatchValueRequest{Patches: []*statev1.Patch{{Offset: 300_013}}}); err != nil {
-		t.Error("no bytes:", err)
+	if _, err := send("", at{1, []byte("XY")}, at{11, []byte("XY")}); err != nil {
+		t.Fatal(err)
 	}
 	if r, err := c.ResizeValue(ctx, &statev1.ResizeValueRequest{User: "ann", Key: k, Size: 300_013}); err != nil {
 		t.Fatal(err)
@@ -98,7 +71,7 @@ func TestPatchValueStream(t *testing.T) {
 		first = r.GetInfo()
 	}
 	got, err := c.GetValue(ctx, &statev1.GetValueRequest{User: "ann", Key: k, Length: 13})
-	if err != nil || string(got.GetData()) != "aXY\x00\x00\x00\x00\x00\x00\x00aXY" {
+	if err != nil || string(got.GetData()) != "aXY\x00\x00\x00\x00\x00\x00\x00\x00XY" {
 		t.Errorf("%q %v", got.GetData(), err)
 	}
 
@@ -221,6 +194,65 @@ func TestHoldLock(t *testing.T) {
 	_ = none.CloseSend()
 	_, err = none.Recv()
 	reason(t, "nothing", err, fault.Invalid, "NO_KEY")
+}
+
+// A process that is to end does not wait for holders and waiters: they go on with another, and nothing comes between.
+func TestHoldLockMoves(t *testing.T) {
+	url, ctx := "redis://"+miniredis.RunT(t).Addr(), t.Context()
+	minute := durationpb.New(time.Minute)
+	leaving, stop := serving(t, url)
+	var clients []statev1.StateServiceClient
+	for _, addr := range []string{leaving, serve(t, url)} {
+		conn, err := service.Connect(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		clients = append(clients, statev1.NewStateServiceClient(conn))
+	}
+	first, token, err := hold(ctx, clients[0], &statev1.HoldLockRequest{Lease: minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiter := make(chan error, 1)
+	go func() {
+		_, _, err := hold(ctx, clients[0], &statev1.HoldLockRequest{Patience: minute})
+		waiter <- err
+	}()
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	_, err = first.Recv()
+	reason(t, "the holder", err, fault.Unavailable, "DRAINING")
+	if err := <-waiter; !errors.Is(err, fault.Unavailable) {
+		t.Error("the waiter:", err)
+	}
+	select {
+	case <-stopped:
+	case <-time.After(service.DefaultConfig().Grace):
+		t.Error("it waits out its grace")
+	}
+	set := func() error {
+		_, err := clients[1].SetValue(ctx, &statev1.SetValueRequest{User: "ann", Key: []byte("k"), Fence: &statev1.Fence{Key: []byte("k"), Token: token}})
+		return err
+	}
+	if err := set(); err != nil {
+		t.Error("between:", err)
+	}
+	_, _, err = hold(ctx, clients[1], &statev1.HoldLockRequest{})
+	reason(t, "another", err, fault.Timeout, "LOCK_TIMEOUT")
+	_, _, err = hold(ctx, clients[1], &statev1.HoldLockRequest{Token: token + 1})
+	reason(t, "a token of nobody", err, fault.Conflict, "LOCK_LOST")
+	again, same, err := hold(ctx, clients[1], &statev1.HoldLockRequest{Token: token, Lease: minute})
+	if err != nil || same != token {
+		t.Fatal(same, token, err)
+	}
+	_ = again.CloseSend()
+	if _, err := again.Recv(); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	reason(t, "given back", set(), fault.Conflict, "FENCED")
+	_, _, err = hold(ctx, clients[1], &statev1.HoldLockRequest{Token: token})
+	reason(t, "gone on with too late", err, fault.Conflict, "LOCK_LOST")
 }
 
 func TestWatchValues(t *testing.T) {

@@ -37,6 +37,8 @@ type Options struct {
 	Standby      bool // a second planner, which takes over
 	// Front is what executors attach to in the planner's place, if it is set: it gets the planner's address and gives its own.
 	Front func(planner string) (address string)
+	// StateFront is the same for state, for each executor.
+	StateFront func(executor int, state string) (address string)
 }
 
 // Dev starts `skein dev`.
@@ -93,8 +95,12 @@ func (c *Cluster) service(name, bin string, args ...string) *Process {
 
 func (c *Cluster) addExecutor() *Process {
 	name := fmt.Sprintf("executor-%d", len(c.Executors)+1)
+	state := c.State.Addr
+	if c.opt.StateFront != nil {
+		state = c.opt.StateFront(len(c.Executors), state)
+	}
 	args := append([]string{
-		"--planner", c.desk, "--state", c.State.Addr, "--fs", c.Fs.Addr, "--bucket", c.Objects.URL(), "--name", name,
+		"--planner", c.desk, "--state", state, "--fs", c.Fs.Addr, "--bucket", c.Objects.URL(), "--name", name,
 	}, c.opt.ExecutorArgs...)
 	p := c.service(name, Bin(c.t, "executor"), args...)
 	c.Executors = append(c.Executors, p)

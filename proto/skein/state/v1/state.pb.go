@@ -1368,8 +1368,11 @@ type ReadChangesRequest struct {
 	// The version that the caller has; 0 for none, which gives everything.
 	SinceVersion int64 `protobuf:"varint,3,opt,name=since_version,json=sinceVersion,proto3" json:"since_version,omitempty"`
 	// Only bytes of this range; length 0 for all to the end.
-	Offset        int64 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
-	Length        int64 `protobuf:"varint,5,opt,name=length,proto3" json:"length,omitempty"`
+	Offset int64 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length int64 `protobuf:"varint,5,opt,name=length,proto3" json:"length,omitempty"`
+	// Where the caller has chunks (256 KiB) of different versions: that of each, from the one on in which offset lies, and
+	// since_version for those behind. At most 4,096.
+	ChunkVersions []int64 `protobuf:"varint,6,rep,packed,name=chunk_versions,json=chunkVersions,proto3" json:"chunk_versions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1439,6 +1442,13 @@ func (x *ReadChangesRequest) GetLength() int64 {
 	return 0
 }
 
+func (x *ReadChangesRequest) GetChunkVersions() []int64 {
+	if x != nil {
+		return x.ChunkVersions
+	}
+	return nil
+}
+
 type ReadChangesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the first frame: what the value is now. In the last, which has no data: what it is after the bytes were read.
@@ -1503,12 +1513,16 @@ func (x *ReadChangesResponse) GetData() []byte {
 
 type PatchValueRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// user, key, fence and request_id only in the first message.
-	User          string   `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	Key           []byte   `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	RequestId     string   `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Fence         *Fence   `protobuf:"bytes,4,opt,name=fence,proto3" json:"fence,omitempty"`
-	Patches       []*Patch `protobuf:"bytes,5,rep,name=patches,proto3" json:"patches,omitempty"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Key   []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// A repeated request gets the first answer again, for ten minutes.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence     *Fence `protobuf:"bytes,4,opt,name=fence,proto3" json:"fence,omitempty"`
+	// The ranges in their order, as two varints each: how far it begins behind the end of the one before, or behind 0, and its length,
+	// which is not 0. So they ascend, and none lies in another. At least one.
+	Runs []byte `protobuf:"bytes,5,opt,name=runs,proto3" json:"runs,omitempty"`
+	// Their bytes, joined: as many as the lengths add up to.
+	Data          []byte `protobuf:"bytes,6,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1571,59 +1585,14 @@ func (x *PatchValueRequest) GetFence() *Fence {
 	return nil
 }
 
-func (x *PatchValueRequest) GetPatches() []*Patch {
+func (x *PatchValueRequest) GetRuns() []byte {
 	if x != nil {
-		return x.Patches
+		return x.Runs
 	}
 	return nil
 }
 
-type Patch struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Offset        int64                  `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
-	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Patch) Reset() {
-	*x = Patch{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[25]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Patch) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Patch) ProtoMessage() {}
-
-func (x *Patch) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[25]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Patch.ProtoReflect.Descriptor instead.
-func (*Patch) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{25}
-}
-
-func (x *Patch) GetOffset() int64 {
-	if x != nil {
-		return x.Offset
-	}
-	return 0
-}
-
-func (x *Patch) GetData() []byte {
+func (x *PatchValueRequest) GetData() []byte {
 	if x != nil {
 		return x.Data
 	}
@@ -1631,15 +1600,18 @@ func (x *Patch) GetData() []byte {
 }
 
 type PatchValueResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Info          *ValueInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Info  *ValueInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	// The newest version, before this one, that changed any of the chunks (256 KiB) that were written: who knew them as of that
+	// version knows them as of this one. 0 if there was no value, and none is remembered.
+	PreviousVersion int64 `protobuf:"varint,2,opt,name=previous_version,json=previousVersion,proto3" json:"previous_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *PatchValueResponse) Reset() {
 	*x = PatchValueResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[26]
+	mi := &file_skein_state_v1_state_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1623,7 @@ func (x *PatchValueResponse) String() string {
 func (*PatchValueResponse) ProtoMessage() {}
 
 func (x *PatchValueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[26]
+	mi := &file_skein_state_v1_state_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1636,7 @@ func (x *PatchValueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchValueResponse.ProtoReflect.Descriptor instead.
 func (*PatchValueResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{26}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PatchValueResponse) GetInfo() *ValueInfo {
@@ -1672,6 +1644,13 @@ func (x *PatchValueResponse) GetInfo() *ValueInfo {
 		return x.Info
 	}
 	return nil
+}
+
+func (x *PatchValueResponse) GetPreviousVersion() int64 {
+	if x != nil {
+		return x.PreviousVersion
+	}
+	return 0
 }
 
 type ResizeValueRequest struct {
@@ -1687,7 +1666,7 @@ type ResizeValueRequest struct {
 
 func (x *ResizeValueRequest) Reset() {
 	*x = ResizeValueRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[27]
+	mi := &file_skein_state_v1_state_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1678,7 @@ func (x *ResizeValueRequest) String() string {
 func (*ResizeValueRequest) ProtoMessage() {}
 
 func (x *ResizeValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[27]
+	mi := &file_skein_state_v1_state_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1691,7 @@ func (x *ResizeValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeValueRequest.ProtoReflect.Descriptor instead.
 func (*ResizeValueRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{27}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResizeValueRequest) GetUser() string {
@@ -1751,15 +1730,17 @@ func (x *ResizeValueRequest) GetFence() *Fence {
 }
 
 type ResizeValueResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Info          *ValueInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Info  *ValueInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	// There was no value before.
+	Created       bool `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResizeValueResponse) Reset() {
 	*x = ResizeValueResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[28]
+	mi := &file_skein_state_v1_state_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +1752,7 @@ func (x *ResizeValueResponse) String() string {
 func (*ResizeValueResponse) ProtoMessage() {}
 
 func (x *ResizeValueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[28]
+	mi := &file_skein_state_v1_state_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +1765,7 @@ func (x *ResizeValueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeValueResponse.ProtoReflect.Descriptor instead.
 func (*ResizeValueResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{28}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ResizeValueResponse) GetInfo() *ValueInfo {
@@ -1792,6 +1773,13 @@ func (x *ResizeValueResponse) GetInfo() *ValueInfo {
 		return x.Info
 	}
 	return nil
+}
+
+func (x *ResizeValueResponse) GetCreated() bool {
+	if x != nil {
+		return x.Created
+	}
+	return false
 }
 
 type AddInt64Request struct {
@@ -1809,7 +1797,7 @@ type AddInt64Request struct {
 
 func (x *AddInt64Request) Reset() {
 	*x = AddInt64Request{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[29]
+	mi := &file_skein_state_v1_state_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +1809,7 @@ func (x *AddInt64Request) String() string {
 func (*AddInt64Request) ProtoMessage() {}
 
 func (x *AddInt64Request) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[29]
+	mi := &file_skein_state_v1_state_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +1822,7 @@ func (x *AddInt64Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddInt64Request.ProtoReflect.Descriptor instead.
 func (*AddInt64Request) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{29}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AddInt64Request) GetUser() string {
@@ -1890,7 +1878,7 @@ type AddInt64Response struct {
 
 func (x *AddInt64Response) Reset() {
 	*x = AddInt64Response{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[30]
+	mi := &file_skein_state_v1_state_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +1890,7 @@ func (x *AddInt64Response) String() string {
 func (*AddInt64Response) ProtoMessage() {}
 
 func (x *AddInt64Response) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[30]
+	mi := &file_skein_state_v1_state_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +1903,7 @@ func (x *AddInt64Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddInt64Response.ProtoReflect.Descriptor instead.
 func (*AddInt64Response) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{30}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AddInt64Response) GetValue() int64 {
@@ -1939,13 +1927,14 @@ type SetExpiryRequest struct {
 	// From now; unset for never.
 	TimeToLive    *durationpb.Duration `protobuf:"bytes,3,opt,name=time_to_live,json=timeToLive,proto3" json:"time_to_live,omitempty"`
 	RequestId     string               `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Fence         *Fence               `protobuf:"bytes,5,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetExpiryRequest) Reset() {
 	*x = SetExpiryRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[31]
+	mi := &file_skein_state_v1_state_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +1946,7 @@ func (x *SetExpiryRequest) String() string {
 func (*SetExpiryRequest) ProtoMessage() {}
 
 func (x *SetExpiryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[31]
+	mi := &file_skein_state_v1_state_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +1959,7 @@ func (x *SetExpiryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetExpiryRequest.ProtoReflect.Descriptor instead.
 func (*SetExpiryRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{31}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetExpiryRequest) GetUser() string {
@@ -2001,6 +1990,13 @@ func (x *SetExpiryRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *SetExpiryRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 type SetExpiryResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Info          *ValueInfo             `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
@@ -2010,7 +2006,7 @@ type SetExpiryResponse struct {
 
 func (x *SetExpiryResponse) Reset() {
 	*x = SetExpiryResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[32]
+	mi := &file_skein_state_v1_state_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2018,7 @@ func (x *SetExpiryResponse) String() string {
 func (*SetExpiryResponse) ProtoMessage() {}
 
 func (x *SetExpiryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[32]
+	mi := &file_skein_state_v1_state_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2031,7 @@ func (x *SetExpiryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetExpiryResponse.ProtoReflect.Descriptor instead.
 func (*SetExpiryResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{32}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SetExpiryResponse) GetInfo() *ValueInfo {
@@ -2059,7 +2055,7 @@ type AppendElementRequest struct {
 
 func (x *AppendElementRequest) Reset() {
 	*x = AppendElementRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[33]
+	mi := &file_skein_state_v1_state_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2067,7 @@ func (x *AppendElementRequest) String() string {
 func (*AppendElementRequest) ProtoMessage() {}
 
 func (x *AppendElementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[33]
+	mi := &file_skein_state_v1_state_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2080,7 @@ func (x *AppendElementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendElementRequest.ProtoReflect.Descriptor instead.
 func (*AppendElementRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{33}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AppendElementRequest) GetUser() string {
@@ -2132,7 +2128,7 @@ type AppendElementResponse struct {
 
 func (x *AppendElementResponse) Reset() {
 	*x = AppendElementResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[34]
+	mi := &file_skein_state_v1_state_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2144,7 +2140,7 @@ func (x *AppendElementResponse) String() string {
 func (*AppendElementResponse) ProtoMessage() {}
 
 func (x *AppendElementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[34]
+	mi := &file_skein_state_v1_state_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2157,7 +2153,7 @@ func (x *AppendElementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendElementResponse.ProtoReflect.Descriptor instead.
 func (*AppendElementResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{34}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AppendElementResponse) GetIndex() int64 {
@@ -2180,7 +2176,7 @@ type ReadElementsRequest struct {
 
 func (x *ReadElementsRequest) Reset() {
 	*x = ReadElementsRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[35]
+	mi := &file_skein_state_v1_state_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2192,7 +2188,7 @@ func (x *ReadElementsRequest) String() string {
 func (*ReadElementsRequest) ProtoMessage() {}
 
 func (x *ReadElementsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[35]
+	mi := &file_skein_state_v1_state_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2205,7 +2201,7 @@ func (x *ReadElementsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadElementsRequest.ProtoReflect.Descriptor instead.
 func (*ReadElementsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{35}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReadElementsRequest) GetUser() string {
@@ -2245,7 +2241,7 @@ type ReadElementsResponse struct {
 
 func (x *ReadElementsResponse) Reset() {
 	*x = ReadElementsResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[36]
+	mi := &file_skein_state_v1_state_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2257,7 +2253,7 @@ func (x *ReadElementsResponse) String() string {
 func (*ReadElementsResponse) ProtoMessage() {}
 
 func (x *ReadElementsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[36]
+	mi := &file_skein_state_v1_state_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2270,7 +2266,7 @@ func (x *ReadElementsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadElementsResponse.ProtoReflect.Descriptor instead.
 func (*ReadElementsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{36}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReadElementsResponse) GetElements() [][]byte {
@@ -2292,7 +2288,7 @@ type ClearElementsRequest struct {
 
 func (x *ClearElementsRequest) Reset() {
 	*x = ClearElementsRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[37]
+	mi := &file_skein_state_v1_state_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +2300,7 @@ func (x *ClearElementsRequest) String() string {
 func (*ClearElementsRequest) ProtoMessage() {}
 
 func (x *ClearElementsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[37]
+	mi := &file_skein_state_v1_state_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2317,7 +2313,7 @@ func (x *ClearElementsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearElementsRequest.ProtoReflect.Descriptor instead.
 func (*ClearElementsRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{37}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ClearElementsRequest) GetUser() string {
@@ -2356,7 +2352,7 @@ type ClearElementsResponse struct {
 
 func (x *ClearElementsResponse) Reset() {
 	*x = ClearElementsResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[38]
+	mi := &file_skein_state_v1_state_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +2364,7 @@ func (x *ClearElementsResponse) String() string {
 func (*ClearElementsResponse) ProtoMessage() {}
 
 func (x *ClearElementsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[38]
+	mi := &file_skein_state_v1_state_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +2377,7 @@ func (x *ClearElementsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearElementsResponse.ProtoReflect.Descriptor instead.
 func (*ClearElementsResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{38}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{37}
 }
 
 type HoldLockRequest struct {
@@ -2396,14 +2392,17 @@ type HoldLockRequest struct {
 	// How long it stays held without a beat, 1 s to 1 min; the default is 10 s.
 	Lease *durationpb.Duration `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
 	// Who wants it, for people: a call's id.
-	Holder        string `protobuf:"bytes,6,opt,name=holder,proto3" json:"holder,omitempty"`
+	Holder string `protobuf:"bytes,6,opt,name=holder,proto3" json:"holder,omitempty"`
+	// Of a lock that is held: this stream holds it from now on, in place of one that broke off. ABORTED with reason LOCK_LOST if it is
+	// held no more.
+	Token         int64 `protobuf:"varint,7,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HoldLockRequest) Reset() {
 	*x = HoldLockRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[39]
+	mi := &file_skein_state_v1_state_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2415,7 +2414,7 @@ func (x *HoldLockRequest) String() string {
 func (*HoldLockRequest) ProtoMessage() {}
 
 func (x *HoldLockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[39]
+	mi := &file_skein_state_v1_state_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2428,7 +2427,7 @@ func (x *HoldLockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldLockRequest.ProtoReflect.Descriptor instead.
 func (*HoldLockRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{39}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HoldLockRequest) GetUser() string {
@@ -2473,6 +2472,13 @@ func (x *HoldLockRequest) GetHolder() string {
 	return ""
 }
 
+func (x *HoldLockRequest) GetToken() int64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
 type HoldLockResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Grows with each holder. Sent once, when the lock is held.
@@ -2484,7 +2490,7 @@ type HoldLockResponse struct {
 
 func (x *HoldLockResponse) Reset() {
 	*x = HoldLockResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[40]
+	mi := &file_skein_state_v1_state_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2496,7 +2502,7 @@ func (x *HoldLockResponse) String() string {
 func (*HoldLockResponse) ProtoMessage() {}
 
 func (x *HoldLockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[40]
+	mi := &file_skein_state_v1_state_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2509,7 +2515,7 @@ func (x *HoldLockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldLockResponse.ProtoReflect.Descriptor instead.
 func (*HoldLockResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{40}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *HoldLockResponse) GetToken() int64 {
@@ -2537,7 +2543,7 @@ type WatchValuesRequest struct {
 
 func (x *WatchValuesRequest) Reset() {
 	*x = WatchValuesRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[41]
+	mi := &file_skein_state_v1_state_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2549,7 +2555,7 @@ func (x *WatchValuesRequest) String() string {
 func (*WatchValuesRequest) ProtoMessage() {}
 
 func (x *WatchValuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[41]
+	mi := &file_skein_state_v1_state_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2562,7 +2568,7 @@ func (x *WatchValuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchValuesRequest.ProtoReflect.Descriptor instead.
 func (*WatchValuesRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{41}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchValuesRequest) GetUser() string {
@@ -2591,7 +2597,7 @@ type WatchValuesResponse struct {
 
 func (x *WatchValuesResponse) Reset() {
 	*x = WatchValuesResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[42]
+	mi := &file_skein_state_v1_state_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2609,7 @@ func (x *WatchValuesResponse) String() string {
 func (*WatchValuesResponse) ProtoMessage() {}
 
 func (x *WatchValuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[42]
+	mi := &file_skein_state_v1_state_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2622,7 @@ func (x *WatchValuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchValuesResponse.ProtoReflect.Descriptor instead.
 func (*WatchValuesResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{42}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchValuesResponse) GetUser() string {
@@ -2649,7 +2655,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[43]
+	mi := &file_skein_state_v1_state_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2661,7 +2667,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[43]
+	mi := &file_skein_state_v1_state_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2674,7 +2680,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{43}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetUsageRequest) GetUser() string {
@@ -2696,7 +2702,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_skein_state_v1_state_proto_msgTypes[44]
+	mi := &file_skein_state_v1_state_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +2714,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skein_state_v1_state_proto_msgTypes[44]
+	mi := &file_skein_state_v1_state_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +2727,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{44}
+	return file_skein_state_v1_state_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetUsageResponse) GetBytes() int64 {
@@ -2853,38 +2859,39 @@ const file_skein_state_v1_state_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\"o\n" +
 	"\x12ListValuesResponse\x121\n" +
 	"\x06values\x18\x01 \x03(\v2\x19.skein.state.v1.ValueInfoR\x06values\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8f\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb6\x01\n" +
 	"\x12ReadChangesRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12#\n" +
 	"\rsince_version\x18\x03 \x01(\x03R\fsinceVersion\x12\x16\n" +
 	"\x06offset\x18\x04 \x01(\x03R\x06offset\x12\x16\n" +
-	"\x06length\x18\x05 \x01(\x03R\x06length\"p\n" +
+	"\x06length\x18\x05 \x01(\x03R\x06length\x12%\n" +
+	"\x0echunk_versions\x18\x06 \x03(\x03R\rchunkVersions\"p\n" +
 	"\x13ReadChangesResponse\x12-\n" +
 	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"\xb6\x01\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\xad\x01\n" +
 	"\x11PatchValueRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12+\n" +
-	"\x05fence\x18\x04 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\x12/\n" +
-	"\apatches\x18\x05 \x03(\v2\x15.skein.state.v1.PatchR\apatches\"3\n" +
-	"\x05Patch\x12\x16\n" +
-	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"C\n" +
+	"\x05fence\x18\x04 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\x12\x12\n" +
+	"\x04runs\x18\x05 \x01(\fR\x04runs\x12\x12\n" +
+	"\x04data\x18\x06 \x01(\fR\x04data\"n\n" +
 	"\x12PatchValueResponse\x12-\n" +
-	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x9a\x01\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\x12)\n" +
+	"\x10previous_version\x18\x02 \x01(\x03R\x0fpreviousVersion\"\x9a\x01\n" +
 	"\x12ResizeValueRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tR\trequestId\x12+\n" +
-	"\x05fence\x18\x05 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"D\n" +
+	"\x05fence\x18\x05 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"^\n" +
 	"\x13ResizeValueResponse\x12-\n" +
-	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\xb1\x01\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\x12\x18\n" +
+	"\acreated\x18\x02 \x01(\bR\acreated\"\xb1\x01\n" +
 	"\x0fAddInt64Request\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
@@ -2895,14 +2902,15 @@ const file_skein_state_v1_state_proto_rawDesc = "" +
 	"\x05fence\x18\x06 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"W\n" +
 	"\x10AddInt64Response\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\x03R\x05value\x12-\n" +
-	"\x04info\x18\x02 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x94\x01\n" +
+	"\x04info\x18\x02 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\xc1\x01\n" +
 	"\x10SetExpiryRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12;\n" +
 	"\ftime_to_live\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"timeToLive\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\"B\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12+\n" +
+	"\x05fence\x18\x05 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"B\n" +
 	"\x11SetExpiryResponse\x12-\n" +
 	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\"\x9c\x01\n" +
 	"\x14AppendElementRequest\x12\x12\n" +
@@ -2927,14 +2935,15 @@ const file_skein_state_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12+\n" +
 	"\x05fence\x18\x04 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\"\x17\n" +
-	"\x15ClearElementsResponse\"\xcf\x01\n" +
+	"\x15ClearElementsResponse\"\xe5\x01\n" +
 	"\x0fHoldLockRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
 	"\x06shared\x18\x03 \x01(\bR\x06shared\x125\n" +
 	"\bpatience\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bpatience\x12/\n" +
 	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x16\n" +
-	"\x06holder\x18\x06 \x01(\tR\x06holder\"Y\n" +
+	"\x06holder\x18\x06 \x01(\tR\x06holder\x12\x14\n" +
+	"\x05token\x18\a \x01(\x03R\x05token\"Y\n" +
 	"\x10HoldLockResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x03R\x05token\x12/\n" +
 	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"<\n" +
@@ -2952,7 +2961,7 @@ const file_skein_state_v1_state_proto_rawDesc = "" +
 	"\x06values\x18\x02 \x01(\x03R\x06values\x12\x1f\n" +
 	"\vbytes_limit\x18\x03 \x01(\x03R\n" +
 	"bytesLimit\x12!\n" +
-	"\fvalues_limit\x18\x04 \x01(\x03R\vvaluesLimit2\x9c\x0e\n" +
+	"\fvalues_limit\x18\x04 \x01(\x03R\vvaluesLimit2\x9a\x0e\n" +
 	"\fStateService\x12M\n" +
 	"\bGetValue\x12\x1f.skein.state.v1.GetValueRequest\x1a .skein.state.v1.GetValueResponse\x12R\n" +
 	"\tReadValue\x12 .skein.state.v1.ReadValueRequest\x1a!.skein.state.v1.ReadValueResponse0\x01\x12P\n" +
@@ -2966,9 +2975,9 @@ const file_skein_state_v1_state_proto_rawDesc = "" +
 	"\vDeleteValue\x12\".skein.state.v1.DeleteValueRequest\x1a#.skein.state.v1.DeleteValueResponse\x12S\n" +
 	"\n" +
 	"ListValues\x12!.skein.state.v1.ListValuesRequest\x1a\".skein.state.v1.ListValuesResponse\x12X\n" +
-	"\vReadChanges\x12\".skein.state.v1.ReadChangesRequest\x1a#.skein.state.v1.ReadChangesResponse0\x01\x12U\n" +
+	"\vReadChanges\x12\".skein.state.v1.ReadChangesRequest\x1a#.skein.state.v1.ReadChangesResponse0\x01\x12S\n" +
 	"\n" +
-	"PatchValue\x12!.skein.state.v1.PatchValueRequest\x1a\".skein.state.v1.PatchValueResponse(\x01\x12V\n" +
+	"PatchValue\x12!.skein.state.v1.PatchValueRequest\x1a\".skein.state.v1.PatchValueResponse\x12V\n" +
 	"\vResizeValue\x12\".skein.state.v1.ResizeValueRequest\x1a#.skein.state.v1.ResizeValueResponse\x12M\n" +
 	"\bAddInt64\x12\x1f.skein.state.v1.AddInt64Request\x1a .skein.state.v1.AddInt64Response\x12P\n" +
 	"\tSetExpiry\x12 .skein.state.v1.SetExpiryRequest\x1a!.skein.state.v1.SetExpiryResponse\x12\\\n" +
@@ -2991,7 +3000,7 @@ func file_skein_state_v1_state_proto_rawDescGZIP() []byte {
 	return file_skein_state_v1_state_proto_rawDescData
 }
 
-var file_skein_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_skein_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_skein_state_v1_state_proto_goTypes = []any{
 	(*Fence)(nil),                 // 0: skein.state.v1.Fence
 	(*ValueInfo)(nil),             // 1: skein.state.v1.ValueInfo
@@ -3018,32 +3027,31 @@ var file_skein_state_v1_state_proto_goTypes = []any{
 	(*ReadChangesRequest)(nil),    // 22: skein.state.v1.ReadChangesRequest
 	(*ReadChangesResponse)(nil),   // 23: skein.state.v1.ReadChangesResponse
 	(*PatchValueRequest)(nil),     // 24: skein.state.v1.PatchValueRequest
-	(*Patch)(nil),                 // 25: skein.state.v1.Patch
-	(*PatchValueResponse)(nil),    // 26: skein.state.v1.PatchValueResponse
-	(*ResizeValueRequest)(nil),    // 27: skein.state.v1.ResizeValueRequest
-	(*ResizeValueResponse)(nil),   // 28: skein.state.v1.ResizeValueResponse
-	(*AddInt64Request)(nil),       // 29: skein.state.v1.AddInt64Request
-	(*AddInt64Response)(nil),      // 30: skein.state.v1.AddInt64Response
-	(*SetExpiryRequest)(nil),      // 31: skein.state.v1.SetExpiryRequest
-	(*SetExpiryResponse)(nil),     // 32: skein.state.v1.SetExpiryResponse
-	(*AppendElementRequest)(nil),  // 33: skein.state.v1.AppendElementRequest
-	(*AppendElementResponse)(nil), // 34: skein.state.v1.AppendElementResponse
-	(*ReadElementsRequest)(nil),   // 35: skein.state.v1.ReadElementsRequest
-	(*ReadElementsResponse)(nil),  // 36: skein.state.v1.ReadElementsResponse
-	(*ClearElementsRequest)(nil),  // 37: skein.state.v1.ClearElementsRequest
-	(*ClearElementsResponse)(nil), // 38: skein.state.v1.ClearElementsResponse
-	(*HoldLockRequest)(nil),       // 39: skein.state.v1.HoldLockRequest
-	(*HoldLockResponse)(nil),      // 40: skein.state.v1.HoldLockResponse
-	(*WatchValuesRequest)(nil),    // 41: skein.state.v1.WatchValuesRequest
-	(*WatchValuesResponse)(nil),   // 42: skein.state.v1.WatchValuesResponse
-	(*GetUsageRequest)(nil),       // 43: skein.state.v1.GetUsageRequest
-	(*GetUsageResponse)(nil),      // 44: skein.state.v1.GetUsageResponse
-	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
+	(*PatchValueResponse)(nil),    // 25: skein.state.v1.PatchValueResponse
+	(*ResizeValueRequest)(nil),    // 26: skein.state.v1.ResizeValueRequest
+	(*ResizeValueResponse)(nil),   // 27: skein.state.v1.ResizeValueResponse
+	(*AddInt64Request)(nil),       // 28: skein.state.v1.AddInt64Request
+	(*AddInt64Response)(nil),      // 29: skein.state.v1.AddInt64Response
+	(*SetExpiryRequest)(nil),      // 30: skein.state.v1.SetExpiryRequest
+	(*SetExpiryResponse)(nil),     // 31: skein.state.v1.SetExpiryResponse
+	(*AppendElementRequest)(nil),  // 32: skein.state.v1.AppendElementRequest
+	(*AppendElementResponse)(nil), // 33: skein.state.v1.AppendElementResponse
+	(*ReadElementsRequest)(nil),   // 34: skein.state.v1.ReadElementsRequest
+	(*ReadElementsResponse)(nil),  // 35: skein.state.v1.ReadElementsResponse
+	(*ClearElementsRequest)(nil),  // 36: skein.state.v1.ClearElementsRequest
+	(*ClearElementsResponse)(nil), // 37: skein.state.v1.ClearElementsResponse
+	(*HoldLockRequest)(nil),       // 38: skein.state.v1.HoldLockRequest
+	(*HoldLockResponse)(nil),      // 39: skein.state.v1.HoldLockResponse
+	(*WatchValuesRequest)(nil),    // 40: skein.state.v1.WatchValuesRequest
+	(*WatchValuesResponse)(nil),   // 41: skein.state.v1.WatchValuesResponse
+	(*GetUsageRequest)(nil),       // 42: skein.state.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),      // 43: skein.state.v1.GetUsageResponse
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
 }
 var file_skein_state_v1_state_proto_depIdxs = []int32{
-	45, // 0: skein.state.v1.ValueInfo.update_time:type_name -> google.protobuf.Timestamp
-	45, // 1: skein.state.v1.ValueInfo.expire_time:type_name -> google.protobuf.Timestamp
+	44, // 0: skein.state.v1.ValueInfo.update_time:type_name -> google.protobuf.Timestamp
+	44, // 1: skein.state.v1.ValueInfo.expire_time:type_name -> google.protobuf.Timestamp
 	1,  // 2: skein.state.v1.GetValueResponse.info:type_name -> skein.state.v1.ValueInfo
 	1,  // 3: skein.state.v1.ReadValueResponse.info:type_name -> skein.state.v1.ValueInfo
 	1,  // 4: skein.state.v1.StatValueResponse.info:type_name -> skein.state.v1.ValueInfo
@@ -3061,19 +3069,19 @@ var file_skein_state_v1_state_proto_depIdxs = []int32{
 	1,  // 16: skein.state.v1.ListValuesResponse.values:type_name -> skein.state.v1.ValueInfo
 	1,  // 17: skein.state.v1.ReadChangesResponse.info:type_name -> skein.state.v1.ValueInfo
 	0,  // 18: skein.state.v1.PatchValueRequest.fence:type_name -> skein.state.v1.Fence
-	25, // 19: skein.state.v1.PatchValueRequest.patches:type_name -> skein.state.v1.Patch
-	1,  // 20: skein.state.v1.PatchValueResponse.info:type_name -> skein.state.v1.ValueInfo
-	0,  // 21: skein.state.v1.ResizeValueRequest.fence:type_name -> skein.state.v1.Fence
-	1,  // 22: skein.state.v1.ResizeValueResponse.info:type_name -> skein.state.v1.ValueInfo
-	0,  // 23: skein.state.v1.AddInt64Request.fence:type_name -> skein.state.v1.Fence
-	1,  // 24: skein.state.v1.AddInt64Response.info:type_name -> skein.state.v1.ValueInfo
-	46, // 25: skein.state.v1.SetExpiryRequest.time_to_live:type_name -> google.protobuf.Duration
+	1,  // 19: skein.state.v1.PatchValueResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 20: skein.state.v1.ResizeValueRequest.fence:type_name -> skein.state.v1.Fence
+	1,  // 21: skein.state.v1.ResizeValueResponse.info:type_name -> skein.state.v1.ValueInfo
+	0,  // 22: skein.state.v1.AddInt64Request.fence:type_name -> skein.state.v1.Fence
+	1,  // 23: skein.state.v1.AddInt64Response.info:type_name -> skein.state.v1.ValueInfo
+	45, // 24: skein.state.v1.SetExpiryRequest.time_to_live:type_name -> google.protobuf.Duration
+	0,  // 25: skein.state.v1.SetExpiryRequest.fence:type_name -> skein.state.v1.Fence
 	1,  // 26: skein.state.v1.SetExpiryResponse.info:type_name -> skein.state.v1.ValueInfo
 	0,  // 27: skein.state.v1.AppendElementRequest.fence:type_name -> skein.state.v1.Fence
 	0,  // 28: skein.state.v1.ClearElementsRequest.fence:type_name -> skein.state.v1.Fence
-	46, // 29: skein.state.v1.HoldLockRequest.patience:type_name -> google.protobuf.Duration
-	46, // 30: skein.state.v1.HoldLockRequest.lease:type_name -> google.protobuf.Duration
-	46, // 31: skein.state.v1.HoldLockResponse.lease:type_name -> google.protobuf.Duration
+	45, // 29: skein.state.v1.HoldLockRequest.patience:type_name -> google.protobuf.Duration
+	45, // 30: skein.state.v1.HoldLockRequest.lease:type_name -> google.protobuf.Duration
+	45, // 31: skein.state.v1.HoldLockResponse.lease:type_name -> google.protobuf.Duration
 	2,  // 32: skein.state.v1.StateService.GetValue:input_type -> skein.state.v1.GetValueRequest
 	4,  // 33: skein.state.v1.StateService.ReadValue:input_type -> skein.state.v1.ReadValueRequest
 	6,  // 34: skein.state.v1.StateService.StatValue:input_type -> skein.state.v1.StatValueRequest
@@ -3086,15 +3094,15 @@ var file_skein_state_v1_state_proto_depIdxs = []int32{
 	20, // 41: skein.state.v1.StateService.ListValues:input_type -> skein.state.v1.ListValuesRequest
 	22, // 42: skein.state.v1.StateService.ReadChanges:input_type -> skein.state.v1.ReadChangesRequest
 	24, // 43: skein.state.v1.StateService.PatchValue:input_type -> skein.state.v1.PatchValueRequest
-	27, // 44: skein.state.v1.StateService.ResizeValue:input_type -> skein.state.v1.ResizeValueRequest
-	29, // 45: skein.state.v1.StateService.AddInt64:input_type -> skein.state.v1.AddInt64Request
-	31, // 46: skein.state.v1.StateService.SetExpiry:input_type -> skein.state.v1.SetExpiryRequest
-	33, // 47: skein.state.v1.StateService.AppendElement:input_type -> skein.state.v1.AppendElementRequest
-	35, // 48: skein.state.v1.StateService.ReadElements:input_type -> skein.state.v1.ReadElementsRequest
-	37, // 49: skein.state.v1.StateService.ClearElements:input_type -> skein.state.v1.ClearElementsRequest
-	39, // 50: skein.state.v1.StateService.HoldLock:input_type -> skein.state.v1.HoldLockRequest
-	41, // 51: skein.state.v1.StateService.WatchValues:input_type -> skein.state.v1.WatchValuesRequest
-	43, // 52: skein.state.v1.StateService.GetUsage:input_type -> skein.state.v1.GetUsageRequest
+	26, // 44: skein.state.v1.StateService.ResizeValue:input_type -> skein.state.v1.ResizeValueRequest
+	28, // 45: skein.state.v1.StateService.AddInt64:input_type -> skein.state.v1.AddInt64Request
+	30, // 46: skein.state.v1.StateService.SetExpiry:input_type -> skein.state.v1.SetExpiryRequest
+	32, // 47: skein.state.v1.StateService.AppendElement:input_type -> skein.state.v1.AppendElementRequest
+	34, // 48: skein.state.v1.StateService.ReadElements:input_type -> skein.state.v1.ReadElementsRequest
+	36, // 49: skein.state.v1.StateService.ClearElements:input_type -> skein.state.v1.ClearElementsRequest
+	38, // 50: skein.state.v1.StateService.HoldLock:input_type -> skein.state.v1.HoldLockRequest
+	40, // 51: skein.state.v1.StateService.WatchValues:input_type -> skein.state.v1.WatchValuesRequest
+	42, // 52: skein.state.v1.StateService.GetUsage:input_type -> skein.state.v1.GetUsageRequest
 	3,  // 53: skein.state.v1.StateService.GetValue:output_type -> skein.state.v1.GetValueResponse
 	5,  // 54: skein.state.v1.StateService.ReadValue:output_type -> skein.state.v1.ReadValueResponse
 	7,  // 55: skein.state.v1.StateService.StatValue:output_type -> skein.state.v1.StatValueResponse
@@ -3106,16 +3114,16 @@ var file_skein_state_v1_state_proto_depIdxs = []int32{
 	19, // 61: skein.state.v1.StateService.DeleteValue:output_type -> skein.state.v1.DeleteValueResponse
 	21, // 62: skein.state.v1.StateService.ListValues:output_type -> skein.state.v1.ListValuesResponse
 	23, // 63: skein.state.v1.StateService.ReadChanges:output_type -> skein.state.v1.ReadChangesResponse
-	26, // 64: skein.state.v1.StateService.PatchValue:output_type -> skein.state.v1.PatchValueResponse
-	28, // 65: skein.state.v1.StateService.ResizeValue:output_type -> skein.state.v1.ResizeValueResponse
-	30, // 66: skein.state.v1.StateService.AddInt64:output_type -> skein.state.v1.AddInt64Response
-	32, // 67: skein.state.v1.StateService.SetExpiry:output_type -> skein.state.v1.SetExpiryResponse
-	34, // 68: skein.state.v1.StateService.AppendElement:output_type -> skein.state.v1.AppendElementResponse
-	36, // 69: skein.state.v1.StateService.ReadElements:output_type -> skein.state.v1.ReadElementsResponse
-	38, // 70: skein.state.v1.StateService.ClearElements:output_type -> skein.state.v1.ClearElementsResponse
-	40, // 71: skein.state.v1.StateService.HoldLock:output_type -> skein.state.v1.HoldLockResponse
-	42, // 72: skein.state.v1.StateService.WatchValues:output_type -> skein.state.v1.WatchValuesResponse
-	44, // 73: skein.state.v1.StateService.GetUsage:output_type -> skein.state.v1.GetUsageResponse
+	25, // 64: skein.state.v1.StateService.PatchValue:output_type -> skein.state.v1.PatchValueResponse
+	27, // 65: skein.state.v1.StateService.ResizeValue:output_type -> skein.state.v1.ResizeValueResponse
+	29, // 66: skein.state.v1.StateService.AddInt64:output_type -> skein.state.v1.AddInt64Response
+	31, // 67: skein.state.v1.StateService.SetExpiry:output_type -> skein.state.v1.SetExpiryResponse
+	33, // 68: skein.state.v1.StateService.AppendElement:output_type -> skein.state.v1.AppendElementResponse
+	35, // 69: skein.state.v1.StateService.ReadElements:output_type -> skein.state.v1.ReadElementsResponse
+	37, // 70: skein.state.v1.StateService.ClearElements:output_type -> skein.state.v1.ClearElementsResponse
+	39, // 71: skein.state.v1.StateService.HoldLock:output_type -> skein.state.v1.HoldLockResponse
+	41, // 72: skein.state.v1.StateService.WatchValues:output_type -> skein.state.v1.WatchValuesResponse
+	43, // 73: skein.state.v1.StateService.GetUsage:output_type -> skein.state.v1.GetUsageResponse
 	53, // [53:74] is the sub-list for method output_type
 	32, // [32:53] is the sub-list for method input_type
 	32, // [32:32] is the sub-list for extension type_name
@@ -3134,7 +3142,7 @@ func file_skein_state_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skein_state_v1_state_proto_rawDesc), len(file_skein_state_v1_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

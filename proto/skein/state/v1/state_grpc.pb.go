@@ -74,9 +74,8 @@ type StateServiceClient interface {
 	// moment; only a stream whose first and last frame name the same version is of one moment as a whole. If nothing changed,
 	// one frame says so. ABORTED with reason VALUE_CHANGED if the value was replaced meanwhile: ask again.
 	ReadChanges(ctx context.Context, in *ReadChangesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadChangesResponse], error)
-	// Overwrites many ranges of one value, in the order in which they come. The ranges of one message change together; a
-	// message holds at most 256 KiB in 4,096 ranges. The value grows as with SetRange.
-	PatchValue(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PatchValueRequest, PatchValueResponse], error)
+	// Overwrites many ranges of one value, all in one step: at most 1 MiB in 16,384 ranges. The value grows as with SetRange.
+	PatchValue(ctx context.Context, in *PatchValueRequest, opts ...grpc.CallOption) (*PatchValueResponse, error)
 	// Gives the value a size: it is cut, or grows by zeros. One that is not there is made.
 	ResizeValue(ctx context.Context, in *ResizeValueRequest, opts ...grpc.CallOption) (*ResizeValueResponse, error)
 	// Adds to the 8 bytes at an offset, taken as a little-endian signed integer, modulo 2^64, atomically. What the value has not yet is zero.
@@ -93,7 +92,8 @@ type StateServiceClient interface {
 	// A lock over all executors: many readers or one writer. The first message asks for it; the answer comes when it is
 	// held. While it is, the holder sends beats, at least one each third of the lease; without them, or when the stream
 	// ends, it is free again; the stream then ends with ABORTED and reason LOCK_LOST. Closing its side the holder gives it back,
-	// and the stream's good end confirms that. Writes that name its token (Fence) are refused once it is not held any more.
+	// and the stream's good end confirms that. A process that is to end ends the stream with UNAVAILABLE and reason DRAINING, and leaves
+	// the lock held for a lease more: another takes it over by its token. Writes that name its token (Fence) are refused once it is not held any more.
 	HoldLock(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HoldLockRequest, HoldLockResponse], error)
 	// Tells of changes of values, so that who has copies knows that they are old. Each message replaces the set of keys that is
 	// watched, and a key that is new in it is told at once, as it is. Changes that come fast are told as one. The end of a value by
@@ -242,18 +242,15 @@ func (c *stateServiceClient) ReadChanges(ctx context.Context, in *ReadChangesReq
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type StateService_ReadChangesClient = grpc.ServerStreamingClient[ReadChangesResponse]
 
-func (c *stateServiceClient) PatchValue(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PatchValueRequest, PatchValueResponse], error) {
+func (c *stateServiceClient) PatchValue(ctx context.Context, in *PatchValueRequest, opts ...grpc.CallOption) (*PatchValueResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &StateService_ServiceDesc.Streams[3], StateService_PatchValue_FullMethodName, cOpts...)
+	out := new(PatchValueResponse)
+	err := c.cc.Invoke(ctx, StateService_PatchValue_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[PatchValueRequest, PatchValueResponse]{ClientStream: stream}
-	return x, nil
+	return out, nil
 }
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type StateService_PatchValueClient = grpc.ClientStreamingClient[PatchValueRequest, PatchValueResponse]
 
 func (c *stateServiceClient) ResizeValue(ctx context.Context, in *ResizeValueRequest, opts ...grpc.CallOption) (*ResizeValueResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -297,7 +294,7 @@ func (c *stateServiceClient) AppendElement(ctx context.Context, in *AppendElemen
 
 func (c *stateServiceClient) ReadElements(ctx context.Context, in *ReadElementsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadElementsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &StateService_ServiceDesc.Streams[4], StateService_ReadElements_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &StateService_ServiceDesc.Streams[3], StateService_ReadElements_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -326,7 +323,7 @@ func (c *stateServiceClient) ClearElements(ctx context.Context, in *ClearElement
 
 func (c *stateServiceClient) HoldLock(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HoldLockRequest, HoldLockResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &StateService_ServiceDesc.Streams[5], StateService_HoldLock_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &StateService_ServiceDesc.Streams[4], StateService_HoldLock_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -339,7 +336,7 @@ type StateService_HoldLockClient = grpc.BidiStreamingClient[HoldLockRequest, Hol
 
 func (c *stateServiceClient) WatchValues(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchValuesRequest, WatchValuesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &StateService_ServiceDesc.Streams[6], StateService_WatchValues_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &StateService_ServiceDesc.Streams[5], StateService_WatchValues_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -389,9 +386,8 @@ type StateServiceServer interface {
 	// moment; only a stream whose first and last frame name the same version is of one moment as a whole. If nothing changed,
 	// one frame says so. ABORTED with reason VALUE_CHANGED if the value was replaced meanwhile: ask again.
 	ReadChanges(*ReadChangesRequest, grpc.ServerStreamingServer[ReadChangesResponse]) error
-	// Overwrites many ranges of one value, in the order in which they come. The ranges of one message change together; a
-	// message holds at most 256 KiB in 4,096 ranges. The value grows as with SetRange.
-	PatchValue(grpc.ClientStreamingServer[PatchValueRequest, PatchValueResponse]) error
+	// Overwrites many ranges of one value, all in one step: at most 1 MiB in 16,384 ranges. The value grows as with SetRange.
+	PatchValue(context.Context, *PatchValueRequest) (*PatchValueResponse, error)
 	// Gives the value a size: it is cut, or grows by zeros. One that is not there is made.
 	ResizeValue(context.Context, *ResizeValueRequest) (*ResizeValueResponse, error)
 	// Adds to the 8 bytes at an offset, taken as a little-endian signed integer, modulo 2^64, atomically. What the value has not yet is zero.
@@ -408,7 +404,8 @@ type StateServiceServer interface {
 	// A lock over all executors: many readers or one writer. The first message asks for it; the answer comes when it is
 	// held. While it is, the holder sends beats, at least one each third of the lease; without them, or when the stream
 	// ends, it is free again; the stream then ends with ABORTED and reason LOCK_LOST. Closing its side the holder gives it back,
-	// and the stream's good end confirms that. Writes that name its token (Fence) are refused once it is not held any more.
+	// and the stream's good end confirms that. A process that is to end ends the stream with UNAVAILABLE and reason DRAINING, and leaves
+	// the lock held for a lease more: another takes it over by its token. Writes that name its token (Fence) are refused once it is not held any more.
 	HoldLock(grpc.BidiStreamingServer[HoldLockRequest, HoldLockResponse]) error
 	// Tells of changes of values, so that who has copies knows that they are old. Each message replaces the set of keys that is
 	// watched, and a key that is new in it is told at once, as it is. Changes that come fast are told as one. The end of a value by
@@ -459,8 +456,8 @@ func (UnimplementedStateServiceServer) ListValues(context.Context, *ListValuesRe
 func (UnimplementedStateServiceServer) ReadChanges(*ReadChangesRequest, grpc.ServerStreamingServer[ReadChangesResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReadChanges not implemented")
 }
-func (UnimplementedStateServiceServer) PatchValue(grpc.ClientStreamingServer[PatchValueRequest, PatchValueResponse]) error {
-	return status.Error(codes.Unimplemented, "method PatchValue not implemented")
+func (UnimplementedStateServiceServer) PatchValue(context.Context, *PatchValueRequest) (*PatchValueResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PatchValue not implemented")
 }
 func (UnimplementedStateServiceServer) ResizeValue(context.Context, *ResizeValueRequest) (*ResizeValueResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResizeValue not implemented")
@@ -683,12 +680,23 @@ func _StateService_ReadChanges_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type StateService_ReadChangesServer = grpc.ServerStreamingServer[ReadChangesResponse]
 
-func _StateService_PatchValue_Handler(srv interface{}, stream grpc.ServerStream) error {
-	return srv.(StateServiceServer).PatchValue(&grpc.GenericServerStream[PatchValueRequest, PatchValueResponse]{ServerStream: stream})
+func _StateService_PatchValue_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PatchValueRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServiceServer).PatchValue(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StateService_PatchValue_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServiceServer).PatchValue(ctx, req.(*PatchValueRequest))
+	}
+	return interceptor(ctx, in, info, handler)
 }
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type StateService_PatchValueServer = grpc.ClientStreamingServer[PatchValueRequest, PatchValueResponse]
 
 func _StateService_ResizeValue_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ResizeValueRequest)
@@ -863,6 +871,10 @@ var StateService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _StateService_ListValues_Handler,
 		},
 		{
+			MethodName: "PatchValue",
+			Handler:    _StateService_PatchValue_Handler,
+		},
+		{
 			MethodName: "ResizeValue",
 			Handler:    _StateService_ResizeValue_Handler,
 		},
@@ -902,11 +914,6 @@ var StateService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "ReadChanges",
 			Handler:       _StateService_ReadChanges_Handler,
 			ServerStreams: true,
-		},
-		{
-			StreamName:    "PatchValue",
-			Handler:       _StateService_PatchValue_Handler,
-			ClientStreams: true,
 		},
 		{
 			StreamName:    "ReadElements",

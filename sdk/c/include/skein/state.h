@@ -77,6 +77,13 @@ int __skein_push_state(const char *key, size_t key_len);
 __attribute__((import_module("faasm"), import_name("pull_state")))
 int __skein_pull_state(const char *key, size_t key_len);
 
+// Drops what this executor has changed of the value and not pushed, whoever changed it, and returns 0, also if there
+// is nothing: the replica is again as the global tier has it. For who takes a cluster-wide lock after a holder that
+// failed: what that one left here unpushed would otherwise stay on top of what is pulled. EINVAL for a value of
+// STATE_LOCAL.
+__attribute__((import_module("faasm"), import_name("discard_state")))
+int __skein_discard_state(const char *key, size_t key_len);
+
 // As push_state for what was changed in the len bytes from off. EINVAL if off is negative or the range passes the
 // value's end.
 __attribute__((import_module("faasm"), import_name("push_state_offset")))
@@ -150,6 +157,13 @@ int64_t __skein_state_size(const char *key, size_t key_len);
 // Replicas on other executors notice at their next pull.
 __attribute__((import_module("faasm"), import_name("delete_state")))
 int __skein_delete_state(const char *key, size_t key_len);
+
+// Has the value in the global tier end, with its elements, ttl_ms milliseconds from now by the store's clock, and
+// returns 0; 0 lets it live for ever. Pushes, appends and other changes leave that time as it is, deleting the value
+// ends it. Replicas notice at their next pull. ENOENT if the global tier has no such value (push it first), EINVAL if
+// ttl_ms is negative or beyond 100 years.
+__attribute__((import_module("faasm"), import_name("expire_state")))
+int __skein_expire_state(const char *key, size_t key_len, int64_t ttl_ms);
 
 // Makes val the value in the global tier if the value equals old, in one atomic step, and returns 1; returns 0 if it
 // differs. An absent value equals an old of 0 bytes. The replica stays as it is until a pull. EFBIG if val is larger

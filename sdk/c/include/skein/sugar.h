@@ -86,6 +86,12 @@ int skein_push_state(const char *key);
 // Fetches what changed elsewhere, keeping what was changed here and not yet pushed; returns 0.
 int skein_pull_state(const char *key);
 
+// Drops what this executor changed and did not push, whoever changed it: a holder that failed may have left something.
+int skein_discard_state(const char *key);
+
+// Has the shared value end ttl_ms milliseconds from now, or never with 0; returns 0.
+int skein_expire_state(const char *key, int64_t ttl_ms);
+
 // Appends len bytes to the shared value atomically; returns the offset where they landed.
 int64_t skein_append_state(const char *key, const void *val, size_t len);
 

@@ -50,6 +50,8 @@ func PushState(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
 
 func PullState(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
 
+func DiscardState(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
+
 func PushStateOffset(key unsafe.Pointer, key_len uint32, off int64, len uint32) int32 {
 	return NotGuest
 }
@@ -87,6 +89,8 @@ func UnlockStateGlobalWrite(key unsafe.Pointer, key_len uint32) int32 { return N
 func StateSize(key unsafe.Pointer, key_len uint32) int64 { return NotGuest }
 
 func DeleteState(key unsafe.Pointer, key_len uint32) int32 { return NotGuest }
+
+func ExpireState(key unsafe.Pointer, key_len uint32, ttl_ms int64) int32 { return NotGuest }
 
 func CompareAndSetState(key unsafe.Pointer, key_len uint32, old unsafe.Pointer, old_len uint32, val unsafe.Pointer, val_len uint32) int32 {
 	return NotGuest

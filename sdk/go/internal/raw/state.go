@@ -55,6 +55,15 @@ func PushState(key unsafe.Pointer, key_len uint32) int32
 //go:noescape
 func PullState(key unsafe.Pointer, key_len uint32) int32
 
+// DiscardState: Drops what this executor has changed of the value and not pushed, whoever changed it, and returns 0,
+// also if there is nothing: the replica is again as the global tier has it. For who takes a cluster-wide lock after a
+// holder that failed: what that one left here unpushed would otherwise stay on top of what is pulled. EINVAL for a
+// value of STATE_LOCAL.
+//
+//go:wasmimport faasm discard_state
+//go:noescape
+func DiscardState(key unsafe.Pointer, key_len uint32) int32
+
 // PushStateOffset: As push_state for what was changed in the len bytes from off. EINVAL if off is negative or the
 // range passes the value's end.
 //
@@ -161,6 +170,15 @@ func StateSize(key unsafe.Pointer, key_len uint32) int64
 //go:wasmimport faasm delete_state
 //go:noescape
 func DeleteState(key unsafe.Pointer, key_len uint32) int32
+
+// ExpireState: Has the value in the global tier end, with its elements, ttl_ms milliseconds from now by the store's
+// clock, and returns 0; 0 lets it live for ever. Pushes, appends and other changes leave that time as it is, deleting
+// the value ends it. Replicas notice at their next pull. ENOENT if the global tier has no such value (push it first),
+// EINVAL if ttl_ms is negative or beyond 100 years.
+//
+//go:wasmimport faasm expire_state
+//go:noescape
+func ExpireState(key unsafe.Pointer, key_len uint32, ttl_ms int64) int32
 
 // CompareAndSetState: Makes val the value in the global tier if the value equals old, in one atomic step, and returns
 // 1; returns 0 if it differs. An absent value equals an old of 0 bytes. The replica stays as it is until a pull.

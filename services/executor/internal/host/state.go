@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"math"
+	"time"
 
 	"skein.dev"
 	"skein.dev/abi"
@@ -139,6 +140,18 @@ var stateRoom = room{
 	},
 	"faasm.delete_state": func(c *Call, g guest) int64 {
 		return i32(c.stated(g, func(s *replica.Session, k skein.StateKey) (int64, error) { return 0, s.Delete(c, k) }))
+	},
+	"faasm.discard_state": func(c *Call, g guest) int64 {
+		return i32(c.stated(g, func(s *replica.Session, k skein.StateKey) (int64, error) { return 0, s.Discard(c, k) }))
+	},
+	"faasm.expire_state": func(c *Call, g guest) int64 {
+		ms := g.i64(2)
+		if ms > math.MaxInt64/int64(time.Millisecond) {
+			return i32(0, abi.EINVAL)
+		}
+		return i32(c.stated(g, func(s *replica.Session, k skein.StateKey) (int64, error) {
+			return 0, s.Expire(c, k, time.Duration(max(ms, -1))*time.Millisecond)
+		}))
 	},
 	"faasm.compare_and_set_state": func(c *Call, g guest) int64 {
 		old, err := g.bytes(2, 3)

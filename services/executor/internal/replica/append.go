@@ -10,6 +10,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/abi"
+	"skein.dev/platform/bulk"
 	"skein.dev/platform/fault"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
@@ -42,6 +43,7 @@ type load struct {
 
 // Append adds to the global value and gives the offset where it landed. What goes with a lock's token goes alone.
 func (s *Session) Append(ctx context.Context, k skein.StateKey, val []byte) (offset int64, err error) {
+	defer s.span(&ctx, "state append", k, &err)()
 	if len(val) > skein.MaxPayload {
 		return 0, abi.EFBIG
 	}
@@ -59,7 +61,7 @@ func (s *Session) Append(ctx context.Context, k skein.StateKey, val []byte) (off
 func (s *Store) append(ctx context.Context, k skein.StateKey, val []byte, fence *statev1.Fence) (int64, error) {
 	resp, err := s.client.AppendValue(ctx, &statev1.AppendValueRequest{
 		User: string(k.User), Key: []byte(k.Key), Data: val, RequestId: skein.NewCallID().String(), Fence: fence,
-	})
+	}, bulk.Prefer())
 	return resp.GetOffset(), err
 }
 

@@ -52,6 +52,22 @@ func BenchmarkMap(b *testing.B) {
 	}
 }
 
+// What it takes to have 16 MiB mapped that are not here.
+func BenchmarkMapFirst(b *testing.B) {
+	client, k := replicatest.Client(b), key(b, "k")
+	from := session(b, replica.New(client, 1<<30))
+	must(b, from.Set(k, make([]byte, 16<<20)))
+	must(b, from.Push(b.Context(), k, 0, -1))
+	for b.Loop() {
+		s := replica.New(client, 1<<30).Open()
+		_, err := s.Map(b.Context(), k, replica.Use{Len: -1, ReadOnly: true}, func(*replica.Mapping) error { return nil })
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.End()
+	}
+}
+
 // A push of what was changed through a mapping: of 1 % of the pages of 64 MiB, of one byte, of all.
 func BenchmarkPush(b *testing.B) {
 	const size = 64 << 20

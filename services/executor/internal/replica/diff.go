@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 	"sync/atomic"
 	"unsafe"
 )
@@ -27,29 +28,37 @@ func (r *Replica) changed(i int) ranges {
 
 // differ adds the runs of bytes in which a page, which begins at an offset, is not what it was.
 func differ(runs ranges, view, base []byte, at int64) ranges {
-	add := func(i int) {
-		from := at + int64(i)
-		if n := len(runs) - 1; n >= 0 && runs[n].end == from {
-			runs[n].end++
-		} else {
-			runs = append(runs, span{from, from + 1})
-		}
-	}
 	i := 0
 	for ; i+8 <= len(view); i += 8 {
 		x := binary.LittleEndian.Uint64(view[i:]) ^ binary.LittleEndian.Uint64(base[i:])
-		for b := 0; x != 0; b, x = b+1, x>>8 {
-			if x&0xff != 0 {
-				add(i + b)
-			}
+		if x == 0 {
+			continue
+		}
+		other := (x&low7 + low7 | x) &^ low7 // 0x80 for each byte that differs
+		for other != 0 {
+			from := bits.TrailingZeros64(other) / 8
+			n := min(bits.TrailingZeros64((^other&^low7)>>(8*from))/8, 8-from)
+			runs = runs.extend(at+int64(i+from), int64(n))
+			other = other >> (8 * (from + n)) << (8 * (from + n))
 		}
 	}
 	for ; i < len(view); i++ {
 		if view[i] != base[i] {
-			add(i)
+			runs = runs.extend(at+int64(i), 1)
 		}
 	}
 	return runs
+}
+
+const low7 = 0x7f7f7f7f7f7f7f7f
+
+// extend adds n bytes that lie behind all of the ranges, or touch the last.
+func (r ranges) extend(from, n int64) ranges {
+	if last := len(r) - 1; last >= 0 && r[last].end == from {
+		r[last].end += n
+		return r
+	}
+	return append(r, span{from, from + n})
 }
 
 // apply takes bytes that came from elsewhere for an offset; what is dirty here stays. The caller holds mu.
@@ -110,8 +119,7 @@ func mergePage(view, base []byte, off int64, data []byte) {
 
 // equalBytes has 0xff for each byte that is the same in both.
 func equalBytes(a, b uint64) uint64 {
-	const low = 0x7f7f7f7f7f7f7f7f
 	x := a ^ b
-	zero := ^((x&low + low) | x | low) // 0x80 for each byte of x that is zero
+	zero := ^((x&low7 + low7) | x | low7) // 0x80 for each byte of x that is zero
 	return zero >> 7 * 0xff
 }

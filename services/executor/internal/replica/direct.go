@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"skein.dev"
 	"skein.dev/abi"
+	"skein.dev/platform/bulk"
 	"skein.dev/platform/fault"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
@@ -16,6 +20,7 @@ import (
 
 // ReadGlobal copies from off of the global value into buf and gives how many bytes.
 func (s *Session) ReadGlobal(ctx context.Context, k skein.StateKey, off int64, buf []byte) (n int64, err error) {
+	defer s.span(&ctx, "state read", k, &err)()
 	if off < 0 {
 		return 0, abi.EINVAL
 	}
@@ -23,7 +28,7 @@ func (s *Session) ReadGlobal(ctx context.Context, k skein.StateKey, off int64, b
 		want := min(int64(len(buf))-n, skein.MaxPayload)
 		resp, err := s.store.client.GetValue(ctx, &statev1.GetValueRequest{
 			User: string(k.User), Key: []byte(k.Key), Offset: off + n, Length: want,
-		})
+		}, bulk.Prefer())
 		if err != nil {
 			return 0, err
 		}
@@ -40,21 +45,23 @@ func (s *Session) ReadGlobal(ctx context.Context, k skein.StateKey, off int64, b
 }
 
 // Clear makes the global value empty, if there is one.
-func (s *Session) Clear(ctx context.Context, k skein.StateKey) error {
+func (s *Session) Clear(ctx context.Context, k skein.StateKey) (err error) {
+	defer s.span(&ctx, "state clear", k, &err)()
 	if _, err := s.stat(ctx, k); err != nil {
 		if errors.Is(err, fault.NotFound) {
 			return nil
 		}
 		return err
 	}
-	_, err := s.store.client.ResizeValue(ctx, &statev1.ResizeValueRequest{
+	_, err = s.store.client.ResizeValue(ctx, &statev1.ResizeValueRequest{
 		User: string(k.User), Key: []byte(k.Key), RequestId: skein.NewCallID().String(), Fence: s.fence(k),
 	})
 	return err
 }
 
 // CompareAndSet replaces the global value if it is old, and says whether it was. An absent value is an empty one.
-func (s *Session) CompareAndSet(ctx context.Context, k skein.StateKey, old, val []byte) (bool, error) {
+func (s *Session) CompareAndSet(ctx context.Context, k skein.StateKey, old, val []byte) (was bool, err error) {
+	defer s.span(&ctx, "state compare and set", k, &err)()
 	if len(old) > MaxValue || len(val) > skein.MaxPayload {
 		return false, abi.EFBIG
 	}
@@ -65,7 +72,7 @@ func (s *Session) CompareAndSet(ctx context.Context, k skein.StateKey, old, val 
 		}
 		_, err = s.store.client.CompareAndSet(ctx, &statev1.CompareAndSetRequest{
 			User: string(k.User), Key: []byte(k.Key), ExpectedVersion: version, Data: val, RequestId: skein.NewCallID().String(), Fence: s.fence(k),
-		})
+		}, bulk.Prefer())
 		if err == nil {
 			s.moved.Written += int64(len(val))
 			return true, nil
@@ -91,7 +98,7 @@ func (s *Session) compare(ctx context.Context, k skein.StateKey, old []byte) (ve
 		part := old[off:min(len(old), off+skein.MaxPayload)]
 		resp, err := s.store.client.GetValue(ctx, &statev1.GetValueRequest{
 			User: string(k.User), Key: []byte(k.Key), Offset: int64(off), Length: int64(len(part)),
-		})
+		}, bulk.Prefer())
 		if errors.Is(err, fault.NotFound) {
 			return 0, false, nil
 		}
@@ -108,12 +115,29 @@ func (s *Session) compare(ctx context.Context, k skein.StateKey, old []byte) (ve
 }
 
 // Add adds to the first 8 bytes of the global value, a little-endian number that wraps, and gives the sum.
-func (s *Session) Add(ctx context.Context, k skein.StateKey, delta int64) (int64, error) {
+func (s *Session) Add(ctx context.Context, k skein.StateKey, delta int64) (sum int64, err error) {
+	defer s.span(&ctx, "state add", k, &err)()
 	resp, err := s.store.client.AddInt64(ctx, &statev1.AddInt64Request{
 		User: string(k.User), Key: []byte(k.Key), Delta: delta, RequestId: skein.NewCallID().String(), Fence: s.fence(k),
 	})
 	return resp.GetValue(), err
 }
+
+// Expire has the global value end after a time, 0 for never. EINVAL if that is negative or beyond 100 years.
+func (s *Session) Expire(ctx context.Context, k skein.StateKey, after time.Duration) (err error) {
+	defer s.span(&ctx, "state expire", k, &err)()
+	if after < 0 || after > mostExpiry {
+		return abi.EINVAL
+	}
+	req := &statev1.SetExpiryRequest{User: string(k.User), Key: []byte(k.Key), RequestId: skein.NewCallID().String(), Fence: s.fence(k)}
+	if after > 0 {
+		req.TimeToLive = durationpb.New(after)
+	}
+	_, err = s.store.client.SetExpiry(ctx, req)
+	return err
+}
+
+const mostExpiry = 100 * 365 * 24 * time.Hour
 
 // List calls f with each key of the user's that begins with prefix, in byte order.
 func (s *Session) List(ctx context.Context, u skein.User, prefix string, f func(key []byte)) error {
@@ -133,13 +157,14 @@ func (s *Session) List(ctx context.Context, u skein.User, prefix string, f func(
 }
 
 // AppendElement adds an element to the key's list, which is kept beside its value.
-func (s *Session) AppendElement(ctx context.Context, k skein.StateKey, val []byte) error {
+func (s *Session) AppendElement(ctx context.Context, k skein.StateKey, val []byte) (err error) {
+	defer s.span(&ctx, "state append element", k, &err)()
 	if len(val) > skein.MaxPayload {
 		return abi.EFBIG
 	}
-	_, err := s.store.client.AppendElement(ctx, &statev1.AppendElementRequest{
+	_, err = s.store.client.AppendElement(ctx, &statev1.AppendElementRequest{
 		User: string(k.User), Key: []byte(k.Key), Data: val, RequestId: skein.NewCallID().String(), Fence: s.fence(k),
-	})
+	}, bulk.Prefer())
 	if err == nil {
 		s.moved.Written += int64(len(val))
 	}
@@ -148,7 +173,8 @@ func (s *Session) AppendElement(ctx context.Context, k skein.StateKey, val []byt
 
 // ReadElements copies the first n elements of the key's list into buf, one after the other. EINVAL if there are fewer, EFBIG
 // if they don't fit.
-func (s *Session) ReadElements(ctx context.Context, k skein.StateKey, buf []byte, n int64) error {
+func (s *Session) ReadElements(ctx context.Context, k skein.StateKey, buf []byte, n int64) (err error) {
+	defer s.span(&ctx, "state read elements", k, &err)()
 	if n == 0 {
 		return nil
 	}
@@ -180,8 +206,9 @@ func (s *Session) ReadElements(ctx context.Context, k skein.StateKey, buf []byte
 }
 
 // ClearElements empties the key's list.
-func (s *Session) ClearElements(ctx context.Context, k skein.StateKey) error {
-	_, err := s.store.client.ClearElements(ctx, &statev1.ClearElementsRequest{
+func (s *Session) ClearElements(ctx context.Context, k skein.StateKey) (err error) {
+	defer s.span(&ctx, "state clear elements", k, &err)()
+	_, err = s.store.client.ClearElements(ctx, &statev1.ClearElementsRequest{
 		User: string(k.User), Key: []byte(k.Key), RequestId: skein.NewCallID().String(), Fence: s.fence(k),
 	})
 	if errors.Is(err, fault.NotFound) {

@@ -13,6 +13,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/abi"
+	"skein.dev/platform/fault"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
 
@@ -22,16 +23,18 @@ type hold struct {
 	key    skein.StateKey
 	shared bool
 	times  int // for a reader
+	holder string
+	client statev1.StateServiceClient
 	token  int64
-	stream grpc.BidiStreamingClient[statev1.HoldLockRequest, statev1.HoldLockResponse]
+	lease  time.Duration
 	stop   context.CancelFunc
 	leave  chan struct{} // closed to have it ended in good order
-	ended  chan struct{} // closed when the stream has
+	ended  chan struct{} // closed when it has
 	lost   atomic.Bool
 }
 
-// lease is how long a lock stays held without a beat.
-const lease = 10 * time.Second
+// Lease is how long a lock of the cluster stays held without a beat, unless Store.SetLease says otherwise.
+const Lease = 10 * time.Second
 
 // LockGlobal takes a value's lock in the whole cluster, and waits for it. EDEADLK if the call would wait for itself. holder
 // is told to people who ask who holds it.
@@ -71,16 +74,53 @@ func (s *Session) hold(ctx context.Context, k skein.StateKey, shared bool, holde
 			stop()
 		}
 	}()
-	stream, err := s.store.client.HoldLock(within)
-	if err != nil {
-		return nil, err
-	}
 	patience := time.Hour * 24
 	if d, ok := ctx.Deadline(); ok {
 		patience = max(time.Until(d), time.Millisecond)
 	}
+	h := &hold{
+		key: k, shared: shared, times: 1, holder: holder, lease: s.store.lease, client: s.store.client, stop: stop,
+		leave: make(chan struct{}), ended: make(chan struct{}),
+	}
+	stream, err := h.ask(within, patience)
+	for err != nil && fault.From(err).Reason == "DRAINING" { // who is about to end has said so; another has the next request
+		if err := pause(ctx, between); err != nil {
+			return nil, err
+		}
+		stream, err = h.ask(within, patience)
+	}
+	if err != nil {
+		return nil, err
+	}
+	go h.keep(within, stream)
+	return h, nil
+}
+
+// between two tries to go on with a lock elsewhere.
+const between = 50 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+type holding = grpc.BidiStreamingClient[statev1.HoldLockRequest, statev1.HoldLockResponse]
+
+// ask opens a stream and waits until the lock is held; one that has a token goes on with that.
+func (h *hold) ask(ctx context.Context, patience time.Duration) (holding, error) {
+	stream, err := h.client.HoldLock(ctx)
+	if err != nil {
+		return nil, err
+	}
 	err = stream.Send(&statev1.HoldLockRequest{
-		User: string(k.User), Key: []byte(k.Key), Shared: shared, Patience: durationpb.New(patience), Lease: durationpb.New(lease), Holder: holder,
+		User: string(h.key.User), Key: []byte(h.key.Key), Shared: h.shared, Holder: h.holder, Token: h.token,
+		Patience: durationpb.New(patience), Lease: durationpb.New(h.lease),
 	})
 	if err != nil && !errors.Is(err, io.EOF) { // Recv has the reason
 		return nil, err
@@ -89,49 +129,72 @@ func (s *Session) hold(ctx context.Context, k skein.StateKey, shared bool, holde
 	if err != nil {
 		return nil, err
 	}
-	h := &hold{
-		key: k, shared: shared, times: 1, token: answer.GetToken(), stream: stream, stop: stop,
-		leave: make(chan struct{}), ended: make(chan struct{}),
+	if h.token == 0 {
+		h.token = answer.GetToken()
 	}
-	every := lease / 3
 	if d := answer.GetLease().AsDuration(); d > 0 {
-		every = d / 3
+		h.lease = d
 	}
-	go h.listen()
-	go h.beat(every)
-	return h, nil
+	return stream, nil
 }
 
-// listen waits for the stream's end, which is the lock's.
-func (h *hold) listen() {
+// keep holds the lock until it is to leave or the lock is lost. What breaks off is gone on with elsewhere, for a lease, if only to
+// give it back there.
+func (h *hold) keep(ctx context.Context, stream holding) {
 	defer close(h.ended)
-	for {
-		if _, err := h.stream.Recv(); err != nil {
-			select {
-			case <-h.leave:
-			default:
-				h.lost.Store(true)
-			}
+	for stream != nil {
+		beaten, err := h.beat(ctx, stream)
+		if err == nil {
 			return
 		}
+		stream = nil
+		for errors.Is(err, fault.Unavailable) && time.Since(beaten) < h.lease {
+			again, stop := context.WithDeadline(ctx, beaten.Add(h.lease))
+			timely := context.AfterFunc(again, func() { // rather than ask within it: the stream is to outlive it
+				h.lost.Store(true)
+				h.stop()
+			})
+			if stream, err = h.ask(ctx, 0); err != nil {
+				_ = pause(again, between)
+			}
+			timely()
+			stop()
+		}
+	}
+	if ctx.Err() == nil { // else its call is over
+		h.lost.Store(true)
 	}
 }
 
-// beat keeps the lock. It alone sends on the stream.
-func (h *hold) beat(every time.Duration) {
-	tick := time.NewTicker(every)
+// beat keeps the lock until it is to leave, or the stream ends with an error. beaten is when the last beat went.
+func (h *hold) beat(ctx context.Context, stream holding) (beaten time.Time, err error) {
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := stream.Recv(); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	beaten = time.Now()
+	tick := time.NewTicker(h.lease / 3)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if h.stream.Send(&statev1.HoldLockRequest{}) != nil {
-				return // listen knows why
+			if stream.Send(&statev1.HoldLockRequest{}) != nil {
+				return beaten, <-ended
 			}
+			beaten = time.Now()
 		case <-h.leave:
-			_ = h.stream.CloseSend()
-			return
-		case <-h.ended:
-			return
+			_ = stream.CloseSend()
+			if err = <-ended; errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return beaten, err
+		case err = <-ended:
+			return beaten, err
 		}
 	}
 }
@@ -158,6 +221,7 @@ func (s *Session) letGo(i int) error {
 	s.holds = slices.Delete(s.holds, i, i+1)
 	endHolds(h)
 	if h.lost.Load() {
+		s.abandon(h)
 		return abi.ESTALE
 	}
 	return nil

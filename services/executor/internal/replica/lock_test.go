@@ -158,3 +158,25 @@ func TestGlobalLock(t *testing.T) {
 	a.End()
 	b.End()
 }
+
+// A lock of the cluster goes on elsewhere when the process ends where it was held. One that is lost meanwhile is lost.
+func TestGlobalLockMoves(t *testing.T) {
+	ctx, k := t.Context(), key(t, "k")
+	client, faults := replicatest.Service(t)
+	a, b := replica.New(client, 1<<20).Open(), replica.New(client, 1<<20).Open()
+	for range 20 {
+		must(t, a.LockGlobal(ctx, k, true, "a"))
+		faults.Break()
+		must(t, a.Set(k, []byte("a")))
+		must(t, a.Push(ctx, k, 0, -1))
+		faults.Break()
+		must(t, a.UnlockGlobal(k, true))
+	}
+	a.End()
+	must(t, b.LockGlobal(ctx, k, true, "b"))
+	faults.Lose()
+	faults.Break()
+	if err := b.UnlockGlobal(k, true); !errors.Is(err, abi.ESTALE) {
+		t.Errorf("unlock of a lost lock: %v", err)
+	}
+}

@@ -51,7 +51,7 @@ func (s *Session) Map(ctx context.Context, k skein.StateKey, u Use, place func(*
 		return nil, abi.EINVAL
 	}
 	if u.Pull {
-		if err := s.Pull(ctx, k, u.Off, u.Len); err != nil && !errors.Is(err, fault.NotFound) { // it may be here alone
+		if err := s.pull(ctx, k, u.Off, u.Len, true); err != nil && !errors.Is(err, fault.NotFound) { // it may be here alone
 			return nil, err
 		}
 	}
@@ -66,7 +66,7 @@ func (s *Session) Map(ctx context.Context, k skein.StateKey, u Use, place func(*
 		if !errors.Is(err, errNotHere) {
 			return m, err
 		}
-		switch err := s.fill(ctx, k, u.Off, end); {
+		switch err := s.fill(ctx, k, u.Off, end, true); {
 		case err == nil:
 		case u.Size > 0 && errors.Is(err, fault.NotFound):
 			if err := s.find(ctx, k, true); err != nil {
@@ -147,20 +147,35 @@ func (s *Session) mappable(r *Replica) error {
 	if r.file != nil {
 		return nil
 	}
-	s.store.mu.Lock()
-	full := s.store.files >= 2*mostFiles // all of them in use, or the budget would have them gone
-	if !full {
-		s.store.files++
-	}
-	s.store.mu.Unlock()
-	if full {
-		return abi.ENOMEM
-	}
-	if err := r.toFile(); err != nil {
-		s.store.mu.Lock()
-		s.store.files--
-		s.store.mu.Unlock()
+	f, err := s.store.newFile(r.size)
+	if err != nil {
 		return err
 	}
+	copy(f.view[:r.size], r.heap)
+	r.file, r.heap = f, nil
 	return nil
+}
+
+// newFile makes a file for a replica; lessFile must be told when it is closed.
+func (s *Store) newFile(size int64) (*file, error) {
+	s.mu.Lock()
+	full := s.files >= 2*mostFiles // all of them in use, or the budget would have them gone
+	if !full {
+		s.files++
+	}
+	s.mu.Unlock()
+	if full {
+		return nil, abi.ENOMEM
+	}
+	f, err := newFile(size)
+	if err != nil {
+		s.lessFile()
+	}
+	return f, err
+}
+
+func (s *Store) lessFile() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files--
 }

@@ -186,11 +186,71 @@ func TestTraffic(t *testing.T) {
 	if got := moved(b, func() { must(t, b.Push(ctx, k, 0, -1)) }); got.Written != 0 {
 		t.Errorf("a push of nothing moved %+v", got)
 	}
-	if got := moved(b, func() { must(t, b.Pull(ctx, k, 3<<20, 2<<20)) }); got.Read != 6*256<<10 { // what it changed, and the rest of the range
+	if got := moved(b, func() { must(t, b.Pull(ctx, k, 3<<20, 2<<20)) }); got.Read != 3*256<<10 { // what was not here yet
 		t.Errorf("a pull after its own push moved %+v", got)
 	}
 	if got := moved(a, func() { must(t, a.Pull(ctx, k, 0, -1)) }); got.Read != 3*256<<10 {
 		t.Errorf("a pull of three changed chunks moved %+v", got)
+	}
+	// Both change one chunk, and each one of its own: what the other changed comes, and what went in one message with that.
+	must(t, a.Write(ctx, k, 4<<20+1, []byte("a")))
+	must(t, a.Write(ctx, k, 4<<20+1<<18, []byte("a")))
+	must(t, a.Push(ctx, k, 0, -1))
+	v[2], v[1<<19] = 'b', 'b'
+	must(t, b.Push(ctx, k, 0, -1))
+	if got := moved(b, func() { must(t, b.Pull(ctx, k, 3<<20, 2<<20)) }); got.Read != 3*256<<10 || v[1] != 'a' || v[2] != 'b' {
+		t.Errorf("a pull of three chunks moved %+v: %q", got, v[:3])
+	}
+	if got := moved(a, func() { must(t, a.Pull(ctx, k, 0, -1)) }); got.Read != 2*256<<10 {
+		t.Errorf("a pull of two chunks moved %+v", got)
+	}
+	for _, s := range []*replica.Session{a, b} {
+		if got := moved(s, func() { must(t, s.Pull(ctx, k, 4<<20, 1<<20)) }); got.Read != 0 {
+			t.Errorf("a pull of nothing moved %+v", got)
+		}
+	}
+}
+
+// A value that was deleted elsewhere, and is made anew by a push, is not what it was here.
+func TestPushOfWhatWasDeleted(t *testing.T) {
+	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
+	a, b := session(t, replica.New(client, 1<<30)), session(t, replica.New(client, 1<<30))
+	must(t, a.Set(k, []byte("old bytes")))
+	must(t, a.Push(ctx, k, 0, -1))
+	v := view(t, b, k, replica.Use{Len: -1})
+	must(t, a.Delete(ctx, k))
+	v[0] = 'O'
+	must(t, b.Push(ctx, k, 0, -1))
+	must(t, b.Pull(ctx, k, 0, -1))
+	if got := string(global(t, b, k)); got != string(v[:len(got)]) {
+		t.Errorf("there is %q, and here %q", got, v[:9])
+	}
+}
+
+// More than one message takes arrives whole, and does not come back.
+func TestManyRuns(t *testing.T) {
+	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
+	a, b := session(t, replica.New(client, 1<<30)), session(t, replica.New(client, 1<<30))
+	const size = 3 << 20
+	v := view(t, a, k, replica.Use{Len: -1, Size: size})
+	must(t, a.Push(ctx, k, 0, -1))
+	must(t, b.Pull(ctx, k, 0, -1))
+	for i := range v[:size] {
+		switch {
+		case i < 1<<20 && i%3 == 0, i >= 1<<20 && i < 2<<20 && i%400 == 0, i > 2<<20+5: // dense, sparse, all
+			v[i] = byte(i%255 + 1)
+		}
+	}
+	must(t, a.Push(ctx, k, 0, -1))
+	before := a.Moved().Read
+	must(t, a.Pull(ctx, k, 0, -1))
+	if n := a.Moved().Read - before; n != 0 {
+		t.Errorf("%d bytes came back", n)
+	}
+	must(t, b.Pull(ctx, k, 0, -1))
+	got := make([]byte, size)
+	if _, err := b.Read(ctx, k, 0, got); err != nil || !bytes.Equal(got, v[:size]) {
+		t.Error("the other has other bytes", err)
 	}
 }
 

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
+	"sync"
 
 	"skein.dev"
 	"skein.dev/abi"
+	"skein.dev/platform/bulk"
 	"skein.dev/platform/fault"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
@@ -14,6 +17,10 @@ import (
 // Pull refreshes a range of the replica with what changed elsewhere; bytes written here and not pushed stay. n below 0 is
 // all to the end. ENOENT if there is no value, EINVAL if the range passes its end.
 func (s *Session) Pull(ctx context.Context, k skein.StateKey, off, n int64) error {
+	return s.pull(ctx, k, off, n, false)
+}
+
+func (s *Session) pull(ctx context.Context, k skein.StateKey, off, n int64, toMap bool) error {
 	if off < 0 {
 		return abi.EINVAL
 	}
@@ -22,8 +29,9 @@ func (s *Session) Pull(ctx context.Context, k skein.StateKey, off, n int64) erro
 		return err
 	}
 	defer s.store.done(r)
+	r.wanted = toMap
 	r.mu.RLock()
-	still := r.whole || r.local // every byte was written here
+	still := r.ours()
 	r.mu.RUnlock()
 	if !still {
 		if err := s.refresh(ctx, r, off, n); err != nil {
@@ -41,6 +49,7 @@ func (s *Session) Pull(ctx context.Context, k skein.StateKey, off, n int64) erro
 // refresh brings a range up to date. The caller holds net.
 func (s *Session) refresh(ctx context.Context, r *Replica, off, n int64) error {
 	since, any := int64(0), false
+	var known []int64 // of each chunk, if they differ
 	r.mu.RLock()
 	end := r.size
 	if n >= 0 {
@@ -48,14 +57,21 @@ func (s *Session) refresh(ctx context.Context, r *Replica, off, n int64) error {
 	}
 	if r.known && off <= end {
 		first, last := cover(off, end)
+		differ := false
 		for i := first; i < last; i++ {
-			if r.have.has(i) && (!any || r.at[i] < since) {
-				since, any = r.at[i], true
+			if r.have.has(i) {
+				differ = differ || any && r.at[i] != since
+				if !any || r.at[i] < since {
+					since, any = r.at[i], true
+				}
 			}
+		}
+		if differ {
+			known = r.versions(first, last)
 		}
 	}
 	r.mu.RUnlock()
-	err := s.fetch(ctx, r, since, off, n)
+	err := s.fetch(ctx, r, since, known, off, n)
 	if errors.Is(err, fault.NotFound) {
 		s.vanished(r)
 	}
@@ -63,6 +79,17 @@ func (s *Session) refresh(ctx context.Context, r *Replica, off, n int64) error {
 		return err
 	}
 	return s.missing(ctx, r, off, n)
+}
+
+// versions tells what the chunks were of that are here; others are of none. The caller holds mu.
+func (r *Replica) versions(first, last int) []int64 {
+	known := slices.Clone(r.at[first:last])
+	for i := range known {
+		if !r.have.has(first + i) {
+			known[i] = 0
+		}
+	}
+	return known
 }
 
 // vanished takes note that the value was deleted elsewhere: it is gone from here too, unless somebody uses it or has changed
@@ -84,12 +111,13 @@ func (s *Session) vanished(r *Replica) {
 }
 
 // fill fetches those chunks of [off, end) that are not here.
-func (s *Session) fill(ctx context.Context, k skein.StateKey, off, end int64) error {
+func (s *Session) fill(ctx context.Context, k skein.StateKey, off, end int64, toMap bool) error {
 	r, err := s.store.exchange(ctx, k)
 	if err != nil {
 		return err
 	}
 	defer s.store.done(r)
+	r.wanted = toMap
 	r.mu.RLock()
 	known := r.known
 	r.mu.RUnlock()
@@ -98,7 +126,7 @@ func (s *Session) fill(ctx context.Context, k skein.StateKey, off, end int64) er
 		if n <= 0 { // its size alone is asked for
 			off, n = 0, 1 // a small value comes with it
 		}
-		return s.fetch(ctx, r, 0, off, n)
+		return s.fetch(ctx, r, 0, nil, off, n)
 	}
 	return s.missing(ctx, r, off, n)
 }
@@ -123,43 +151,52 @@ func (s *Session) missing(ctx context.Context, r *Replica, off, n int64) error {
 		if from >= first {
 			return nil
 		}
-		if err := s.fetch(ctx, r, 0, int64(from)*chunk, int64(first-from)*chunk); err != nil {
+		if err := s.fetch(ctx, r, 0, nil, int64(from)*chunk, int64(first-from)*chunk); err != nil {
 			return err
 		}
 	}
 }
 
 // fetch is tryFetch until the value is not replaced meanwhile. The caller holds net.
-func (s *Session) fetch(ctx context.Context, r *Replica, since, off, n int64) (err error) {
+func (s *Session) fetch(ctx context.Context, r *Replica, since int64, known []int64, off, n int64) (err error) {
 	for range attempts {
-		if err = s.tryFetch(ctx, r, since, off, n); fault.From(err) == nil || fault.From(err).Reason != "VALUE_CHANGED" {
+		if err = s.tryFetch(ctx, r, since, known, off, n); fault.From(err) == nil || fault.From(err).Reason != "VALUE_CHANGED" {
 			break
 		}
 	}
 	return err
 }
 
-// tryFetch takes what changed of a range since a version, or all for 0, in whole chunks. n below 0 is all to the end.
-func (s *Session) tryFetch(ctx context.Context, r *Replica, since, off, n int64) (err error) {
+// tryFetch takes what changed of a range since a version, or all for 0, in whole chunks; known has other versions for the first ones.
+// n below 0 is all to the end.
+func (s *Session) tryFetch(ctx context.Context, r *Replica, since int64, known []int64, off, n int64) (err error) {
 	ctx, end := begin(ctx, "state pull", r.key)
 	before := s.moved.Read
 	defer func() { end(s.moved.Read-before, err) }()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop() // a stream that isn't read to its end would stay
-	req := &statev1.ReadChangesRequest{User: string(r.key.User), Key: []byte(r.key.Key), SinceVersion: since, Offset: off &^ (chunk - 1)}
+	req := &statev1.ReadChangesRequest{User: string(r.key.User), Key: []byte(r.key.Key), SinceVersion: since, ChunkVersions: known, Offset: off &^ (chunk - 1)}
 	if n >= 0 {
 		req.Length = int64(upto(min(off+n, MaxValue)))*chunk - req.GetOffset()
 		if req.GetLength() <= 0 {
 			req.Length = chunk
 		}
 	}
-	stream, err := s.store.client.ReadChanges(ctx, req)
+	stream, err := s.store.client.ReadChanges(ctx, req, bulk.Prefer())
 	if err != nil {
 		return err
 	}
-	f := fetching{r: r, since: since, off: req.GetOffset(), n: req.GetLength()}
+	f := fetching{s: s, r: r, since: since, off: req.GetOffset(), n: req.GetLength()}
+	defer f.drop()
+	scratch := scratches.Get().(*[chunk]byte) //nolint:forcetypeassert // nothing else is in there
+	defer scratches.Put(scratch)
+	m := &statev1.ReadChangesResponse{}
 	for {
-		m, err := stream.Recv()
+		m.Data = scratch[:]
+		if f.fresh != nil {
+			m.Data = f.fresh[f.next:]
+		}
+		err := stream.RecvMsg(m)
 		if errors.Is(err, io.EOF) {
 			return f.end()
 		}
@@ -173,37 +210,123 @@ func (s *Session) tryFetch(ctx context.Context, r *Replica, since, off, n int64)
 	}
 }
 
-// fetching is a stream of changes that comes in.
+// scratches are for bytes between the network and their place.
+var scratches = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+// fetching is a stream of changes that comes in. A value that was not here at all is received where it will be, and is nobody's
+// before all has come; what goes into one that others use meanwhile is received elsewhere and put in under mu.
 type fetching struct {
+	s       *Session
 	r       *Replica
 	since   int64
 	off, n  int64
 	version int64
+	size    int64
 	had     chunks
 	told    bool
 	came    ranges
+	fresh   []byte // all of a new value
+	file    *file  // which they are in, if a guest is about to map it
+	next    int64  // where in it bytes are expected
+}
+
+// drop lets go of what the replica did not get.
+func (f *fetching) drop() {
+	if f.file != nil {
+		f.file.close()
+		f.s.store.lessFile()
+	}
 }
 
 func (f *fetching) take(m *statev1.ReadChangesResponse) error {
+	r, at, data := f.r, m.GetOffset(), m.GetData()
+	if info := m.GetInfo(); info != nil && !f.told {
+		if err := f.tell(info); err != nil {
+			return err
+		}
+	}
+	if !f.told || at < 0 {
+		return fault.Internal.New("BAD_STREAM", "the state service tells changes of a value without the value's size")
+	}
+	if len(data) == 0 {
+		return nil
+	}
+	end := at + int64(len(data))
+	f.came = f.came.add(at, end)
+	if f.fresh == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if !r.ours() { // else somebody has made it meanwhile
+			r.apply(at, data)
+		}
+		return nil
+	}
+	if at < f.next || end > f.size {
+		return fault.Internal.New("BAD_STREAM", "the state service tells bytes %d to %d of %d after those up to %d", at, end, f.size, f.next)
+	}
+	if here := f.fresh[f.next:]; &here[0] != &data[0] {
+		copy(f.fresh[at:], data)
+	} else if at > f.next { // something was left out
+		copy(f.fresh[at:], data)
+		clear(f.fresh[f.next:min(at, f.next+int64(len(data)))])
+	}
+	f.next = end
+	return nil
+}
+
+// tell takes note of what the value is now.
+func (f *fetching) tell(info *statev1.ValueInfo) error {
 	r := f.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.whole { // somebody has set the value meanwhile
+	f.told, f.version, f.size, f.had = true, info.GetVersion(), info.GetSize(), r.have
+	switch {
+	case f.size < 0 || f.size > MaxValue:
+		return abi.EFBIG
+	case r.ours():
 		return nil
-	}
-	if info := m.GetInfo(); info != nil && !f.told {
-		f.told, f.version, f.had = true, info.GetVersion(), r.have
-		if err := r.adopt(info.GetSize()); err != nil {
+	case f.since != 0 || !r.absent():
+		return f.adopt()
+	case r.wanted:
+		file, err := f.s.store.newFile(f.size)
+		if err != nil {
 			return err
 		}
-		r.sized = f.version
+		f.file, f.fresh = file, file.view[:f.size]
+	default:
+		f.fresh = make([]byte, f.size)
 	}
-	if !f.told || m.GetOffset() < 0 {
-		return fault.Internal.New("BAD_STREAM", "the state service tells changes of a value without the value's size")
+	f.next = min(f.off, f.size)
+	return nil
+}
+
+func (f *fetching) adopt() error {
+	if err := f.r.adopt(f.size); err != nil {
+		return err
 	}
-	if len(m.GetData()) > 0 {
-		r.apply(m.GetOffset(), m.GetData())
-		f.came = f.came.add(m.GetOffset(), m.GetOffset()+int64(len(m.GetData())))
+	f.r.sized = f.version
+	return nil
+}
+
+// settle gives the replica a value that has come, the way that is left if somebody has made one meanwhile. The caller holds mu.
+func (f *fetching) settle() error {
+	r, fresh := f.r, f.fresh
+	switch f.fresh = nil; {
+	case fresh == nil || r.ours():
+		return nil
+	case r.absent():
+		if r.file = f.file; r.file == nil {
+			r.heap = fresh
+		}
+		f.file = nil
+		r.size, r.at, r.known, r.sized = f.size, make([]int64, upto(f.size)), true, f.version
+		return nil
+	}
+	if err := f.adopt(); err != nil {
+		return err
+	}
+	for _, s := range f.came {
+		r.apply(s.start, fresh[s.start:s.end])
 	}
 	return nil
 }
@@ -213,8 +336,8 @@ func (f *fetching) end() error {
 	r := f.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !f.told || r.whole {
-		return nil
+	if err := f.settle(); err != nil || !f.told || r.ours() {
+		return err
 	}
 	end := r.size
 	if f.n > 0 {

@@ -3,22 +3,12 @@ package replica
 import (
 	"context"
 	"errors"
-	"io"
 
 	"skein.dev"
 	"skein.dev/abi"
+	"skein.dev/platform/bulk"
 	"skein.dev/platform/fault"
 	statev1 "skein.dev/proto/skein/state/v1"
-)
-
-const (
-	// A message of patches has at most so many bytes of data, with what each patch adds to the message.
-	mostPatched = 240 << 10
-	patchCost   = 16
-	mostPatches = 4 << 10
-	// A batch is what goes in one stream, and is kept until it has arrived.
-	mostBatch     = 4 << 20
-	mostBatchRuns = 64 << 10
 )
 
 // Push sends what was changed here in a range; once it returns, a pull anywhere sees it. n below 0 is all to the end. ENOENT
@@ -48,13 +38,14 @@ func (s *Session) PushMasked(ctx context.Context, k, mask skein.StateKey) error 
 }
 
 // push sends, of a range, what of says of a chunk; all of a value that was set, since the rest has no other value to keep.
-func (s *Session) push(ctx context.Context, k skein.StateKey, off, n int64, of func(r *Replica, i int) ranges) error {
+func (s *Session) push(ctx context.Context, k skein.StateKey, off, n int64, of func(r *Replica, i int) ranges) (err error) {
 	r, err := s.pushed(ctx, k, off, n)
 	if err != nil {
 		return err
 	}
 	defer s.store.done(r)
 	defer s.store.freed()
+	defer func() { s.refused(r, err) }()
 	r.mu.RLock()
 	whole, local := r.whole, r.local
 	r.mu.RUnlock()
@@ -110,7 +101,7 @@ func (s *Session) pushWhole(ctx context.Context, r *Replica) (err error) {
 		r.whole = false
 		r.mu.Unlock()
 		var info *statev1.ValueInfo
-		if size <= skein.MaxPayload {
+		if size <= frame {
 			info, err = s.setValue(ctx, r)
 		} else {
 			info, err = s.writeValue(ctx, r, size, sets)
@@ -151,16 +142,18 @@ func (r *Replica) copyOut(to []byte, off int64) {
 
 func (s *Session) setValue(ctx context.Context, r *Replica) (*statev1.ValueInfo, error) {
 	r.mu.Lock()
-	if r.size > skein.MaxPayload {
+	if r.size > frame {
 		r.mu.Unlock()
 		return nil, errSetAnew
 	}
-	data := make([]byte, r.size)
+	scratch := scratches.Get().(*[chunk]byte) //nolint:forcetypeassert // nothing else is in there
+	defer scratches.Put(scratch)
+	data := scratch[:r.size]
 	r.copyOut(data, 0)
 	r.mu.Unlock()
 	resp, err := s.store.client.SetValue(ctx, &statev1.SetValueRequest{
 		User: string(r.key.User), Key: []byte(r.key.Key), Data: data, RequestId: skein.NewCallID().String(), Fence: s.fence(r.key),
-	})
+	}, bulk.Prefer())
 	if err == nil {
 		s.moved.Written += int64(len(data))
 	}
@@ -171,15 +164,17 @@ func (s *Session) setValue(ctx context.Context, r *Replica) (*statev1.ValueInfo,
 func (s *Session) writeValue(ctx context.Context, r *Replica, size int64, sets int) (*statev1.ValueInfo, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	stream, err := s.store.client.WriteValue(ctx)
+	stream, err := s.store.client.WriteValue(ctx, bulk.Prefer())
 	if err != nil {
 		return nil, err
 	}
 	msg := &statev1.WriteValueRequest{
 		User: string(r.key.User), Key: []byte(r.key.Key), RequestId: skein.NewCallID().String(), Fence: s.fence(r.key),
 	}
+	scratch := scratches.Get().(*[chunk]byte) //nolint:forcetypeassert // nothing else is in there
+	defer scratches.Put(scratch)
 	for off := int64(0); off < size; off += frame {
-		msg.Data = make([]byte, min(frame, size-off))
+		msg.Data = scratch[:min(frame, size-off)]
 		r.mu.Lock()
 		anew := r.sets != sets
 		if !anew {
@@ -201,135 +196,6 @@ func (s *Session) writeValue(ctx context.Context, r *Replica, size int64, sets i
 	return resp.GetInfo(), err
 }
 
-// batch is patches on their way.
-type batch struct {
-	messages [][]*statev1.Patch
-	room     int    // in the last message
-	marked   ranges // of them, what rows had marked
-	bytes    int64
-	runs     int
-	free     []byte // for bytes of further runs
-}
-
-const bufferSize = 16 << 10
-
-// add puts a run of the replica into the batch. The caller holds mu.
-func (b *batch) add(r *Replica, s span) {
-	for s.start < s.end {
-		if last := len(b.messages) - 1; b.room <= patchCost || len(b.messages[last]) == mostPatches {
-			b.messages, b.room = append(b.messages, nil), mostPatched
-		}
-		n := min(s.end-s.start, int64(b.room-patchCost))
-		if int64(len(b.free)) < n {
-			b.free = make([]byte, max(n, bufferSize))
-		}
-		data := b.free[:n:n]
-		b.free = b.free[n:]
-		copy(data, r.bytes()[s.start:])
-		last := len(b.messages) - 1
-		b.messages[last] = append(b.messages[last], &statev1.Patch{Offset: s.start, Data: data})
-		b.room -= int(n) + patchCost
-		b.bytes += n
-		b.runs++
-		s.start += n
-	}
-}
-
-// pushRuns sends those bytes of [off, end) that of gives for each chunk, with mu held.
-func (s *Session) pushRuns(ctx context.Context, r *Replica, off, end int64, of func(*Replica, int) ranges) (err error) {
-	ctx, done := begin(ctx, "state push", r.key)
-	before := s.moved.Written
-	defer func() { done(s.moved.Written-before, err) }()
-	var info *statev1.ValueInfo
-	first, last := cover(off, end)
-	for i := first; i < last; {
-		var b batch
-		for ; i < last && b.bytes < mostBatch && b.runs < mostBatchRuns; i++ {
-			r.mu.Lock()
-			if i >= upto(r.size) {
-				i = last
-			} else if !r.whole {
-				r.take(&b, of(r, i).within(off, end))
-			}
-			r.mu.Unlock()
-		}
-		if b.runs == 0 {
-			continue
-		}
-		if info, err = s.sendBatch(ctx, r, &b); err != nil {
-			return err
-		}
-	}
-	return s.pushSize(ctx, r, info)
-}
-
-// take moves runs into a batch: what is written from now on is dirty again.
-func (r *Replica) take(b *batch, runs ranges) {
-	for _, run := range runs {
-		b.add(r, run)
-	}
-	if len(runs) > 0 && len(r.dirty) > 0 {
-		b.marked = b.marked.union(r.dirty.both(runs))
-		r.dirty = r.dirty.minus(runs)
-	}
-}
-
-// sendBatch sends patches, and notes what it sent as what the global tier has.
-func (s *Session) sendBatch(ctx context.Context, r *Replica, b *batch) (*statev1.ValueInfo, error) {
-	info, err := s.patch(ctx, r.key, b.messages)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err != nil {
-		if !r.whole {
-			r.dirty = r.dirty.union(b.marked.within(0, r.size))
-		}
-		return nil, err
-	}
-	s.moved.Written += b.bytes
-	if r.file != nil {
-		for _, m := range b.messages {
-			for _, p := range m {
-				r.sent(p.GetOffset(), p.GetData())
-			}
-		}
-	}
-	r.latest = max(r.latest, info.GetVersion())
-	return info, nil
-}
-
-// sent makes bytes the base of what has one.
-func (r *Replica) sent(off int64, data []byte) {
-	data = data[:max(0, min(int64(len(data)), r.size-off))]
-	for len(data) > 0 {
-		n := min(int64(len(data)), (off/chunk+1)*chunk-off)
-		if r.based.has(int(off / chunk)) {
-			copy(r.file.base[off:off+n], data[:n])
-		}
-		off, data = off+n, data[n:]
-	}
-}
-
-func (s *Session) patch(ctx context.Context, k skein.StateKey, messages [][]*statev1.Patch) (*statev1.ValueInfo, error) {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	stream, err := s.store.client.PatchValue(ctx)
-	if err != nil {
-		return nil, err
-	}
-	msg := &statev1.PatchValueRequest{User: string(k.User), Key: []byte(k.Key), RequestId: skein.NewCallID().String(), Fence: s.fence(k)}
-	for _, patches := range messages {
-		msg.Patches = patches
-		if err := stream.Send(msg); err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
-		} else if err != nil {
-			break // CloseAndRecv has the reason
-		}
-		msg = &statev1.PatchValueRequest{}
-	}
-	resp, err := stream.CloseAndRecv()
-	return resp.GetInfo(), err
-}
-
 // pushSize makes the value as long as it is here, if it was made or grew here and what was pushed has not done that. info is
 // what the pushes told of it.
 func (s *Session) pushSize(ctx context.Context, r *Replica, info *statev1.ValueInfo) (err error) {
@@ -339,6 +205,7 @@ func (s *Session) pushSize(ctx context.Context, r *Replica, info *statev1.ValueI
 	if !grown {
 		return nil
 	}
+	created := false
 	if info == nil {
 		if info, err = s.stat(ctx, r.key); err != nil && !errors.Is(err, fault.NotFound) {
 			return err
@@ -351,10 +218,13 @@ func (s *Session) pushSize(ctx context.Context, r *Replica, info *statev1.ValueI
 		if err != nil {
 			return err
 		}
-		info = resp.GetInfo()
+		info, created = resp.GetInfo(), resp.GetCreated()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if created {
+		r.fresh(info.GetVersion())
+	}
 	r.latest = max(r.latest, info.GetVersion())
 	r.grown = r.grown && r.size > size
 	return nil

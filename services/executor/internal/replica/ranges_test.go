@@ -2,6 +2,7 @@ package replica
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -81,6 +82,27 @@ func TestMerge(t *testing.T) {
 		merge(view, base, int64(off), data)
 		if string(view) != string(want) || string(base[off:off+len(data)]) != string(data) {
 			t.Fatalf("at %d, %d bytes", off, len(data))
+		}
+	}
+}
+
+// The runs that differ finds by words are those that a look at each byte finds.
+func TestDiffer(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		base := make([]byte, rng.IntN(70))
+		view := slices.Clone(base)
+		var want ranges
+		for i := range view {
+			if rng.IntN(3) > 0 {
+				view[i] = byte(rng.IntN(256))
+			}
+			if view[i] != base[i] {
+				want = want.add(100+int64(i), 101+int64(i))
+			}
+		}
+		if got := differ(nil, view, base, 100); !slices.Equal(got, want) {
+			t.Fatalf("%v are %v, want %v", view, got, want)
 		}
 	}
 }

@@ -24,6 +24,8 @@ type Replica struct {
 	key skein.StateKey
 	// net is held by whoever exchanges bytes with the global tier. It comes before mu, and is waited for within a context.
 	net chan struct{}
+	// wanted says, to who holds net, that a guest is about to map what is fetched.
+	wanted bool
 
 	mu    sync.RWMutex
 	gone  bool  // no longer in the store: look again
@@ -227,6 +229,12 @@ func (r *Replica) clean() bool {
 	return true
 }
 
+// ours says that all of the value was made here: nothing is to be fetched.
+func (r *Replica) ours() bool { return r.whole || r.local }
+
+// absent says that there is no value here, and no byte of one.
+func (r *Replica) absent() bool { return !r.known && r.size == 0 && r.file == nil && r.maps == 0 }
+
 // drop lets go of everything.
 func (r *Replica) drop() {
 	if r.file != nil {
@@ -237,21 +245,7 @@ func (r *Replica) drop() {
 	r.known, r.whole, r.grown, r.local = false, false, false, false
 }
 
-// toFile moves the bytes to where guests can map them.
-func (r *Replica) toFile() error {
-	if r.file != nil {
-		return nil
-	}
-	f, err := newFile(r.size)
-	if err != nil {
-		return err
-	}
-	copy(f.view[:r.size], r.heap)
-	r.file, r.heap = f, nil
-	return nil
-}
-
-// toHeap undoes toFile when nobody maps the value any more: what differs from its base is marked from now on. False if that
+// toHeap moves the bytes out of a file when nobody maps the value any more: what differs from its base is marked from now on. False if that
 // is too much to note.
 func (r *Replica) toHeap() bool {
 	dirty := r.dirty

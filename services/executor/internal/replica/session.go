@@ -35,6 +35,11 @@ func (s *Session) Moved() Traffic { return s.moved }
 
 // End releases what the call holds.
 func (s *Session) End() {
+	for _, h := range s.holds {
+		if h.lost.Load() {
+			s.abandon(h) // before others here get at the value
+		}
+	}
 	for len(s.held) > 0 {
 		s.release(len(s.held) - 1)
 	}
@@ -76,7 +81,7 @@ func (s *Session) Read(ctx context.Context, k skein.StateKey, off int64, buf []b
 		if size, here := s.ReadHere(k, off, buf); here {
 			return size, nil
 		}
-		if err := s.fill(ctx, k, off, min(off, MaxValue)+int64(len(buf))); err != nil {
+		if err := s.fill(ctx, k, off, min(off, MaxValue)+int64(len(buf)), false); err != nil {
 			return 0, err
 		}
 	}
@@ -227,7 +232,8 @@ func (s *Session) find(ctx context.Context, k skein.StateKey, create bool) error
 }
 
 // Delete removes the value here and globally; ENOENT if it was in neither place. Guests that map it keep what they see.
-func (s *Session) Delete(ctx context.Context, k skein.StateKey) error {
+func (s *Session) Delete(ctx context.Context, k skein.StateKey) (err error) {
+	defer s.span(&ctx, "state delete", k, &err)()
 	r, err := s.store.exchange(ctx, k)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"skein.dev"
+	"skein.dev/platform/fault"
 )
 
 // begin starts a span of an exchange with the global tier, under a call's, if that has one. It names the key by a digest: keys
@@ -21,13 +22,21 @@ func begin(ctx context.Context, name string, k skein.StateKey) (context.Context,
 	}
 	digest := sha256.Sum256([]byte(k.Key))
 	ctx, span := otel.Tracer("skein.dev/services/executor").Start(ctx, name, trace.WithAttributes(
-		attribute.String("skein.state.user", string(k.User)), attribute.String("skein.state.key_digest", hex.EncodeToString(digest[:8])),
+		attribute.String("skein.user", string(k.User)), attribute.String("skein.state.key_digest", hex.EncodeToString(digest[:8])),
 	))
 	return ctx, func(bytes int64, err error) {
 		span.SetAttributes(attribute.Int64("skein.state.bytes", bytes))
 		if err != nil {
-			span.SetStatus(codes.Error, err.Error())
+			span.SetStatus(codes.Error, fault.From(err).Reason) // its text may tell the key
 		}
 		span.End()
 	}
+}
+
+// span is begin for what a session does in the global tier: it tells what the session moved meanwhile.
+func (s *Session) span(ctx *context.Context, name string, k skein.StateKey, err *error) (done func()) {
+	before := s.moved
+	within, end := begin(*ctx, name, k)
+	*ctx = within
+	return func() { end(s.moved.Read+s.moved.Written-before.Read-before.Written, *err) }
 }

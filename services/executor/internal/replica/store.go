@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"skein.dev"
 	"skein.dev/abi"
@@ -21,6 +22,7 @@ type Store struct {
 	client statev1.StateServiceClient
 	budget int64 // bytes; clean replicas go when it is passed
 	most   int64 // bytes; beyond it nothing grows
+	lease  time.Duration
 	mu     sync.Mutex
 	all    map[skein.StateKey]*Replica
 	locks  map[skein.StateKey]*lock
@@ -45,10 +47,13 @@ const (
 // because it was not pushed or is mapped, may take as much again, and at least 256 MiB.
 func New(client statev1.StateServiceClient, budget int64) *Store {
 	return &Store{
-		client: client, budget: budget, most: budget + max(budget, leastSlack), all: map[skein.StateKey]*Replica{}, locks: map[skein.StateKey]*lock{},
+		client: client, budget: budget, most: budget + max(budget, leastSlack), lease: Lease, all: map[skein.StateKey]*Replica{}, locks: map[skein.StateKey]*lock{},
 		adds: appends{line: map[skein.StateKey][]*appended{}},
 	}
 }
+
+// SetLease says how long a lock of the cluster stays held without a beat, 1 s to 1 min. It is for before the first lock.
+func (s *Store) SetLease(d time.Duration) { s.lease = d }
 
 // Has reports whether there is a replica of a value.
 func (s *Store) Has(k skein.StateKey) bool {
@@ -220,9 +225,7 @@ func (s *Store) slim(r *Replica) {
 		return
 	}
 	if r.file != nil && r.toHeap() {
-		s.mu.Lock()
-		s.files--
-		s.mu.Unlock()
+		s.lessFile()
 		s.settle(r)
 	}
 }

@@ -3,6 +3,7 @@ package shared
 import (
 	"context"
 	"errors"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,12 @@ type blockKey struct {
 
 // block is verified content. It never changes, so it is read without a lock, and kept by whoever still reads it when it
 // has left the cache.
-type block struct{ data []byte }
+type block struct {
+	data []byte
+
+	sealing sync.Mutex
+	sealed  *os.File // the same, once it was asked for; see sealed_linux.go
+}
 
 // fetchTime bounds what fetches one block, retries included; whoever waits has a deadline too.
 const fetchTime = 30 * time.Second
@@ -92,7 +98,7 @@ func (b *blocks) keep(k blockKey, data []byte) {
 		return
 	}
 	b.mu.Lock()
-	b.memory.put(k, &block{data}, cost(data))
+	b.memory.put(k, &block{data: data}, cost(data))
 	b.mu.Unlock()
 	if b.disk != nil {
 		b.disk.write(k, data)
@@ -107,7 +113,7 @@ func (b *blocks) fly(ctx context.Context, f *flight, k blockKey, size int64) {
 	data, err := b.load(ctx, k, size)
 	b.mu.Lock()
 	if err == nil {
-		f.block = &block{data}
+		f.block = &block{data: data}
 		b.memory.put(k, f.block, cost(data))
 	}
 	f.err = err

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,7 +43,7 @@ func find(t testing.TB, dir, part string) (paths []string) {
 func TestDamagedStore(t *testing.T) {
 	dir := t.TempDir()
 	s := startFS(t, "file://"+dir)
-	v := s.cache(nil).View("ann", "")
+	v := s.cache(nil).View("ann")
 	for i, damage := range []struct {
 		do  func(path string) error
 		err error
@@ -84,7 +85,7 @@ func TestDamagedStore(t *testing.T) {
 func TestStaleFile(t *testing.T) {
 	dir := t.TempDir()
 	s := startFS(t, "file://"+dir)
-	v := s.cache(nil).View("ann", "")
+	v := s.cache(nil).View("ann")
 	data := content(1, 2*mib)
 	s.put("x", data)
 	f := openFile(t, v, "x")
@@ -110,7 +111,7 @@ func TestStaleFile(t *testing.T) {
 func TestServiceDown(t *testing.T) {
 	s := startFS(t, "file://"+t.TempDir())
 	c := s.cache(func(cfg *Config) { cfg.Lease, cfg.Stale = 200*time.Millisecond, time.Hour })
-	v := c.View("ann", "")
+	v := c.View("ann")
 	standing(t, c)
 	s.put("dir/x", []byte("x"))
 	s.put("y", content(1, 2*mib))
@@ -148,10 +149,46 @@ func TestServiceDown(t *testing.T) {
 	}
 }
 
+// A service that hangs is waited for once, and what is known is read on.
+func TestServiceHangs(t *testing.T) {
+	s := startFS(t, "file://"+t.TempDir())
+	c := s.cache(func(cfg *Config) { cfg.Lease = 50 * time.Millisecond })
+	v := c.View("ann")
+	s.put("x", []byte("x"))
+	s.put("y", []byte("y"))
+	read(t, v, "x")
+	read(t, v, "y")
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	if got := read(t, v, "x"); got != "x" {
+		t.Error(got)
+	}
+	asked := s.lookUps.Load()
+	for range 100 {
+		if got := read(t, v, "y") + read(t, v, "x"); got != "yx" {
+			t.Error(got)
+		}
+	}
+	if n := s.lookUps.Load() - asked; n > 2 {
+		t.Errorf("%d look-ups", n)
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	s.put("x", []byte("new"))
+	for until := time.Now().Add(20 * time.Second); read(t, v, "x") != "new"; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("the service is back and its changes are not")
+		}
+	}
+}
+
 // Beyond the time for which it may stand in, what was known is an error too.
 func TestTooStale(t *testing.T) {
 	s := startFS(t, "file://"+t.TempDir())
-	v := s.cache(func(cfg *Config) { cfg.Lease, cfg.Stale = 50*time.Millisecond, 100*time.Millisecond }).View("ann", "")
+	v := s.cache(func(cfg *Config) { cfg.Lease, cfg.Stale = 50*time.Millisecond, 100*time.Millisecond }).View("ann")
 	s.put("x", []byte("x"))
 	read(t, v, "x")
 	s.kill()
@@ -180,7 +217,7 @@ func TestSilentService(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	_, err = c.View("ann", "").Stat(ctx, "x")
+	_, err = c.View("ann").Stat(ctx, "x")
 	want(t, "stat", err, fault.Unavailable)
 	_, err = c.blocks.get(ctx, blockKey{"ann", skein.DigestOf(nil)}, 1)
 	want(t, "block", err, fault.Timeout)
@@ -200,7 +237,7 @@ func TestRestart(t *testing.T) {
 	s.put("x", data)
 	begin := func(budget int64) (*Cache, *View) {
 		c := s.cache(func(cfg *Config) { cfg.Dir, cfg.Disk, cfg.Lease = dir, budget, 10*time.Second })
-		return c, c.View("ann", "")
+		return c, c.View("ann")
 	}
 	c, v := begin(64 * mib)
 	read(t, v, "x")
@@ -256,7 +293,7 @@ func TestBrokenDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.put("x", content(1, 2*mib))
-	if got := read(t, c.View("ann", ""), "x"); got != string(content(1, 2*mib)) {
+	if got := read(t, c.View("ann"), "x"); got != string(content(1, 2*mib)) {
 		t.Error("another content")
 	}
 }
@@ -275,7 +312,7 @@ func TestTinyBudget(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(g), 1))
-			v := c.View("ann", "")
+			v := c.View("ann")
 			for range 60 {
 				i := rng.IntN(len(files))
 				f, err := v.Open(t.Context(), fmt.Sprint(i))
@@ -365,7 +402,7 @@ func TestReadAhead(t *testing.T) {
 	s := startFS(t, "file://"+t.TempDir())
 	s.put("x", content(1, 12*mib))
 	c := s.cache(nil)
-	f := openFile(t, c.View("ann", ""), "x")
+	f := openFile(t, c.View("ann"), "x")
 	p := make([]byte, mib)
 	for i := range int64(3) {
 		if _, err := f.ReadAt(t.Context(), p, i*mib); err != nil {
@@ -390,7 +427,7 @@ func TestReadAhead(t *testing.T) {
 			t.Fatalf("%d are still read ahead", maxAhead-i)
 		}
 	}
-	jumping := openFile(t, c.View("ann", ""), "x")
+	jumping := openFile(t, c.View("ann"), "x")
 	for _, i := range []int64{9, 3, 7, 1} {
 		if _, err := jumping.ReadAt(t.Context(), p[:1], i*mib); err != nil {
 			t.Fatal(err)
@@ -421,7 +458,7 @@ func TestLargeDirectory(t *testing.T) {
 		}
 	}
 	c := s.cache(func(cfg *Config) { cfg.Lease = 10 * time.Second })
-	v := c.View("ann", "")
+	v := c.View("ann")
 	got := strings.Fields(listed(t, v, "d", 700))
 	if len(got) != n || got[0] != "0000" || got[n-1] != fmt.Sprintf("%04d", n-1) {
 		t.Fatalf("%d names", len(got))

@@ -45,16 +45,18 @@ func (n *names) list(ctx context.Context, p skein.FilePath, more bool) ([]vfs.Lo
 	now := time.Now()
 	n.mu.Lock()
 	l, ok := n.listings.get(p)
-	if ok && (n.fresh(l.freshness, now) || more && now.Sub(l.asked) < goOn || now.Before(n.down) && n.useful(l.freshness, now)) {
+	if ok && (n.fresh(l.freshness, now) || more && now.Sub(l.asked) < goOn) {
 		n.mu.Unlock()
 		return l.entries, nil
 	}
-	r := n.reading[p]
-	if r == nil {
-		r = &reading{done: make(chan struct{})}
-		n.reading[p] = r
-		go n.read(context.WithoutCancel(ctx), p, r, freshness{now, n.watch.id})
+	if ok && n.failing && n.useful(l.freshness, now) {
+		if n.probe(now) {
+			n.askList(ctx, p)
+		}
+		n.mu.Unlock()
+		return l.entries, nil
 	}
+	r := n.askList(ctx, p)
 	n.mu.Unlock()
 	select {
 	case <-r.done:
@@ -74,6 +76,17 @@ func (n *names) list(ctx context.Context, p skein.FilePath, more bool) ([]vfs.Lo
 	return nil, r.err
 }
 
+// askList begins to read a directory or joins who does. The caller holds the lock.
+func (n *names) askList(ctx context.Context, p skein.FilePath) *reading {
+	r := n.reading[p]
+	if r == nil {
+		r = &reading{done: make(chan struct{})}
+		n.reading[p] = r
+		go n.read(context.WithoutCancel(ctx), p, r, freshness{time.Now(), n.watch.id})
+	}
+	return r
+}
+
 func (n *names) read(ctx context.Context, p skein.FilePath, r *reading, asked freshness) {
 	ctx, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
@@ -83,6 +96,7 @@ func (n *names) read(ctx context.Context, p skein.FilePath, r *reading, asked fr
 	if n.reading[p] == r {
 		delete(n.reading, p)
 	}
+	n.learn(err)
 	if r.err = err; err == nil {
 		r.listing = &listing{entries, asked}
 		if !r.old {
@@ -92,8 +106,6 @@ func (n *names) read(ctx context.Context, p skein.FilePath, r *reading, asked fr
 			}
 			n.listings.put(p, r.listing, cost)
 		}
-	} else if away(err) {
-		n.down = time.Now().Add(downPause)
 	}
 	close(r.done)
 }

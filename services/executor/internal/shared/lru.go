@@ -29,9 +29,15 @@ func (l *lru[K, V]) get(k K) (v V, ok bool) {
 	return e.Value.(*held[K, V]).value, true
 }
 
-// put keeps v, perhaps for no time: what alone costs more than the budget goes at once.
+// put keeps v, unless it alone costs more than the budget.
 func (l *lru[K, V]) put(k K, v V, cost int64) {
 	l.drop(k)
+	if cost > l.budget {
+		if l.dropped != nil {
+			l.dropped(k, v)
+		}
+		return
+	}
 	l.all[k] = l.order.PushFront(&held[K, V]{k, v, cost})
 	l.used += cost
 	for l.used > l.budget {

@@ -41,8 +41,8 @@ type freshness struct {
 const (
 	// patience bounds one question to the fs service.
 	patience = 5 * time.Second
-	// downPause is for how long nobody asks again what is known already, when the fs service did not answer.
-	downPause = time.Second
+	// probePause is between two questions that see whether a service that did not answer is back.
+	probePause = time.Second
 	// maxNames bounds, in bytes, what is kept of names, and again of listings.
 	maxNames = 64 << 20
 	// inline is the size up to which content comes along with its name.
@@ -66,7 +66,8 @@ type names struct {
 	sessions uint64    // that there have been
 	last     session   // that stood before
 	floor    time.Time // what was asked before is not fresh: a change may have been missed
-	down     time.Time // until then the service is not asked what is known
+	failing  bool      // the service, or its store, did not answer when it was asked last
+	probed   time.Time // when that was, or when it was tried again
 }
 
 // session is a stream of changes that stands. What is known in it is fresh until then.
@@ -117,7 +118,10 @@ func (n *names) look(ctx context.Context, p skein.FilePath, data bool) (*answer,
 	case !ok && n.absent(p, now):
 		n.mu.Unlock()
 		return nil, noFile(p)
-	case ok && now.Before(n.down) && n.useful(a.freshness, now):
+	case ok && n.failing && n.useful(a.freshness, now): // nobody waits again for who may not answer
+		if n.probe(now) {
+			n.ask(ctx, p, a, false)
+		}
 		n.mu.Unlock()
 		return a.found(p)
 	}
@@ -158,6 +162,21 @@ func noFile(p skein.FilePath) error { return fault.NotFound.New("NO_FILE", "ther
 // away reports whether the fs service or its store could not be asked.
 func away(err error) bool { return errors.Is(err, fault.Unavailable) || errors.Is(err, fault.Timeout) }
 
+// learn notes whether the service answers; probe whether it is time to try it again. The caller holds the lock.
+func (n *names) learn(err error) {
+	if n.failing = away(err); n.failing {
+		n.probed = time.Now()
+	}
+}
+
+func (n *names) probe(now time.Time) bool {
+	if now.Sub(n.probed) < probePause {
+		return false
+	}
+	n.probed = now
+	return true
+}
+
 // ask begins a look-up or joins one. The caller holds the lock.
 func (n *names) ask(ctx context.Context, p skein.FilePath, have *answer, data bool) *question {
 	if q := n.flights[p]; q != nil {
@@ -175,14 +194,14 @@ func (n *names) ask(ctx context.Context, p skein.FilePath, have *answer, data bo
 		if n.flights[p] == q {
 			delete(n.flights, p)
 		}
+		n.learn(err)
 		if err == nil {
 			a.freshness = asked
 			if q.answer = a; !q.old {
 				n.known.put(p, a, a.cost(p))
 			}
-		} else if q.err = err; away(err) {
-			n.down = time.Now().Add(downPause)
 		}
+		q.err = err
 		close(q.done)
 	}()
 	return q
@@ -303,5 +322,4 @@ func (n *names) beat(sent time.Time, sole bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.watch.sole, n.watch.until = sole, sent.Add(n.lease)
-	n.down = time.Time{}
 }

@@ -85,31 +85,22 @@ func (c *Cache) Counts() Counts {
 
 // View is the files of a user below a prefix, as one call sees them: a vfs.Lower.
 type View struct {
-	cache  *Cache
-	user   skein.User
-	prefix string // empty, or a clean path
+	cache *Cache
+	user  skein.User
 }
 
-// View shows a user's files; prefix is the directory that is its root, empty for all. It is there even if it is empty.
-func (c *Cache) View(user skein.User, prefix string) *View {
-	return &View{cache: c, user: user, prefix: prefix}
-}
+// View shows a user's files.
+func (c *Cache) View(user skein.User) *View { return &View{c, user} }
 
-// at is the path of a name in the view. ENOENT if none like it can be stored; root if it is the view's own.
+// at is a path of the view, the root's being empty. ENOENT if none like it can be stored.
 func (v *View) at(path string) (p skein.FilePath, root bool, err error) {
-	if path == "." || path == "" {
-		return skein.FilePath{User: v.user, Path: v.prefix}, true, nil
+	if path == "." {
+		return skein.FilePath{User: v.user}, true, nil
 	}
-	clean, err := skein.CleanPath(path)
-	if err != nil || clean != path {
+	if clean, err := skein.CleanPath(path); err != nil || clean != path {
 		return p, false, abi.ENOENT
 	}
-	if v.prefix != "" {
-		if clean, err = skein.CleanPath(v.prefix + "/" + path); err != nil {
-			return p, false, abi.ENOENT
-		}
-	}
-	return skein.FilePath{User: v.user, Path: clean}, false, nil
+	return skein.FilePath{User: v.user, Path: path}, false, nil
 }
 
 // Stat is vfs.Lower's.

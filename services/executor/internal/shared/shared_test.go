@@ -246,7 +246,7 @@ func TestReads(t *testing.T) {
 	s.put("dir/sub/x", nil)
 	s.put("dir-b", []byte("b"))
 	c := s.cache(nil)
-	v := c.View("ann", "")
+	v := c.View("ann")
 	f := openFile(t, v, "dir/large")
 	for _, r := range [][2]int64{{3*mib - 10, 20}, {0, 1}, {5 * mib, 200}, {5*mib + 122, 1}, {5*mib + 123, 1}, {1 << 50, 1}, {7, 5 * mib}, {mib, mib}} {
 		p := make([]byte, r[1])
@@ -266,7 +266,6 @@ func TestReads(t *testing.T) {
 	if got := read(t, v, "dir/sub/x"); got != "" {
 		t.Errorf("%q", got)
 	}
-	below := c.View("ann", "dir")
 	for _, x := range []struct {
 		view *View
 		path string
@@ -277,22 +276,17 @@ func TestReads(t *testing.T) {
 		{v, "dir", -1, nil},
 		{v, "dir/sub", -1, nil},
 		{v, "dir/large", int64(len(data)), nil},
-		{below, "small", 5, nil},
-		{below, ".", -1, nil},
-		{below, "sub", -1, nil},
-		{c.View("ann", "none"), ".", -1, nil},
 		{v, "none", 0, abi.ENOENT},
 		{v, "di", 0, abi.ENOENT},
 		{v, "dir/small/x", 0, abi.ENOENT},
-		{below, "dir-b", 0, abi.ENOENT},
-		{below, "../dir-b", 0, abi.ENOENT},
+		{v, "../dir-b", 0, abi.ENOENT},
 		{v, "/dir-b", 0, abi.ENOENT},
 		{v, "dir//small", 0, abi.ENOENT},
 		{v, "a\x00", 0, abi.ENOENT},
 		{v, "\xff", 0, abi.ENOENT},
 		{v, strings.Repeat("x", 300), 0, abi.ENOENT},
-		{c.View("bob", ""), "dir-b", 0, abi.ENOENT},
-		{c.View("bob", ""), "dir", 0, abi.ENOENT},
+		{c.View("bob"), "dir-b", 0, abi.ENOENT},
+		{c.View("bob"), "dir", 0, abi.ENOENT},
 	} {
 		info, err := x.view.Stat(t.Context(), x.path)
 		want(t, "stat "+x.path, err, x.err)
@@ -310,7 +304,7 @@ func TestReads(t *testing.T) {
 			t.Errorf("%s: %s, want %s", dir, got, names)
 		}
 	}
-	if got := listed(t, c.View("bob", ""), ".", 10); got != "" {
+	if got := listed(t, c.View("bob"), ".", 10); got != "" {
 		t.Errorf("bob sees %s", got)
 	}
 	for _, dir := range []string{"none", "dir/small"} {
@@ -379,7 +373,7 @@ func replacedWhileRead(t *testing.T, s *fsService) {
 	var wg sync.WaitGroup
 	for i := range 100 {
 		wg.Go(func() {
-			v := caches[i%2].View("ann", "")
+			v := caches[i%2].View("ann")
 			for ctx.Err() == nil {
 				least := answered.Load()
 				f, err := v.Open(ctx, "x")
@@ -422,7 +416,7 @@ func TestOtherService(t *testing.T) {
 	bucket := "file://" + t.TempDir()
 	ours, other := startFS(t, bucket), startFS(t, bucket)
 	ours.put("x", []byte("old"))
-	v := ours.cache(func(cfg *Config) { cfg.Lease = 300 * time.Millisecond }).View("ann", "")
+	v := ours.cache(func(cfg *Config) { cfg.Lease = 300 * time.Millisecond }).View("ann")
 	_, err := v.Stat(t.Context(), "new")
 	want(t, "stat", err, abi.ENOENT)
 	if got := read(t, v, "x") + listed(t, v, ".", 10); got != "oldx" {
@@ -444,7 +438,7 @@ func TestChangesAreSeen(t *testing.T) {
 	s := startFS(t, "file://"+t.TempDir(), "--sole")
 	c := s.cache(func(cfg *Config) { cfg.Lease = 10 * time.Second })
 	standing(t, c)
-	v := c.View("ann", "")
+	v := c.View("ann")
 	see := func(what, path string, err error, listing string) {
 		t.Helper()
 		_, got := v.Stat(t.Context(), path)

@@ -173,7 +173,7 @@ func (c *content) write(l *Layer, have blocks, p []byte, off int64) (int, error)
 	done := 0
 	for done < len(p) {
 		at := off + int64(done)
-		if c.file == nil {
+		if c.file == nil && c.heap+int64(len(p)-done) <= heapFile+blockSize {
 			part := p[done:min(len(p), done+int(blockSize-at%blockSize))]
 			err := c.writeHeap(l, have, part, at)
 			if err == nil {
@@ -183,7 +183,9 @@ func (c *content) write(l *Layer, have blocks, p []byte, off int64) (int, error)
 			if !errors.Is(err, errToDisk) {
 				return done, err
 			}
-			if err = c.spill(l); err != nil {
+		}
+		if c.file == nil {
+			if err := c.spill(l); err != nil {
 				return done, err
 			}
 		}

@@ -243,19 +243,25 @@ type look struct {
 	l     *Layer
 	base  *node // where paths start, and what they can't leave
 	facts []fact
+	index map[question]int
 	used  []*node     // that were attached: those that nobody came to need go again
 	done  []LowerFile // to close when the mutex is free
 }
 
 // fact is an answer of the lower.
 type fact struct {
+	question
+	info LowerInfo
+	file LowerFile
+	list []LowerEntry
+	err  error
+}
+
+// question is what the lower is asked. No two facts of an operation have the same.
+type question struct {
 	ask   byte // 's' stat, 'o' open, 'l' list
 	path  string
 	after string
-	info  LowerInfo
-	file  LowerFile
-	list  []LowerEntry
-	err   error
 }
 
 var errUnknown = errors.New("vfs: the lower must be asked")
@@ -304,22 +310,43 @@ func (k *look) close() {
 	closeAll(k.done)
 }
 
-func (k *look) ask(what byte, path, after string) (*fact, error) {
-	for i := len(k.facts) - 1; i >= 0; i-- {
-		if f := &k.facts[i]; f.path == path && f.ask == what && f.after == after {
-			return f, nil
+// known finds a fact. Few operations need many, but a path of a thousand names can: then they are indexed.
+func (k *look) known(q question) *fact {
+	if len(k.facts) < fewFacts {
+		for i := range k.facts {
+			if k.facts[i].question == q {
+				return &k.facts[i]
+			}
 		}
+		return nil
 	}
-	k.facts = append(k.facts, fact{ask: what, path: path, after: after})
+	if k.index == nil {
+		k.index = map[question]int{}
+	}
+	for i := len(k.index); i < len(k.facts); i++ {
+		k.index[k.facts[i].question] = i
+	}
+	if i, ok := k.index[q]; ok {
+		return &k.facts[i]
+	}
+	return nil
+}
+
+const fewFacts = 12
+
+func (k *look) ask(what byte, path, after string) (*fact, error) {
+	q := question{what, path, after}
+	if f := k.known(q); f != nil {
+		return f, nil
+	}
+	k.facts = append(k.facts, fact{question: q})
 	return nil, errUnknown
 }
 
 // stat looks at a path of the lower. ENOENT if nothing is there.
 func (k *look) stat(path string) (LowerInfo, error) {
-	for i := range k.facts { // an opened file is known too
-		if f := &k.facts[i]; f.path == path && f.ask == 'o' && f.err == nil {
-			return f.info, nil
-		}
+	if f := k.known(question{'o', path, ""}); f != nil && f.err == nil { // an opened file is known too
+		return f.info, nil
 	}
 	f, err := k.ask('s', path, "")
 	if err != nil {

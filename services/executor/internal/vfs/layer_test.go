@@ -255,6 +255,30 @@ func TestLowerFails(t *testing.T) {
 	want(t, "a call that is over", err, context.Canceled)
 }
 
+// A path of thousands of names asks the lower a few times, though each time the walk begins anew.
+func TestDeepPaths(t *testing.T) {
+	tree := vfstest.New(map[string]string{"a/a/file": "", strings.Repeat("b/", 1000) + "file": ""})
+	asked := 0
+	tree.Fail = func(string, string) error { asked++; return nil }
+	layer := vfs.NewLayer(tree, vfs.NewStore("", 1<<20, 0), vfs.Limits{})
+	defer layer.Close()
+	tab := table(t, vfs.Setup{Layer: layer})
+	for name, err := range map[string]error{
+		strings.Repeat("a/", 2000) + "a":                        abi.ENOENT,
+		"a/a/file/" + strings.Repeat("a/", 2000):                abi.ENOTDIR,
+		strings.Repeat("b/", 1000) + "file":                     nil,
+		strings.Repeat("b/", 1000) + strings.Repeat("../", 600): nil,
+		strings.Repeat("a/../", 800) + "a":                      nil,
+	} {
+		asked = 0
+		_, got := tab.StatAt(t.Context(), root(t, tab), name, true)
+		want(t, fmt.Sprintf("stat %.20s…", name), got, err)
+		if most := 20; asked > most && !strings.Contains(name, "b/../") {
+			t.Errorf("%.20s…: the lower was asked %d times", name, asked)
+		}
+	}
+}
+
 // Every cookie leads to what came after it, in any order, and what is there all the time comes exactly once, whatever else
 // is made and removed meanwhile.
 func TestReadDir(t *testing.T) {

@@ -270,6 +270,7 @@ func (o *Open) Allocate(off, size int64) error {
 		more := max(0, off+size-had)
 		switch {
 		case more == 0:
+			n.touch(true)
 			return nil
 		case l.bytes.used.Load()+more > l.bytes.most:
 			return abi.EDQUOT

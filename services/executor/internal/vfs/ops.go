@@ -28,10 +28,8 @@ func (k *look) node(pl place) *node {
 		return k.attach(pl.spot)
 	}
 	var file LowerFile
-	for i := range k.facts {
-		if f := &k.facts[i]; f.ask == 'o' && f.path == pl.path && f.file != nil {
-			file, f.file = f.file, nil
-		}
+	if f := k.known(question{'o', pl.path, ""}); f != nil {
+		file, f.file = f.file, nil
 	}
 	n := k.l.adopt(k.attach(pl.spot), pl.name, pl.info, file)
 	k.used = append(k.used, n)

@@ -72,24 +72,46 @@ func (f found) stat() Stat {
 
 // verify is nil if s is a directory, ENOENT if nothing is there, ENOTDIR if it or what it lies in is something else.
 func (k *look) verify(s spot) error {
-	missing := false
-	for below := s.below; below != ""; below = parentOf(below) {
-		p, _ := spot{s.n, below}.lower("")
+	if s.below == "" {
+		return nil
+	}
+	p, _ := s.lower("")
+	switch info, err := k.stat(p); {
+	case errors.Is(err, abi.ENOENT):
+		return k.inTheWay(s)
+	case err != nil:
+		return err
+	case !info.Dir:
+		return abi.ENOTDIR
+	}
+	return nil
+}
+
+// inTheWay is ENOTDIR if a file is above s, where nothing is; else ENOENT. Only from above can one tell, and a path may have
+// thousands of names: what is there has all above it, so that halving finds the last that is.
+func (k *look) inTheWay(s spot) error {
+	var ends []int // of the paths above s
+	for i := range len(s.below) {
+		if s.below[i] == '/' {
+			ends = append(ends, i)
+		}
+	}
+	low, high := 0, len(ends) // those before low are there, those from high on are not
+	for low < high {
+		mid := (low + high) / 2
+		p, _ := spot{s.n, s.below[:ends[mid]]}.lower("")
 		switch info, err := k.stat(p); {
 		case errors.Is(err, abi.ENOENT):
-			missing = true // only from above can one tell that a file is in the way
-			continue
+			high = mid
 		case err != nil:
 			return err
 		case !info.Dir:
 			return abi.ENOTDIR
+		default:
+			low = mid + 1
 		}
-		break
 	}
-	if missing {
-		return abi.ENOENT
-	}
-	return nil
+	return abi.ENOENT
 }
 
 // checkName refuses a name that nothing in s can have.

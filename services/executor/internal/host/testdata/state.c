@@ -209,6 +209,13 @@ int main(void) {
     CHECK(__skein_delete_state("f", 1) == 0);
     CHECK(__skein_state_size("f", 1) == -ENOENT);
 
+    CHECK(skein_set_state("d", "one", 3) == 0 && skein_push_state("d") == 0 && skein_set_state("d", "two", 3) == 0);
+    CHECK(__skein_discard_state("d", 1) == 0 && skein_discard_state("absent") == 0);
+    CHECK(__skein_read_state("d", 1, 0, buf, 3) == 3 && !memcmp(buf, "one", 3));
+    CHECK(__skein_expire_state("d", 1, 60000) == 0 && skein_expire_state("d", 0) == 0);
+    CHECK(skein_expire_state("absent", 1) == -ENOENT);
+    CHECK(skein_expire_state("d", -1) == -EINVAL && skein_expire_state("d", INT64_MAX) == -EINVAL && skein_expire_state("d", INT64_MIN) == -EINVAL);
+
     CHECK(__skein_set_state("", 0, "v", 1) == -EINVAL);
     CHECK(__skein_set_state("a\0b", 3, "v", 1) == -EINVAL);
     CHECK(__skein_set_state(buf, 1025, "v", 1) == -EINVAL);

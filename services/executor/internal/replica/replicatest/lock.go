@@ -26,8 +26,14 @@ func (s *server) HoldLock(in grpc.BidiStreamingServer[statev1.HoldLockRequest, s
 		return err
 	}
 	lost := make(chan struct{})
+	s.mu.Lock()
+	broken := s.broken
+	s.mu.Unlock()
 	l, token := s.take(r, lost)
 	for token == 0 {
+		if r.GetToken() != 0 {
+			return fault.Conflict.New("LOCK_LOST", "it is not held").GRPCStatus().Err()
+		}
 		s.mu.Lock()
 		freed := l.freed
 		s.mu.Unlock()
@@ -38,9 +44,13 @@ func (s *server) HoldLock(in grpc.BidiStreamingServer[statev1.HoldLockRequest, s
 		}
 		l, token = s.take(r, lost)
 	}
+	stays := false
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if stays {
+			return
+		}
 		delete(l.held, token)
 		l.nudge()
 	}()
@@ -59,6 +69,9 @@ func (s *server) HoldLock(in grpc.BidiStreamingServer[statev1.HoldLockRequest, s
 	select {
 	case <-over:
 		return nil
+	case <-broken:
+		stays = true
+		return fault.Unavailable.New("DRAINING", "this process is about to end").GRPCStatus().Err()
 	case <-lost:
 		return fault.Conflict.New("FENCED", "the lease has ended").GRPCStatus().Err()
 	}
@@ -71,6 +84,13 @@ func (s *server) take(r *statev1.HoldLockRequest, lost chan struct{}) (*lock, in
 	if l == nil {
 		l = &lock{held: map[int64]chan struct{}{}, freed: make(chan struct{})}
 		s.locks[name(r)] = l
+	}
+	if r.GetToken() != 0 {
+		if l.held[r.GetToken()] == nil {
+			return l, 0
+		}
+		l.held[r.GetToken()] = lost
+		return l, r.GetToken()
 	}
 	if len(l.held) > 0 && (l.writer || !r.GetShared()) {
 		return l, 0

@@ -8,18 +8,19 @@ import (
 	"errors"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/test/bufconn"
 
 	"skein.dev/platform/fault"
 	"skein.dev/platform/service"
+	"skein.dev/proto/runs"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
 
@@ -34,12 +35,7 @@ func Client(t testing.TB) statev1.StateServiceClient {
 }
 
 func realOne(t testing.TB, address string) statev1.StateServiceClient {
-	conn, err := service.Connect(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	client := statev1.NewStateServiceClient(conn)
+	client := connect(t, address)
 	for {
 		resp, err := client.ListValues(t.Context(), &statev1.ListValuesRequest{User: "ann", PageSize: 1000})
 		if err != nil {
@@ -61,20 +57,43 @@ type Faults struct{ s *server }
 
 // Service is Client, with a hold on the service.
 func Service(t testing.TB) (statev1.StateServiceClient, Faults) {
-	lis := bufconn.Listen(1 << 20)
-	srv := grpc.NewServer(grpc.MaxRecvMsgSize(8 << 20))
-	s := &server{values: map[string]*value{}, lists: map[string][][]byte{}, locks: map[string]*lock{}}
-	statev1.RegisterStateServiceServer(srv, s)
-	go func() { _ = srv.Serve(lis) }()
-	t.Cleanup(srv.Stop)
-	conn, err := service.Connect("passthrough:///state", grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-		return lis.DialContext(ctx)
-	}))
+	s := &server{values: map[string]*value{}, dead: map[string]int64{}, lists: map[string][][]byte{}, locks: map[string]*lock{}, broken: make(chan struct{})}
+	cfg := service.DefaultConfig()
+	listening, done := make(chan string, 1), make(chan error, 1)
+	cfg.Name, cfg.Listen, cfg.Quiet, cfg.Grace = "state", "127.0.0.1:0", true, 100*time.Millisecond
+	cfg.OnListen = func(addr string) { listening <- addr }
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		done <- service.Run(ctx, cfg, func(_ context.Context, on *service.Server) error {
+			statev1.RegisterStateServiceServer(on, s)
+			return nil
+		})
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case addr := <-listening:
+		return connect(t, addr), Faults{s}
+	case err := <-done:
+		done <- nil
+		t.Fatal(err)
+	}
+	return nil, Faults{}
+}
+
+// connect gives a client that has the way past gRPC too.
+func connect(t testing.TB, address string) statev1.StateServiceClient {
+	conn, err := service.Connect(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return statev1.NewStateServiceClient(conn), Faults{s}
+	beside := service.Bulk(conn)
+	t.Cleanup(func() { _, _ = beside.Close(), conn.Close() })
+	return statev1.NewStateServiceClient(beside)
 }
 
 // Lose takes all locks from who holds them.
@@ -90,6 +109,14 @@ func (f Faults) Lose() {
 	}
 }
 
+// Break ends the streams of all locks as a process does that is to end; the locks stay held.
+func (f Faults) Break() {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	close(f.s.broken)
+	f.s.broken = make(chan struct{})
+}
+
 // During has f called in the middle of the next stream of patches.
 func (f Faults) During(do func() error) {
 	f.s.mu.Lock()
@@ -97,12 +124,33 @@ func (f Faults) During(do func() error) {
 	f.s.during = do
 }
 
+// DuringRead has f called before the last chunk that the next pull gets.
+func (f Faults) DuringRead(do func()) {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	f.s.read = do
+}
+
+// Past is how many calls came past gRPC.
+func (f Faults) Past() int64 { return f.s.past.Load() }
+
+// way counts.
+func (s *server) way(ctx context.Context) {
+	if grpc.ServerTransportStreamFromContext(ctx) == nil {
+		s.past.Add(1)
+	}
+}
+
 const chunk = 256 << 10
 
 type value struct {
 	data    []byte
+	life    time.Duration
 	version int64
 	at      []int64 // of chunks
+	base    int64   // when all of them were made, or some were cut off
+	lost    int64   // the last version of one that was deleted before
+	anew    bool
 	touched [][2]int
 }
 
@@ -110,10 +158,14 @@ type server struct {
 	statev1.UnimplementedStateServiceServer
 	mu      sync.Mutex
 	values  map[string]*value
+	dead    map[string]int64 // last versions of values that were deleted
 	lists   map[string][][]byte
 	locks   map[string]*lock
 	version int64
 	during  func() error
+	read    func()
+	past    atomic.Int64
+	broken  chan struct{} // closed to break the streams of locks
 }
 
 type named interface {
@@ -147,12 +199,15 @@ func (s *server) change(r named, fence *statev1.Fence, f func(v *value)) (*state
 	}
 	v := s.values[name(r)]
 	if v == nil {
-		v = &value{version: s.version}
+		v = &value{lost: s.dead[name(r)]}
 		s.values[name(r)] = v
 	}
 	f(v)
-	v.version += 1000 // as if by a clock
-	s.version = max(s.version, v.version)
+	s.version += 1000 // as if by a clock
+	v.version = s.version
+	if v.base == 0 || v.anew {
+		v.base, v.anew = v.version, false
+	}
 	chunks := (len(v.data) + chunk - 1) / chunk
 	for len(v.at) < chunks {
 		v.at = append(v.at, v.version)
@@ -168,7 +223,7 @@ func (s *server) change(r named, fence *statev1.Fence, f func(v *value)) (*state
 }
 
 func (v *value) set(data []byte) {
-	v.data = data
+	v.data, v.anew = data, true
 	v.touched = append(v.touched, [2]int{0, len(data)})
 }
 
@@ -177,7 +232,7 @@ func (v *value) resize(n int) {
 	if n > old {
 		v.data = append(v.data, make([]byte, n-old)...)
 	} else {
-		v.data = v.data[:n:n]
+		v.data, v.anew = v.data[:n:n], true
 	}
 	v.touched = append(v.touched, [2]int{min(old, n), max(old, n)})
 }
@@ -218,10 +273,13 @@ func (s *server) GetValue(_ context.Context, r *statev1.GetValueRequest) (*state
 func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStreamingServer[statev1.ReadChangesResponse]) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.way(out.Context())
 	v, err := s.get(r)
 	if err != nil {
 		return err
 	}
+	do := s.read
+	s.read = nil
 	if err := out.Send(&statev1.ReadChangesResponse{Info: v.info()}); err != nil {
 		return err
 	}
@@ -232,7 +290,14 @@ func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStrea
 	for off := r.GetOffset(); off < end; {
 		i := int(off / chunk)
 		to := min(end, int64(i+1)*chunk)
-		if v.at[i] > r.GetSinceVersion() {
+		since := r.GetSinceVersion()
+		if n := i - int(r.GetOffset()/chunk); n < len(r.GetChunkVersions()) {
+			since = r.GetChunkVersions()[n]
+		}
+		if to == end && do != nil {
+			do()
+		}
+		if v.at[i] > since {
 			if err := out.Send(&statev1.ReadChangesResponse{Offset: off, Data: slices.Clone(v.data[off:to])}); err != nil {
 				return err
 			}
@@ -242,12 +307,14 @@ func (s *server) ReadChanges(r *statev1.ReadChangesRequest, out grpc.ServerStrea
 	return out.Send(&statev1.ReadChangesResponse{Info: v.info()})
 }
 
-func (s *server) SetValue(_ context.Context, r *statev1.SetValueRequest) (*statev1.SetValueResponse, error) {
+func (s *server) SetValue(ctx context.Context, r *statev1.SetValueRequest) (*statev1.SetValueResponse, error) {
+	s.way(ctx)
 	info, err := s.change(r, r.GetFence(), func(v *value) { v.set(r.GetData()) })
 	return &statev1.SetValueResponse{Info: info}, err
 }
 
 func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequest, statev1.WriteValueResponse]) error {
+	s.way(in.Context())
 	first, err := in.Recv()
 	if err != nil {
 		return err
@@ -270,46 +337,46 @@ func (s *server) WriteValue(in grpc.ClientStreamingServer[statev1.WriteValueRequ
 	return in.SendAndClose(&statev1.WriteValueResponse{Info: info})
 }
 
-func (s *server) PatchValue(in grpc.ClientStreamingServer[statev1.PatchValueRequest, statev1.PatchValueResponse]) error {
-	first, err := in.Recv()
-	if err != nil {
-		return err
-	}
+func (s *server) PatchValue(ctx context.Context, r *statev1.PatchValueRequest) (*statev1.PatchValueResponse, error) {
+	s.way(ctx)
 	s.mu.Lock()
 	during := s.during
 	s.during = nil
 	s.mu.Unlock()
 	if during != nil {
 		if err := during(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	var info *statev1.ValueInfo
-	for m := first; ; {
-		size := 0
-		info, err = s.change(first, first.GetFence(), func(v *value) {
-			for _, p := range m.GetPatches() {
-				v.put(p.GetOffset(), p.GetData())
-				size += len(p.GetData())
+	sum, err := runs.Check(r.GetRuns())
+	if size := int64(len(r.GetData())); err != nil || sum.Bytes != size || size > 1<<20 || sum.Count > 4<<10 && (sum.Count > 16<<10 || sum.End-sum.Start > 1<<20) {
+		return nil, fault.Invalid.New("BAD_RUNS", "%+v for %d bytes: %v", sum, size, err).GRPCStatus().Err()
+	}
+	var previous int64
+	info, err := s.change(r, r.GetFence(), func(v *value) {
+		data := r.GetData()
+		previous = v.lost
+		for at, n := range runs.All(r.GetRuns()) {
+			for i := int(at / chunk); int64(i)*chunk < at+n && v.version > 0; i++ {
+				previous = max(previous, v.base)
+				if i < len(v.at) {
+					previous = max(previous, v.at[i])
+				}
 			}
-		})
-		if err != nil {
-			return err
+			v.put(at, data[:n])
+			data = data[n:]
 		}
-		if size > 256<<10 {
-			return fault.Invalid.New("TOO_LARGE", "a message with %d bytes of patches", size)
-		}
-		if m, err = in.Recv(); errors.Is(err, io.EOF) {
-			return in.SendAndClose(&statev1.PatchValueResponse{Info: info})
-		} else if err != nil {
-			return err
-		}
-	}
+	})
+	return &statev1.PatchValueResponse{Info: info, PreviousVersion: previous}, err
 }
 
 func (s *server) ResizeValue(_ context.Context, r *statev1.ResizeValueRequest) (*statev1.ResizeValueResponse, error) {
-	info, err := s.change(r, r.GetFence(), func(v *value) { v.resize(int(r.GetSize())) })
-	return &statev1.ResizeValueResponse{Info: info}, err
+	created := false
+	info, err := s.change(r, r.GetFence(), func(v *value) {
+		created = v.version == 0
+		v.resize(int(r.GetSize()))
+	})
+	return &statev1.ResizeValueResponse{Info: info, Created: created}, err
 }
 
 func (s *server) AppendValue(_ context.Context, r *statev1.AppendValueRequest) (*statev1.AppendValueResponse, error) {
@@ -387,12 +454,26 @@ func (s *server) ClearElements(_ context.Context, r *statev1.ClearElementsReques
 	return &statev1.ClearElementsResponse{}, nil
 }
 
+// SetExpiry takes note and ends nothing.
+func (s *server) SetExpiry(_ context.Context, r *statev1.SetExpiryRequest) (*statev1.SetExpiryResponse, error) {
+	s.mu.Lock()
+	_, err := s.get(r)
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.change(r, r.GetFence(), func(v *value) { v.life = r.GetTimeToLive().AsDuration() })
+	return &statev1.SetExpiryResponse{Info: info}, err
+}
+
 func (s *server) DeleteValue(_ context.Context, r *statev1.DeleteValueRequest) (*statev1.DeleteValueResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, err := s.get(r); err != nil {
+	v, err := s.get(r)
+	if err != nil {
 		return nil, err
 	}
+	s.dead[name(r)] = v.version
 	delete(s.values, name(r))
 	return &statev1.DeleteValueResponse{}, nil
 }

@@ -16,14 +16,14 @@ import (
 // Tree is a vfs.Lower of files that a test can change at any time; directories are where files are.
 type Tree struct {
 	mu    sync.Mutex
-	files map[string]string
+	files map[string]file
 	names []string                    // of files, in order
 	Fail  func(op, path string) error // what a look fails with; set before the tree is used
 }
 
 // New makes a tree of path → content.
 func New(files map[string]string) *Tree {
-	t := &Tree{files: map[string]string{}}
+	t := &Tree{files: map[string]file{}}
 	for path, content := range files {
 		t.Set(path, content)
 	}
@@ -40,7 +40,9 @@ func (t *Tree) Set(path, content string) {
 	if i, had := slices.BinarySearch(t.names, path); !had {
 		t.names = slices.Insert(t.names, i, path)
 	}
-	t.files[path] = content
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(content))
+	t.files[path] = file{content, h.Sum64()}
 }
 
 // Remove removes a file.
@@ -56,19 +58,20 @@ func (t *Tree) Remove(path string) {
 // When is the time of all files.
 var When = time.Unix(1_700_000_000, 42)
 
-type file string
+type file struct {
+	content string
+	id      uint64
+}
 
 func (f file) Info() vfs.LowerInfo {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(f))
-	return vfs.LowerInfo{Size: int64(len(f)), Modified: When, ID: h.Sum64()}
+	return vfs.LowerInfo{Size: int64(len(f.content)), Modified: When, ID: f.id}
 }
 
 func (f file) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	return strings.NewReader(string(f)).ReadAt(p, off)
+	return strings.NewReader(f.content).ReadAt(p, off)
 }
 
 func (f file) Close() error { return nil }
@@ -88,7 +91,7 @@ func (t *Tree) Stat(_ context.Context, path string) (vfs.LowerInfo, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if f, ok := t.files[path]; ok {
-		return file(f).Info(), nil
+		return f.Info(), nil
 	}
 	if path == "." || t.directory(path+"/") {
 		return vfs.LowerInfo{Dir: true}, nil
@@ -109,7 +112,7 @@ func (t *Tree) Open(_ context.Context, path string) (vfs.LowerFile, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if f, ok := t.files[path]; ok {
-		return file(f), nil
+		return f, nil
 	}
 	if path == "." || t.directory(path+"/") {
 		return nil, abi.EISDIR

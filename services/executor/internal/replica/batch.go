@@ -1,0 +1,212 @@
+package replica
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"skein.dev"
+	"skein.dev/platform/bulk"
+	"skein.dev/proto/runs"
+	statev1 "skein.dev/proto/skein/state/v1"
+)
+
+// What PatchValue takes in one message, and how many are on their way at a time. A batch of them is kept until all have arrived.
+const (
+	mostPatched   = 1 << 20
+	mostRuns      = 4 << 10
+	mostNear      = 16 << 10 // if they lie within nearSpan
+	nearSpan      = 1 << 20
+	mostBatch     = 4 << 20
+	mostBatchRuns = 256 << 10
+	inFlight      = 4
+)
+
+// message is one PatchValue: runs of the value and what they hold.
+type message struct {
+	runs, data []byte
+	count      int
+	start, end int64 // of the first run, and of the last
+	info       *statev1.ValueInfo
+	previous   int64
+}
+
+// takes says whether n runs more, of so many bytes and up to an end, go into the message.
+func (m *message) takes(n int, bytes, end int64) bool {
+	count := m.count + n
+	return int64(len(m.data))+bytes <= mostPatched && (count <= mostRuns || count <= mostNear && end-m.start <= nearSpan)
+}
+
+// batch is messages on their way.
+type batch struct {
+	messages []*message
+	open     bool   // the last message takes more
+	marked   ranges // of the runs, what rows had marked
+	bytes    int64
+	runs     int
+}
+
+// add puts runs of one chunk of the replica into the batch: into one message, or, if they are too many for that, into messages that have
+// nothing else, since of each message it is told who else has changed its chunks. The caller holds mu.
+func (b *batch) add(r *Replica, all ranges) {
+	bytes := int64(0)
+	for _, s := range all {
+		bytes += s.end - s.start
+	}
+	if last := len(b.messages) - 1; !b.open || !b.messages[last].takes(len(all), bytes, all[len(all)-1].end) {
+		b.start(all[0].start)
+	}
+	b.bytes += bytes
+	b.runs += len(all)
+	if m := b.messages[len(b.messages)-1]; m.takes(len(all), bytes, all[len(all)-1].end) {
+		m.runs, m.data = slices.Grow(m.runs, 3*len(all)), slices.Grow(m.data, int(bytes))
+	}
+	split := false
+	for _, s := range all {
+		m := b.messages[len(b.messages)-1]
+		if m.count > 0 && !m.takes(1, s.end-s.start, s.end) {
+			m = b.start(s.start)
+			split = true
+		}
+		m.runs = runs.Append(m.runs, s.start-m.end, s.end-s.start)
+		m.data = append(m.data, r.bytes()[s.start:s.end]...)
+		m.count, m.end = m.count+1, s.end
+	}
+	b.open = !split
+}
+
+func (b *batch) start(at int64) *message {
+	m := &message{start: at}
+	b.messages, b.open = append(b.messages, m), true
+	return m
+}
+
+// pushRuns sends those bytes of [off, end) that of gives for each chunk, with mu held.
+func (s *Session) pushRuns(ctx context.Context, r *Replica, off, end int64, of func(*Replica, int) ranges) (err error) {
+	ctx, done := begin(ctx, "state push", r.key)
+	before := s.moved.Written
+	defer func() { done(s.moved.Written-before, err) }()
+	var info *statev1.ValueInfo
+	first, last := cover(off, end)
+	for i := first; i < last; {
+		var b batch
+		for ; i < last && b.bytes < mostBatch && b.runs < mostBatchRuns; i++ {
+			r.mu.Lock()
+			if i >= upto(r.size) {
+				i = last
+			} else if !r.whole {
+				all := of(r, i)
+				if at := int64(i) * chunk; off > at || end < at+chunk {
+					all = all.within(off, end)
+				}
+				r.take(&b, all)
+			}
+			r.mu.Unlock()
+		}
+		if b.runs == 0 {
+			continue
+		}
+		if info, err = s.sendBatch(ctx, r, &b); err != nil {
+			return err
+		}
+	}
+	return s.pushSize(ctx, r, info)
+}
+
+// take moves runs into a batch: what is written from now on is dirty again.
+func (r *Replica) take(b *batch, all ranges) {
+	if len(all) == 0 {
+		return
+	}
+	b.add(r, all)
+	if len(r.dirty) > 0 {
+		b.marked = b.marked.union(r.dirty.both(all))
+		r.dirty = r.dirty.minus(all)
+	}
+}
+
+// sendBatch sends messages, and notes what it sent as what the global tier has. It gives what the last change has told.
+func (s *Session) sendBatch(ctx context.Context, r *Replica, b *batch) (*statev1.ValueInfo, error) {
+	err := s.patch(ctx, r.key, b.messages)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		if !r.whole {
+			r.dirty = r.dirty.union(b.marked.within(0, r.size))
+		}
+		return nil, err
+	}
+	s.moved.Written += b.bytes
+	slices.SortFunc(b.messages, func(x, y *message) int { return cmp.Compare(x.info.GetVersion(), y.info.GetVersion()) })
+	for _, m := range b.messages {
+		r.arrived(m)
+	}
+	return b.messages[len(b.messages)-1].info, nil
+}
+
+// patch sends messages, each a change of its own. They are of ranges of which none lies in another's, so that their order does not matter.
+func (s *Session) patch(ctx context.Context, k skein.StateKey, all []*message) error {
+	fence := s.fence(k)
+	send := func(ctx context.Context, m *message) error {
+		resp, err := s.store.client.PatchValue(ctx, &statev1.PatchValueRequest{
+			User: string(k.User), Key: []byte(k.Key), RequestId: skein.NewCallID().String(), Fence: fence, Runs: m.runs, Data: m.data,
+		}, bulk.Prefer())
+		m.info, m.previous = resp.GetInfo(), resp.GetPreviousVersion()
+		return err
+	}
+	if len(all) == 1 {
+		return send(ctx, all[0])
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(inFlight)
+	for _, m := range all {
+		g.Go(func() error { return send(ctx, m) })
+	}
+	return g.Wait()
+}
+
+// arrived takes note of what the global tier has. If nobody else has changed a message's chunks since they were pulled, they are
+// here as they are there. The caller holds mu.
+func (r *Replica) arrived(m *message) {
+	version := m.info.GetVersion()
+	r.latest = max(r.latest, version)
+	data, known := m.data, -1
+	for off, n := range runs.All(m.runs) {
+		if r.file != nil {
+			r.sent(off, data[:n])
+			data = data[n:]
+		}
+		for i := max(int(off/chunk), known+1); i < min(upto(off+n), len(r.at)) && !r.whole; i++ {
+			if r.have.has(i) && r.at[i] >= m.previous && m.previous > 0 {
+				r.at[i] = version
+			}
+			known = i
+		}
+	}
+	if m.previous == 0 && !r.whole {
+		r.fresh(version)
+	}
+}
+
+// fresh takes note that the value was made anew: chunks of which there was never anything elsewhere are known as of that version.
+func (r *Replica) fresh(version int64) {
+	for i := range r.at {
+		if r.have.has(i) && r.at[i] == 0 {
+			r.at[i] = version
+		}
+	}
+}
+
+// sent makes bytes the base of what has one.
+func (r *Replica) sent(off int64, data []byte) {
+	data = data[:max(0, min(int64(len(data)), r.size-off))]
+	for len(data) > 0 {
+		n := min(int64(len(data)), (off/chunk+1)*chunk-off)
+		if r.based.has(int(off / chunk)) {
+			copy(r.file.base[off:off+n], data[:n])
+		}
+		off, data = off+n, data[n:]
+	}
+}
