@@ -453,3 +453,25 @@ func remap(region []byte, fd int) error {
 	_, err := unix.MmapPtr(fd, 0, unsafe.Pointer(&region[0]), uintptr(len(region)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED)
 	return err
 }
+
+// What a value grew by elsewhere, in its last chunk here and behind, comes also after a push that made all chunks here newer.
+func TestPushOfWhatGrewElsewhere(t *testing.T) {
+	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
+	for _, from := range []int64{600_000, 1 << 20} {
+		a, b := session(t, replica.New(client, 1<<30)), session(t, replica.New(client, 1<<30))
+		must(t, a.Set(k, bytes.Repeat([]byte("a"), 600_000)))
+		must(t, a.Push(ctx, k, 0, -1))
+		v := view(t, a, k, replica.Use{Len: -1})
+		must(t, b.Write(ctx, k, from, bytes.Repeat([]byte("b"), 600_000)))
+		must(t, b.Push(ctx, k, 0, -1))
+		for i := 0; i < 600_000; i += 100_000 {
+			v[i] = 'A'
+		}
+		must(t, a.Push(ctx, k, 0, -1))
+		must(t, a.Pull(ctx, k, 0, -1))
+		want, got := global(t, b, k), make([]byte, from+600_000)
+		if n, err := a.Read(ctx, k, 0, got); err != nil || !bytes.Equal(got[:n], want) {
+			t.Error(n, len(want), err)
+		}
+	}
+}
