@@ -186,11 +186,11 @@ func TestBuilt(t *testing.T) {
 		faasm.chain_name faasm.chain_ptr faasm.await_call faasm.await_call_output faasm.await_any faasm.cancel_call faasm.call_error
 		env.__faasm_chain_name env.__faasm_chain_ptr env.__faasm_await_call env.__faasm_await_call_output
 		faasm.get_state faasm.map_state faasm.get_state_offset
-		faasm.read_state faasm.set_state faasm.set_state_offset faasm.push_state faasm.pull_state
+		faasm.read_state faasm.set_state faasm.set_state_offset faasm.push_state faasm.pull_state faasm.discard_state
 		faasm.push_state_offset faasm.pull_state_offset faasm.append_state faasm.read_appended_state faasm.clear_appended_state
 		faasm.lock_state_read faasm.lock_state_write faasm.unlock_state_read faasm.unlock_state_write
 		faasm.lock_state_global_read faasm.lock_state_global_write faasm.unlock_state_global_read faasm.unlock_state_global_write
-		faasm.state_size faasm.delete_state faasm.compare_and_set_state faasm.add_state_i64 faasm.list_state
+		faasm.state_size faasm.delete_state faasm.expire_state faasm.compare_and_set_state faasm.add_state_i64 faasm.list_state
 		env.__faasm_read_state env.__faasm_read_state_ptr env.__faasm_read_state_offset env.__faasm_read_state_offset_ptr
 		env.__faasm_write_state env.__faasm_write_state_offset env.__faasm_write_state_from_file
 		env.__faasm_push_state env.__faasm_push_state_partial env.__faasm_push_state_partial_mask env.__faasm_pull_state

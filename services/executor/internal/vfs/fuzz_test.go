@@ -14,8 +14,16 @@ import (
 // and none that starts in a directory changes what lies outside of it.
 func FuzzPaths(f *testing.F) {
 	for _, s := range [][2]string{
-		{"file", "../file"}, {"dir/../../..", "/.."}, {"l", "/dir/sub/../../../file"}, {"a\x00b", "\xff/.."}, {"sub/../l/l/l", "l/l"}, {"l/../../x", "sub"},
-		{"faasm://x", "."}, {"l/", "l"}, {"", "//"}, {"sub//c/.", "./sub/./"},
+		{"file", "../file"},
+		{"dir/../../..", "/.."},
+		{"l", "/dir/sub/../../../file"},
+		{"a\x00b", "\xff/.."},
+		{"sub/../l/l/l", "l/l"},
+		{"l/../../x", "sub"},
+		{"faasm://x", "."},
+		{"l/", "l"},
+		{"", "//"},
+		{"sub//c/.", "./sub/./"},
 	} {
 		f.Add(s[0], s[1])
 	}
