@@ -150,12 +150,11 @@ func (t *Table) drop(o *Open) error {
 	return o.close()
 }
 
-// Renumber makes to the descriptor of what from refers to, closing what to was; from is closed. EBADF if one of the two is
-// not open.
+// Renumber makes to the descriptor of what from refers to, closing what to was; from is closed. EBADF if from is not open
+// or to is no number of a descriptor. That to need not be open is what Yosys counts on, which lends its standard output to ABC.
 func (t *Table) Renumber(from, to int32) error { return t.assign(from, to, true) }
 
-// DupTo makes to a descriptor of what from refers to, closing what to was. EBADF if from is not open or to is no number of a
-// descriptor.
+// DupTo makes to a descriptor of what from refers to, closing what to was. EBADF as for Renumber.
 func (t *Table) DupTo(from, to int32) error { return t.assign(from, to, false) }
 
 func (t *Table) assign(from, to int32, move bool) error {
@@ -163,9 +162,6 @@ func (t *Table) assign(from, to int32, move bool) error {
 	o, err := t.get(from)
 	if err == nil && int64(uint32(to)) >= int64(t.setup.Limits.Open) {
 		err = abi.EBADF
-	}
-	if err == nil && move {
-		_, err = t.get(to)
 	}
 	if err != nil || from == to {
 		t.mu.Unlock()
