@@ -43,7 +43,7 @@ func writersLoseNothing(t *testing.T, c *cluster.Cluster) {
 			input := fmt.Sprintf("write %d %d %d %d %d", w, writers, rounds, stripe, stripes)
 			a, err := tryRequest(t.Context(), c, http.MethodPost, "/v1/invoke/ann/keeper?timeout=10m", []byte(input))
 			if err != nil || a.status != 200 {
-				t.Errorf("writer %d: %s %v %v", w, a, a.header, err)
+				t.Errorf("writer %d: %s %s %v", w, a, a.header.Get("Skein-Exit-Code"), err)
 			}
 		})
 	}

@@ -119,8 +119,11 @@ static int write_rounds(int who, int writers, int rounds, int stripe, int stripe
             TRY(__skein_pull_state_offset("w/value", 7, at, stripe));
         TRY(__skein_read_state("w/value", 7, at, mine, stripe));
         for (int i = 0; i < stripe; i++)
-            if (mine[i] != fill)
+            if (mine[i] != fill) {
+                char text[96];
+                skein_output(text, snprintf(text, sizeof text, "writer %d, round %d: byte %d of %lld is %d, not %d", who, round, i, (long long)at, mine[i], fill));
                 return 200; // no errno: bytes are lost
+            }
     }
     return 0;
 }

@@ -211,6 +211,23 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
+// A pull over chunks of which some are known as they are elsewhere, and some not at all.
+func TestPullOfKnownAndUnknown(t *testing.T) {
+	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")
+	const chunk = 256 << 10
+	a, b := session(t, replica.New(client, 1<<30)), session(t, replica.New(client, 1<<30))
+	v := view(t, b, k, replica.Use{Size: 3 * chunk, Len: -1})
+	must(t, a.Set(k, make([]byte, 3*chunk)))
+	must(t, a.Push(ctx, k, 0, -1))
+	must(t, b.Pull(ctx, k, chunk, chunk))
+	v[chunk] = 1
+	must(t, b.Push(ctx, k, chunk, chunk))
+	must(t, b.Pull(ctx, k, chunk, 2*chunk))
+	if v[chunk] != 1 {
+		t.Error("what was pushed is lost here")
+	}
+}
+
 // A value that was deleted elsewhere, and is made anew by a push, is not what it was here.
 func TestPushOfWhatWasDeleted(t *testing.T) {
 	ctx, client, k := t.Context(), replicatest.Client(t), key(t, "v")

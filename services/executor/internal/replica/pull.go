@@ -186,7 +186,7 @@ func (s *Session) tryFetch(ctx context.Context, r *Replica, since int64, known [
 	if err != nil {
 		return err
 	}
-	f := fetching{s: s, r: r, since: since, off: req.GetOffset(), n: req.GetLength()}
+	f := fetching{s: s, r: r, since: since, known: known, off: req.GetOffset(), n: req.GetLength()}
 	defer f.drop()
 	scratch := scratches.Get().(*[chunk]byte) //nolint:forcetypeassert // nothing else is in there
 	defer scratches.Put(scratch)
@@ -219,6 +219,7 @@ type fetching struct {
 	s       *Session
 	r       *Replica
 	since   int64
+	known   []int64 // what the first chunks were of that are asked for, if not of since
 	off, n  int64
 	version int64
 	size    int64
@@ -331,6 +332,14 @@ func (f *fetching) settle() error {
 	return nil
 }
 
+// sinceOf is the version of which a chunk was when what is newer was asked for.
+func (f *fetching) sinceOf(i int) int64 {
+	if nth := i - int(f.off/chunk); nth < len(f.known) {
+		return f.known[nth]
+	}
+	return f.since
+}
+
 // end notes which chunks are here now. What was asked for as a whole and did not come is zero.
 func (f *fetching) end() error {
 	r := f.r
@@ -349,7 +358,7 @@ func (f *fetching) end() error {
 		at, to := int64(i)*chunk, min(int64(i+1)*chunk, r.size)
 		lacks := f.came.gaps(at, to)
 		switch {
-		case f.since == 0:
+		case f.sinceOf(i) == 0:
 			for _, z := range lacks {
 				r.apply(z.start, make([]byte, z.end-z.start))
 			}
