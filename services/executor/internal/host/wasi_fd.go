@@ -170,7 +170,7 @@ const (
 	rightFilestatGet = 1 << 21
 	rightPoll        = 1 << 27
 	rightsAll        = 1<<29 - 1
-	rightsPath       = 0x71ffe00 // path_* and fd_readdir
+	rightsDirectory  = 0x797fe00 // path_* but for sizes, fd_readdir, fd_filestat_set_times: what libraries look for
 )
 
 // offset is where the next buffer of a transfer lies. One beyond what a file can have stays there.
@@ -224,7 +224,7 @@ func fdstatGet(c *Call, g guest) error {
 	}
 	rights, inherit := uint64(rightSetFlags|rightFilestatGet|rightPoll), uint64(0)
 	if o.Type() == vfs.Directory {
-		rights, inherit = rightSetFlags|rightFilestatGet|rightsPath, rightsAll
+		rights, inherit = rightSetFlags|rightFilestatGet|rightsDirectory, rightsAll
 	} else {
 		if o.Readable() {
 			rights |= rightRead

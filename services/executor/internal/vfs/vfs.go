@@ -151,7 +151,7 @@ func (t *Table) drop(o *Open) error {
 }
 
 // Renumber makes to the descriptor of what from refers to, closing what to was; from is closed. EBADF if from is not open
-// or to is no number of a descriptor.
+// or to is no number of a descriptor. That to need not be open is what Yosys counts on, which lends its standard output to ABC.
 func (t *Table) Renumber(from, to int32) error { return t.assign(from, to, true) }
 
 // DupTo makes to a descriptor of what from refers to, closing what to was. EBADF as for Renumber.
@@ -230,8 +230,7 @@ type How struct {
 	Flags                                  uint16 // kept with the open file
 }
 
-// OpenAt opens the file at name, relative to dir, and returns the lowest free descriptor. A directory is opened with Write only
-// together with Directory, which is a right to change what is in it.
+// OpenAt opens the file at name, relative to dir, and returns the lowest free descriptor. EISDIR for a directory with Write.
 func (t *Table) OpenAt(ctx context.Context, dir *Open, name string, how How) (int32, error) {
 	if how.Create && how.Directory {
 		return 0, abi.EINVAL
@@ -318,7 +317,7 @@ func (k *look) open(name string, how How) (*node, error) {
 	case how.Create && how.Exclusive:
 		return nil, abi.EEXIST
 	case pl.typ() == Directory:
-		if how.Create || how.Truncate || how.Write && !how.Directory {
+		if how.Create || how.Truncate || how.Write {
 			return nil, abi.EISDIR
 		}
 		return k.node(pl), nil

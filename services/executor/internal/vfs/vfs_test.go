@@ -326,6 +326,8 @@ func TestDescriptors(t *testing.T) {
 	if n, err := get(t, tab, 6).Read(t.Context(), buf); string(buf[:n]) != "ent" || err != nil {
 		t.Errorf("another descriptor of the same offset reads %q, %v", buf[:n], err)
 	}
+	want(t, "renumber to what is closed", tab.Renumber(7, 4), nil)
+	want(t, "and back", tab.Renumber(4, 7), nil)
 	want(t, "renumber", tab.Renumber(7, 9), nil)
 	_, err = tab.Get(7)
 	want(t, "get the old number", err, abi.EBADF)

@@ -155,7 +155,8 @@ static int paths(void) {
     IS(raw_fd_prestat_dir_name(4, bytes, 1), BADF);
 
     IS(open_at("dir/file", 0, READ, &file), SUCCESS);
-    IS(open_at("dir", __WASI_OFLAGS_DIRECTORY, READ | WRITE, &dir), SUCCESS);
+    IS(open_at("dir", __WASI_OFLAGS_DIRECTORY, READ, &dir), SUCCESS);
+    IS(open_at("dir", __WASI_OFLAGS_DIRECTORY, READ | WRITE, &none), ISDIR);
     CHECK(file == 4 && dir == 5);
     IS(open_at("absent", 0, READ, &none), NOENT);
     IS(open_at("", 0, READ, &none), NOENT);
