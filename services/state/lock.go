@@ -218,7 +218,7 @@ func (l *Lock) Keep(ctx context.Context, beats <-chan struct{}) (err error) {
 	}()
 	renewed := time.Now()
 	for {
-		timer := time.NewTimer(time.Until(renewed.Add(l.Lease)))
+		timer := time.NewTimer(time.Until(renewed.Add(l.Lease + time.Millisecond))) // Redis counts in those
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -242,7 +242,7 @@ func (l *Lock) Keep(ctx context.Context, beats <-chan struct{}) (err error) {
 		}
 		err := l.Renew(ctx)
 		if err == nil {
-			renewed = now
+			renewed = time.Now() // not before Redis has: who is told that the lock is lost can't write any more
 		} else if !errors.Is(err, fault.Unavailable) { // while Redis is away it is held till the lease ends
 			return err
 		}
