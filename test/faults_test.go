@@ -235,10 +235,13 @@ func TestFaultPlannerStandby(t *testing.T) {
 		t.Helper()
 		leader := c.Planner
 		c.Planner = c.Standby
-		a := request(t, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
-		if p := a.problem(); a.status != 503 || p.Reason != "STANDBY" || p.Hint != "the leader is "+leader.Addr {
-			t.Errorf("a planner that stands by: %s", a)
-		}
+		eventually(t, 10*time.Second, func() string { // at first it does not know who leads
+			a := request(t, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
+			if p := a.problem(); a.status != 503 || p.Reason != "STANDBY" || p.Hint != "the leader is "+leader.Addr {
+				return fmt.Sprintf("a planner that stands by: %s", a)
+			}
+			return ""
+		})
 		c.Planner = leader
 	}
 	standsBy()

@@ -33,15 +33,16 @@ func TestStateFaults(t *testing.T) {
 func writersLoseNothing(t *testing.T, c *cluster.Cluster) {
 	const writers, stripes = 64, 1024
 	rounds, stripe := *writerRounds, 4099 // bytes
-	if rounds >= 1000 {
+	if rounds >= 1000 { // 4 GiB in all
 		stripe = 65521
+		client.Timeout = 15 * time.Minute
 	}
 	began := time.Now()
 	var wg sync.WaitGroup
 	for w := range writers {
 		wg.Go(func() {
 			input := fmt.Sprintf("write %d %d %d %d %d", w, writers, rounds, stripe, stripes)
-			a, err := tryRequest(t.Context(), c, http.MethodPost, "/v1/invoke/ann/keeper?timeout=10m", []byte(input))
+			a, err := tryRequest(t.Context(), c, http.MethodPost, "/v1/invoke/ann/keeper?timeout=14m", []byte(input))
 			if err != nil || a.status != 200 {
 				t.Errorf("writer %d: %s %s %v", w, a, a.header.Get("Skein-Exit-Code"), err)
 			}
