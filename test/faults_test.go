@@ -238,7 +238,7 @@ func TestFaultPlannerStandby(t *testing.T) {
 		eventually(t, 10*time.Second, func() string { // at first it does not know who leads
 			a := request(t, c, http.MethodPost, "/v1/invoke/eve/hello", nil)
 			if p := a.problem(); a.status != 503 || p.Reason != "STANDBY" || p.Hint != "the leader is "+leader.Addr {
-				return fmt.Sprintf("a planner that stands by: %s", a)
+				return "a planner that stands by: " + a.String()
 			}
 			return ""
 		})
