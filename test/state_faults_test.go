@@ -33,7 +33,7 @@ func TestStateFaults(t *testing.T) {
 func writersLoseNothing(t *testing.T, c *cluster.Cluster) {
 	const writers, stripes = 64, 1024
 	rounds, stripe := *writerRounds, 4099 // bytes
-	if rounds >= 1000 { // 4 GiB in all
+	if rounds >= 1000 {                   // 4 GiB in all
 		stripe = 65521
 		client.Timeout = 15 * time.Minute
 	}
