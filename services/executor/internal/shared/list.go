@@ -12,21 +12,6 @@ import (
 	"skein.dev/services/executor/internal/vfs"
 )
 
-// listing is a directory's names in the order of their bytes. It never changes. The store has another order ("a-b" before what
-// lies under "a"), so a directory is read to its end, by pages, before its first name is given.
-type listing struct {
-	entries []vfs.LowerEntry
-	freshness
-}
-
-// reading is a listing under way.
-type reading struct {
-	done    chan struct{}
-	old     bool
-	listing *listing
-	err     error
-}
-
 const (
 	// maxEntries bounds a directory.
 	maxEntries = 1 << 20
@@ -44,72 +29,24 @@ func byName(e vfs.LowerEntry, name string) int { return strings.Compare(e.Name, 
 func (n *names) list(ctx context.Context, p skein.FilePath, more bool) ([]vfs.LowerEntry, error) {
 	now := time.Now()
 	n.mu.Lock()
-	l, ok := n.listings.get(p)
-	if ok && (n.fresh(l.freshness, now) || more && now.Sub(l.asked) < goOn) {
+	if k, ok := n.listings.known.get(p); ok && (n.fresh(k.freshness, now) || more && now.Sub(k.asked) < goOn) {
 		n.mu.Unlock()
-		return l.entries, nil
+		return k.is, nil
 	}
-	if ok && n.failing && n.useful(l.freshness, now) {
-		if n.probe(now) {
-			n.askList(ctx, p)
+	return obtain(ctx, n, &n.listings, p, func(ctx context.Context) ([]vfs.LowerEntry, int64, error) {
+		ctx, cancel := context.WithTimeout(ctx, listTime)
+		defer cancel()
+		entries, err := n.readAll(ctx, p)
+		cost := int64(256 + 40*len(entries))
+		for _, e := range entries {
+			cost += int64(len(e.Name))
 		}
-		n.mu.Unlock()
-		return l.entries, nil
-	}
-	r := n.askList(ctx, p)
-	n.mu.Unlock()
-	select {
-	case <-r.done:
-	case <-ctx.Done():
-		return nil, fault.From(ctx.Err())
-	}
-	switch {
-	case r.err == nil:
-		return r.listing.entries, nil
-	case away(r.err) && ok:
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if n.useful(l.freshness, time.Now()) {
-			return l.entries, nil
-		}
-	}
-	return nil, r.err
+		return entries, cost, err
+	})
 }
 
-// askList begins to read a directory or joins who does. The caller holds the lock.
-func (n *names) askList(ctx context.Context, p skein.FilePath) *reading {
-	r := n.reading[p]
-	if r == nil {
-		r = &reading{done: make(chan struct{})}
-		n.reading[p] = r
-		go n.read(context.WithoutCancel(ctx), p, r, freshness{time.Now(), n.watch.id})
-	}
-	return r
-}
-
-func (n *names) read(ctx context.Context, p skein.FilePath, r *reading, asked freshness) {
-	ctx, cancel := context.WithTimeout(ctx, listTime)
-	defer cancel()
-	entries, err := n.readAll(ctx, p)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.reading[p] == r {
-		delete(n.reading, p)
-	}
-	n.learn(err)
-	if r.err = err; err == nil {
-		r.listing = &listing{entries, asked}
-		if !r.old {
-			cost := int64(256 + 40*len(entries))
-			for _, e := range entries {
-				cost += int64(len(e.Name))
-			}
-			n.listings.put(p, r.listing, cost)
-		}
-	}
-	close(r.done)
-}
-
+// readAll reads a directory's names. The store has another order ("a-b" before what lies under "a"), so it is read to its end, by
+// pages, before its first name is given.
 func (n *names) readAll(ctx context.Context, p skein.FilePath) (entries []vfs.LowerEntry, err error) {
 	prefix := ""
 	if p.Path != "" {
@@ -156,11 +93,11 @@ func (n *names) page(ctx context.Context, user skein.User, prefix, token string)
 // absent reports whether a listing says that nothing is at p, which spares the question. The caller holds the lock.
 func (n *names) absent(p skein.FilePath, now time.Time) bool {
 	i := strings.LastIndexByte(p.Path, '/')
-	l, ok := n.listings.get(skein.FilePath{User: p.User, Path: p.Path[:max(i, 0)]})
-	if !ok || !n.fresh(l.freshness, now) {
+	k, ok := n.listings.known.get(skein.FilePath{User: p.User, Path: p.Path[:max(i, 0)]})
+	if !ok || !n.fresh(k.freshness, now) {
 		return false
 	}
-	_, there := slices.BinarySearchFunc(l.entries, p.Path[i+1:], byName)
+	_, there := slices.BinarySearchFunc(k.is, p.Path[i+1:], byName)
 	return !there
 }
 

@@ -12,6 +12,7 @@ import (
 	"skein.dev"
 	"skein.dev/platform/fault"
 	fsv1 "skein.dev/proto/skein/fs/v1"
+	"skein.dev/services/executor/internal/vfs"
 )
 
 // record is one content of a file. It never changes.
@@ -25,11 +26,10 @@ type record struct {
 	id        uint64
 }
 
-// answer is what is known of a path: a file, a directory, or that nothing is there.
+// answer is what is at a path: a file, a directory, or nothing.
 type answer struct {
 	file *record
 	dir  bool
-	freshness
 }
 
 // freshness is when something was asked, and in which session of the watch, if one stood.
@@ -58,10 +58,8 @@ type names struct {
 	keep         func(blockKey, []byte) // content that came along
 
 	mu       sync.Mutex
-	known    *lru[skein.FilePath, *answer]
-	flights  map[skein.FilePath]*question
-	listings *lru[skein.FilePath, *listing] // by directory; the root's path is empty
-	reading  map[skein.FilePath]*reading
+	answers  memo[*answer]
+	listings memo[[]vfs.LowerEntry] // of directories, in the order of their names' bytes; the root's path is empty
 	watch    session
 	sessions uint64    // that there have been
 	last     session   // that stood before
@@ -77,18 +75,13 @@ type session struct {
 	until time.Time
 }
 
-// question is a look-up under way, for all who want to know.
-type question struct {
-	done   chan struct{}
-	data   bool // content was asked for
-	old    bool // a change came meanwhile: whoever waits gets the answer, and nobody after
-	answer *answer
-	err    error
+func (n *names) fresh(f freshness, now time.Time) bool {
+	return !f.asked.Before(n.floor) && (now.Sub(f.asked) < n.lease || n.lasts(f) && now.Before(n.watch.until))
 }
 
-func (n *names) fresh(f freshness, now time.Time) bool {
-	return !f.asked.Before(n.floor) && (now.Sub(f.asked) < n.lease ||
-		f.session != 0 && f.session == n.watch.id && n.watch.sole && now.Before(n.watch.until))
+// lasts reports whether beats alone keep an answer fresh.
+func (n *names) lasts(f freshness) bool {
+	return f.session != 0 && f.session == n.watch.id && n.watch.sole
 }
 
 // useful reports whether f may stand for an answer that can't be had.
@@ -107,47 +100,30 @@ func (n *names) useful(f freshness, now time.Time) bool {
 func (n *names) look(ctx context.Context, p skein.FilePath, data bool) (*answer, error) {
 	now := time.Now()
 	n.mu.Lock()
-	a, ok := n.known.get(p)
+	k, ok := n.answers.known.get(p)
+	var have *record
+	if ok {
+		have = k.is.file
+	}
+	get := func(data bool) func(context.Context) (*answer, int64, error) {
+		return func(ctx context.Context) (*answer, int64, error) { return n.lookUp(ctx, p, have, data) }
+	}
 	switch {
-	case ok && n.fresh(a.freshness, now):
-		if !a.lasts(n) && now.Sub(a.asked) > n.lease/2 { // renewed behind the caller's back: a file in use never waits
-			n.ask(ctx, p, a, false)
+	case ok && n.fresh(k.freshness, now):
+		if !n.lasts(k.freshness) && now.Sub(k.asked) > n.lease/2 { // renewed behind the caller's back: a file in use never waits
+			ask(ctx, n, &n.answers, p, get(false))
 		}
 		n.mu.Unlock()
-		return a.found(p)
+		return k.is.found(p)
 	case !ok && n.absent(p, now):
 		n.mu.Unlock()
 		return nil, noFile(p)
-	case ok && n.failing && n.useful(a.freshness, now): // nobody waits again for who may not answer
-		if n.probe(now) {
-			n.ask(ctx, p, a, false)
-		}
-		n.mu.Unlock()
-		return a.found(p)
 	}
-	q := n.ask(ctx, p, a, data)
-	n.mu.Unlock()
-	select {
-	case <-q.done:
-	case <-ctx.Done():
-		return nil, fault.From(ctx.Err())
+	a, err := obtain(ctx, n, &n.answers, p, get(data))
+	if err != nil {
+		return nil, err
 	}
-	if q.err == nil {
-		return q.answer.found(p)
-	}
-	if away(q.err) {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if a, ok := n.known.get(p); ok && n.useful(a.freshness, time.Now()) {
-			return a.found(p)
-		}
-	}
-	return nil, q.err
-}
-
-// lasts reports whether beats alone keep an answer fresh. The caller holds the lock.
-func (a *answer) lasts(n *names) bool {
-	return a.session != 0 && a.session == n.watch.id && n.watch.sole
+	return a.found(p)
 }
 
 func (a *answer) found(p skein.FilePath) (*answer, error) {
@@ -177,36 +153,6 @@ func (n *names) probe(now time.Time) bool {
 	return true
 }
 
-// ask begins a look-up or joins one. The caller holds the lock.
-func (n *names) ask(ctx context.Context, p skein.FilePath, have *answer, data bool) *question {
-	if q := n.flights[p]; q != nil {
-		return q
-	}
-	q := &question{done: make(chan struct{}), data: data}
-	n.flights[p] = q
-	asked := freshness{time.Now(), n.watch.id}
-	go func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-		defer cancel()
-		a, err := n.lookUp(ctx, p, have, data)
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if n.flights[p] == q {
-			delete(n.flights, p)
-		}
-		n.learn(err)
-		if err == nil {
-			a.freshness = asked
-			if q.answer = a; !q.old {
-				n.known.put(p, a, a.cost(p))
-			}
-		}
-		q.err = err
-		close(q.done)
-	}()
-	return q
-}
-
 func (a *answer) cost(p skein.FilePath) int64 {
 	c := int64(512 + len(p.Path))
 	if a.file != nil {
@@ -215,14 +161,24 @@ func (a *answer) cost(p skein.FilePath) int64 {
 	return c
 }
 
-// lookUp asks the fs service. What it says is not there is an answer too.
-func (n *names) lookUp(ctx context.Context, p skein.FilePath, have *answer, data bool) (*answer, error) {
+// lookUp asks the fs service, and tells what the answer costs to keep. What it says is not there is an answer too.
+func (n *names) lookUp(ctx context.Context, p skein.FilePath, have *record, data bool) (*answer, int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	a, err := n.askService(ctx, p, have, data)
+	if err != nil {
+		return nil, 0, err
+	}
+	return a, a.cost(p), nil
+}
+
+func (n *names) askService(ctx context.Context, p skein.FilePath, have *record, data bool) (*answer, error) {
 	req := &fsv1.LookUpFileRequest{User: string(p.User), Path: p.Path}
 	if data {
 		req.InlineSize = inline
 	}
-	if have != nil && have.file != nil {
-		req.KnownDigest = have.file.digest
+	if have != nil {
+		req.KnownDigest = have.digest
 	}
 	resp, err := n.client.LookUpFile(ctx, req)
 	switch {
@@ -233,8 +189,8 @@ func (n *names) lookUp(ctx context.Context, p skein.FilePath, have *answer, data
 	case resp.GetFile() == nil:
 		return &answer{dir: true}, nil
 	}
-	if req.GetKnownDigest() != "" && resp.GetFile().GetDigest() == req.GetKnownDigest() && resp.GetFile().GetUpdateTime().AsTime().Equal(have.file.modified) {
-		return &answer{file: have.file}, nil
+	if req.GetKnownDigest() != "" && resp.GetFile().GetDigest() == req.GetKnownDigest() && resp.GetFile().GetUpdateTime().AsTime().Equal(have.modified) {
+		return &answer{file: have}, nil
 	}
 	file, err := parse(p, resp, have)
 	if err != nil {
@@ -249,13 +205,13 @@ func (n *names) lookUp(ctx context.Context, p skein.FilePath, have *answer, data
 // maxBlock bounds what a record may make us fetch at a time.
 const maxBlock = 16 << 20
 
-func parse(p skein.FilePath, resp *fsv1.LookUpFileResponse, have *answer) (*record, error) {
+func parse(p skein.FilePath, resp *fsv1.LookUpFileResponse, have *record) (*record, error) {
 	meta := resp.GetFile()
 	r := &record{
 		path: p, size: meta.GetSize(), digest: meta.GetDigest(), blockSize: resp.GetBlockSize(), modified: meta.GetUpdateTime().AsTime(),
 	}
-	if have != nil && have.file != nil && have.file.digest == r.digest { // only its time has changed
-		r.blocks = have.file.blocks
+	if have != nil && have.digest == r.digest { // only its time has changed
+		r.blocks = have.blocks
 	}
 	var err error
 	for _, b := range resp.GetBlocks() {
@@ -282,18 +238,10 @@ func (n *names) forget(p skein.FilePath) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for {
-		n.known.drop(p)
-		if q := n.flights[p]; q != nil {
-			q.old = true
-			delete(n.flights, p)
-		}
+		n.answers.forget(p)
 		i := strings.LastIndexByte(p.Path, '/')
 		p.Path = p.Path[:max(i, 0)]
-		n.listings.drop(p)
-		if r := n.reading[p]; r != nil {
-			r.old = true
-			delete(n.reading, p)
-		}
+		n.listings.forget(p)
 		if p.Path == "" {
 			return
 		}

@@ -56,8 +56,7 @@ func New(client fsv1.FsServiceClient, get func(ctx context.Context, path string,
 	c.seals = seals{blocks: &c.blocks, most: cfg.Memory / 2, all: map[sealKey]*seal{}}
 	c.names = names{
 		client: client, lease: cfg.Lease, stale: cfg.Stale, keep: c.blocks.keep,
-		known: newLRU[skein.FilePath, *answer](maxNames), flights: map[skein.FilePath]*question{},
-		listings: newLRU[skein.FilePath, *listing](maxNames), reading: map[skein.FilePath]*reading{},
+		answers: newMemo[*answer](), listings: newMemo[[]vfs.LowerEntry](),
 	}
 	if cfg.Dir != "" {
 		var err error
