@@ -3,7 +3,6 @@ package fs
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"time"
@@ -132,38 +131,21 @@ func (f *Files) Missing(ctx context.Context, user skein.User, blocks []skein.Dig
 func (f *Files) Compose(ctx context.Context, p skein.FilePath, blocks []skein.Digest, whole *skein.Digest, cond Condition) (file File, err error) {
 	ctx, sp := span(ctx, "fs compose", p.User, p.Path)
 	defer func() { end(sp, file.Size, &err) }()
-	key, err := nameKey(p)
-	if err != nil {
-		return File{}, err
-	}
 	if int64(len(blocks)) > (f.max+blockSize-1)/blockSize {
 		return File{}, f.tooLarge()
 	}
-	opts, err := f.condition(ctx, p, cond)
-	if err != nil {
-		return File{}, err
-	}
-	slow := fault.Timeout.New("UPLOAD_TOO_SLOW", "putting the file together took longer than %s", f.grace/2).WithHint("raise --sweep-grace")
-	ctx, cancel := context.WithTimeoutCause(ctx, f.grace/2, slow)
-	defer cancel()
-	up := &upload{f: f, user: p.User, whole: sha256.New(), sent: map[skein.Digest]bool{}, digests: blocks}
-	defer up.unpin()
-	if err = up.compose(ctx); err == nil {
-		file = up.file(p)
-		if whole != nil && file.Digest != *whole {
-			err = fault.Invalid.New("BAD_DIGEST", "the blocks make a file of SHA-256 %s, not %s", file.Digest, *whole)
+	up := f.upload(p.User)
+	up.digests = blocks
+	return f.replace(ctx, p, cond, up, f.grace/2, "putting the file together", func(ctx context.Context) (File, error) {
+		if err := up.compose(ctx); err != nil {
+			return File{}, err
 		}
-	}
-	if err == nil {
-		err = f.publish(ctx, key, &file, opts)
-	}
-	if err != nil && errors.Is(context.Cause(ctx), slow) {
-		err = slow
-	}
-	if err != nil {
-		return File{}, err
-	}
-	return file, nil
+		file := up.file(p)
+		if whole != nil && file.Digest != *whole {
+			return File{}, fault.Invalid.New("BAD_DIGEST", "the blocks make a file of SHA-256 %s, not %s", file.Digest, *whole)
+		}
+		return file, nil
+	})
 }
 
 // compose reads the blocks in their order and makes old ones young.

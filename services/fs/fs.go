@@ -175,6 +175,19 @@ func (f *Files) Delete(ctx context.Context, p skein.FilePath, match *skein.Diges
 func (f *Files) Put(ctx context.Context, p skein.FilePath, r io.Reader, cond Condition) (file File, err error) {
 	ctx, sp := span(ctx, "fs put", p.User, p.Path)
 	defer func() { end(sp, file.Size, &err) }()
+	up := f.upload(p.User)
+	return f.replace(ctx, p, cond, up, f.grace, "the upload", func(ctx context.Context) (File, error) {
+		err := up.blocks(ctx, r)
+		return up.file(p), err
+	})
+}
+
+func (f *Files) upload(user skein.User) *upload {
+	return &upload{f: f, user: user, whole: sha256.New(), sent: map[skein.Digest]bool{}}
+}
+
+// replace makes what an upload gathers the file, if cond holds and that takes no longer than most. gather gives what the file will be.
+func (f *Files) replace(ctx context.Context, p skein.FilePath, cond Condition, up *upload, most time.Duration, what string, gather func(context.Context) (File, error)) (File, error) {
 	key, err := nameKey(p)
 	if err != nil {
 		return File{}, err
@@ -183,13 +196,12 @@ func (f *Files) Put(ctx context.Context, p skein.FilePath, r io.Reader, cond Con
 	if err != nil {
 		return File{}, err
 	}
-	slow := fault.Timeout.New("UPLOAD_TOO_SLOW", "the upload took longer than %s", f.grace).WithHint("raise --sweep-grace")
-	ctx, cancel := context.WithTimeoutCause(ctx, f.grace, slow)
+	slow := fault.Timeout.New("UPLOAD_TOO_SLOW", "%s took longer than %s", what, most).WithHint("raise --sweep-grace")
+	ctx, cancel := context.WithTimeoutCause(ctx, most, slow)
 	defer cancel()
-	up := &upload{f: f, user: p.User, whole: sha256.New(), sent: map[skein.Digest]bool{}}
 	defer up.unpin()
-	if err = up.blocks(ctx, r); err == nil {
-		file = up.file(p)
+	file, err := gather(ctx)
+	if err == nil {
 		err = f.publish(ctx, key, &file, opts)
 	}
 	if err != nil && errors.Is(context.Cause(ctx), slow) {
