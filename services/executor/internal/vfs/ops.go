@@ -210,12 +210,10 @@ func (t *Table) UnlinkAt(ctx context.Context, dir *Open, name string) error {
 		case pl.name == "":
 			return abi.EISDIR
 		}
-		pl.found, err = k.child(pl.spot, pl.name, false)
-		switch {
-		case err != nil:
+		if err := k.there(&pl, false); err != nil {
 			return err
-		case pl.absent():
-			return abi.ENOENT
+		}
+		switch {
 		case pl.typ() == Directory:
 			return abi.EISDIR
 		case pl.slash:
@@ -237,13 +235,10 @@ func (t *Table) RemoveDirAt(ctx context.Context, dir *Open, name string) error {
 		case pl.name == "":
 			return abi.EINVAL
 		}
-		pl.found, err = k.child(pl.spot, pl.name, false)
-		switch {
-		case err != nil:
+		if err := k.there(&pl, false); err != nil {
 			return err
-		case pl.absent():
-			return abi.ENOENT
-		case pl.typ() != Directory:
+		}
+		if pl.typ() != Directory {
 			return abi.ENOTDIR
 		}
 		if err := k.empty(pl.found); err != nil {

@@ -30,11 +30,8 @@ func (t *Table) RenameAt(ctx context.Context, oldDir *Open, old string, dir *Ope
 		case from.name == "" || to.name == "":
 			return abi.EBUSY
 		}
-		if from.found, err = k.child(from.spot, from.name, true); err != nil {
+		if err := k.there(&from, true); err != nil {
 			return err
-		}
-		if from.absent() {
-			return abi.ENOENT
 		}
 		if to.found, err = k.child(to.spot, to.name, false); err != nil {
 			return err

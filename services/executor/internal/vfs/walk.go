@@ -166,6 +166,14 @@ func (k *look) child(s spot, name string, opening bool) (found, error) {
 	return found{info: info, path: p}, nil
 }
 
+// there looks at the name that a path led to the directory of. ENOENT if nothing has it.
+func (k *look) there(pl *place, opening bool) (err error) {
+	if pl.found, err = k.child(pl.spot, pl.name, opening); err == nil && pl.absent() {
+		err = abi.ENOENT
+	}
+	return err
+}
+
 // stat2 is stat, but what is likely to be opened is opened at once: the lower is asked once then, not twice.
 func (k *look) stat2(p string, opening bool) (LowerInfo, error) {
 	if !opening {
