@@ -174,10 +174,8 @@ func (r *Replica) arrived(m *message) {
 	r.latest = max(r.latest, version)
 	data, known := m.data, -1
 	for off, n := range runs.All(m.runs) {
-		if r.file != nil {
-			r.sent(off, data[:n])
-			data = data[n:]
-		}
+		r.sent(off, data[:n])
+		data = data[n:]
 		for i := max(int(off/chunk), known+1); i < min(upto(off+n), len(r.at)) && !r.whole; i++ {
 			if r.have.has(i) && r.at[i] >= m.previous && m.previous > 0 {
 				r.at[i] = version
@@ -201,6 +199,9 @@ func (r *Replica) fresh(version int64) {
 
 // sent makes bytes the base of what has one.
 func (r *Replica) sent(off int64, data []byte) {
+	if r.file == nil {
+		return
+	}
 	data = data[:max(0, min(int64(len(data)), r.size-off))]
 	for len(data) > 0 {
 		n := min(int64(len(data)), (off/chunk+1)*chunk-off)

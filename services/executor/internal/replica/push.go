@@ -128,16 +128,7 @@ var errSetAnew = errors.New("the value was set anew")
 // copyOut copies a range of the value; it is the chunk's base from now on. The caller holds mu.
 func (r *Replica) copyOut(to []byte, off int64) {
 	copy(to, r.bytes()[off:])
-	if r.file == nil {
-		return
-	}
-	for len(to) > 0 {
-		n := min(int64(len(to)), (off/chunk+1)*chunk-off)
-		if r.based.has(int(off / chunk)) {
-			copy(r.file.base[off:off+n], to[:n])
-		}
-		off, to = off+n, to[n:]
-	}
+	r.sent(off, to)
 }
 
 func (s *Session) setValue(ctx context.Context, r *Replica) (*statev1.ValueInfo, error) {
