@@ -3,32 +3,18 @@ package main
 import (
 	"archive/tar"
 	"context"
-	le "encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"skein.dev"
+	"skein.dev/platform/archive"
 	"skein.dev/platform/fault"
 	statev1 "skein.dev/proto/skein/state/v1"
-)
-
-// PAX records of an exported value; GET /v1/state/{user}:export writes the same.
-const (
-	paxVersion = "SKEIN.version"
-	paxExpires = "SKEIN.expires"
-	// A file with this record has so many elements of the value before it, each behind the 4 bytes of its length, little-endian.
-	paxElements   = "SKEIN.elements"
-	elementsName  = "?elements"
-	elementPrefix = 4
-	mostElement   = 1 << 20
 )
 
 func (a *app) exportStateCmd() *cobra.Command {
@@ -55,7 +41,9 @@ for its elements, if it has some. Each value is of one version; all together are
 						err = exportValue(cmd.Context(), state, v, out)
 					}
 					if err == nil {
-						err = exportElements(cmd.Context(), state, v, out)
+						err = archive.WriteElements(out, url.PathEscape(string(v.GetKey())), func(n int64, f func([]byte) error) error {
+							return eachElement(cmd.Context(), state, v, n, f)
+						})
 					}
 				}
 				return len(resp.GetValues()), resp.GetNextPageToken(), err
@@ -87,14 +75,11 @@ func exportValue(ctx context.Context, state statev1.StateServiceClient, v *state
 			return err
 		}
 		if i := m.GetInfo(); !begun {
-			pax := map[string]string{paxVersion: strconv.FormatInt(i.GetVersion(), 10)}
+			var expires time.Time
 			if i.GetExpireTime() != nil {
-				pax[paxExpires] = i.GetExpireTime().AsTime().Format(time.RFC3339Nano)
+				expires = i.GetExpireTime().AsTime()
 			}
-			err := out.WriteHeader(&tar.Header{
-				Typeflag: tar.TypeReg, Name: url.PathEscape(string(i.GetKey())), Size: i.GetSize(), Mode: 0o644, ModTime: i.GetUpdateTime().AsTime(),
-				Format: tar.FormatPAX, PAXRecords: pax,
-			})
+			err := out.WriteHeader(archive.Value(url.PathEscape(string(i.GetKey())), i.GetSize(), i.GetVersion(), i.GetUpdateTime().AsTime(), expires))
 			if err != nil {
 				return err
 			}
@@ -103,26 +88,6 @@ func exportValue(ctx context.Context, state statev1.StateServiceClient, v *state
 			return err
 		}
 	}
-}
-
-// exportElements reads them twice, for their size comes first: those that were there the first time.
-func exportElements(ctx context.Context, state statev1.StateServiceClient, v *statev1.ValueInfo, out *tar.Writer) error {
-	n, size := int64(0), int64(0)
-	err := eachElement(ctx, state, v, 0, func(e []byte) error { n, size = n+1, size+elementPrefix+int64(len(e)); return nil })
-	if n == 0 || err != nil {
-		return err
-	}
-	err = out.WriteHeader(&tar.Header{
-		Typeflag: tar.TypeReg, Name: url.PathEscape(string(v.GetKey())) + elementsName, Size: size, Mode: 0o644, Format: tar.FormatPAX,
-		PAXRecords: map[string]string{paxElements: strconv.FormatInt(n, 10)},
-	})
-	if err != nil {
-		return err
-	}
-	return eachElement(ctx, state, v, n, func(e []byte) error {
-		_, err := out.Write(append(le.LittleEndian.AppendUint32(nil, uint32(len(e))), e...))
-		return err
-	})
 }
 
 // eachElement calls f with the first n, or all for 0.
@@ -143,34 +108,6 @@ func eachElement(ctx context.Context, state statev1.StateServiceClient, v *state
 		err = nil
 	}
 	return err
-}
-
-// importElements makes those of a file the value's.
-func importElements(ctx context.Context, state statev1.StateServiceClient, key skein.StateKey, in io.Reader) error {
-	bad := fault.Invalid.New("BAD_ARCHIVE", "the elements of %s are cut off, or are none", key)
-	_, err := state.ClearElements(ctx, &statev1.ClearElementsRequest{User: string(key.User), Key: []byte(key.Key)})
-	if err != nil && !errors.Is(err, fault.NotFound) {
-		return err
-	}
-	var prefix [elementPrefix]byte
-	for {
-		if _, err := io.ReadFull(in, prefix[:]); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return bad
-		}
-		size := le.LittleEndian.Uint32(prefix[:])
-		if size > mostElement {
-			return bad
-		}
-		element := make([]byte, size)
-		if _, err := io.ReadFull(in, element); err != nil {
-			return bad
-		}
-		if _, err := state.AppendElement(ctx, &statev1.AppendElementRequest{User: string(key.User), Key: []byte(key.Key), Data: element}); err != nil {
-			return err
-		}
-	}
 }
 
 func (a *app) importStateCmd() *cobra.Command {
@@ -202,7 +139,7 @@ func (a *app) importStateCmd() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("after %d values: %w", n, err)
 				}
-				if _, elements := f.PAXRecords[paxElements]; !elements {
+				if !archive.HasElements(f) {
 					n++
 				}
 			}
@@ -216,33 +153,26 @@ func (a *app) importStateCmd() *cobra.Command {
 }
 
 func (a *app) importValue(ctx context.Context, state statev1.StateServiceClient, user string, f *tar.Header, in io.Reader) error {
-	_, elements := f.PAXRecords[paxElements]
-	name := f.Name
-	if elements {
-		name = strings.TrimSuffix(name, elementsName)
-	}
-	name, err := url.PathUnescape(name)
-	if err != nil {
-		return fault.Invalid.New("BAD_NAME", "the key %.80q is not percent-encoded: %s", f.Name, err)
-	}
-	key, err := skein.NewStateKey(user, name)
+	key, err := archive.Key(user, f)
 	if err != nil {
 		return err
 	}
-	if elements {
-		return importElements(ctx, state, key, in)
+	if archive.HasElements(f) {
+		_, err := state.ClearElements(ctx, &statev1.ClearElementsRequest{User: user, Key: []byte(key.Key)})
+		if err != nil && !errors.Is(err, fault.NotFound) {
+			return err
+		}
+		return archive.ReadElements(key, in, func(e []byte) error {
+			_, err := state.AppendElement(ctx, &statev1.AppendElementRequest{User: user, Key: []byte(key.Key), Data: e})
+			return err
+		})
 	}
 	if _, err := a.sendValue(ctx, state, key, in, f.Size); err != nil {
 		return err
 	}
-	if text := f.PAXRecords[paxExpires]; text != "" {
-		at, err := time.Parse(time.RFC3339Nano, text)
-		if err != nil {
-			return fault.Invalid.New("BAD_EXPIRY", "the expiry %.40q of %s is no time", text, key)
-		}
-		left := durationpb.New(max(time.Millisecond, time.Until(at).Truncate(time.Millisecond)))
-		_, err = state.SetExpiry(ctx, &statev1.SetExpiryRequest{User: user, Key: []byte(name), TimeToLive: left})
-		return err
+	left, err := archive.Left(key, f)
+	if left > 0 {
+		_, err = state.SetExpiry(ctx, &statev1.SetExpiryRequest{User: user, Key: []byte(key.Key), TimeToLive: durationpb.New(left)})
 	}
-	return nil
+	return err
 }

@@ -3,18 +3,15 @@ package state
 import (
 	"archive/tar"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"strconv"
-	"strings"
 	"time"
 
 	"skein.dev"
+	"skein.dev/platform/archive"
 	"skein.dev/platform/fault"
 )
 
@@ -110,17 +107,7 @@ func (h *rest) watch(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-// PAX records of an exported value.
-const (
-	paxVersion = "SKEIN.version"
-	paxExpires = "SKEIN.expires"
-	// paxElements says how many elements a file has, which follows the value's. Before each are the 4 bytes of its length, little-endian.
-	paxElements  = "SKEIN.elements"
-	elementsName = "?elements" // after the key: no key is encoded so
-)
-
-// export writes a tar: a file for each value, named by its key, percent-encoded, and one for its elements, if it has some. Each is of
-// one version; all together are not of one moment.
+// export writes an archive (platform/archive). Each value is of one version; all together are not of one moment.
 func (h *rest) export(w http.ResponseWriter, r *http.Request, u skein.User) error {
 	out, token, begun := tar.NewWriter(w), "", false
 	for {
@@ -155,13 +142,7 @@ func (h *rest) export(w http.ResponseWriter, r *http.Request, u skein.User) erro
 
 func (h *rest) exportOne(r *http.Request, out *tar.Writer, k skein.StateKey) error {
 	header := func(i Info) error {
-		pax := map[string]string{paxVersion: strconv.FormatInt(i.Version, 10)}
-		if !i.Expires.IsZero() {
-			pax[paxExpires] = i.Expires.Format(time.RFC3339Nano)
-		}
-		return out.WriteHeader(&tar.Header{
-			Typeflag: tar.TypeReg, Name: escape(k.Key), Size: i.Size, Mode: 0o644, ModTime: i.Updated, Format: tar.FormatPAX, PAXRecords: pax,
-		})
+		return out.WriteHeader(archive.Value(escape(k.Key), i.Size, i.Version, i.Updated, i.Expires))
 	}
 	data, info, err := h.store.Get(r.Context(), k, 0, 0) // again if it changes, which Read can't once it began
 	switch {
@@ -182,10 +163,8 @@ func (h *rest) exportOne(r *http.Request, out *tar.Writer, k skein.StateKey) err
 	return err
 }
 
-// exportElements reads them twice, for their size comes first: those that were there the first time.
 func (h *rest) exportElements(r *http.Request, out *tar.Writer, k skein.StateKey) error {
-	n, size := int64(0), int64(0)
-	each := func(f func(e []byte) error) error {
+	return archive.WriteElements(out, escape(k.Key), func(n int64, f func([]byte) error) error {
 		return h.store.Elements(r.Context(), k, 0, n, func(page [][]byte) error {
 			for _, e := range page {
 				if err := f(e); err != nil {
@@ -194,55 +173,7 @@ func (h *rest) exportElements(r *http.Request, out *tar.Writer, k skein.StateKey
 			}
 			return nil
 		})
-	}
-	counted := int64(0)
-	err := each(func(e []byte) error { counted, size = counted+1, size+elementPrefix+int64(len(e)); return nil })
-	if n = counted; n == 0 || err != nil {
-		return err
-	}
-	err = out.WriteHeader(&tar.Header{
-		Typeflag: tar.TypeReg, Name: escape(k.Key) + elementsName, Size: size, Mode: 0o644, Format: tar.FormatPAX,
-		PAXRecords: map[string]string{paxElements: strconv.FormatInt(n, 10)},
 	})
-	if err != nil {
-		return err
-	}
-	return each(func(e []byte) error {
-		_, err := out.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(e))), e...))
-		return err
-	})
-}
-
-const elementPrefix = 4
-
-// importElements makes those of a file the value's.
-func (h *rest) importElements(r *http.Request, k skein.StateKey, in io.Reader) error {
-	if err := h.store.ClearElements(r.Context(), k, ""); err != nil && !errors.Is(err, fault.NotFound) {
-		return err
-	}
-	var prefix [elementPrefix]byte
-	for {
-		if _, err := io.ReadFull(in, prefix[:]); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return badElements(k)
-		}
-		size := binary.LittleEndian.Uint32(prefix[:])
-		if size > maxElement {
-			return badElements(k)
-		}
-		element := make([]byte, size)
-		if _, err := io.ReadFull(in, element); err != nil {
-			return badElements(k)
-		}
-		if _, err := h.store.AppendElement(r.Context(), k, element, ""); err != nil {
-			return err
-		}
-	}
-}
-
-func badElements(k skein.StateKey) error {
-	return fault.Invalid.New("BAD_ARCHIVE", "the elements of %s are cut off, or are none", k)
 }
 
 // importAll stores what export wrote, or any tar whose files are named like that. Others' values stay. When it fails, those before are stored.
@@ -255,7 +186,7 @@ func (h *rest) importAll(w http.ResponseWriter, r *http.Request, u skein.User) e
 			break
 		}
 		if err == nil && f.Typeflag == tar.TypeReg {
-			if _, elements := f.PAXRecords[paxElements]; !elements {
+			if !archive.HasElements(f) {
 				values++
 			}
 			bytes += f.Size
@@ -276,32 +207,25 @@ func (h *rest) importAll(w http.ResponseWriter, r *http.Request, u skein.User) e
 }
 
 func (h *rest) importOne(r *http.Request, u skein.User, f *tar.Header, in io.Reader) error {
-	_, elements := f.PAXRecords[paxElements]
-	name := f.Name
-	if elements {
-		name = strings.TrimSuffix(name, elementsName)
-	}
-	name, err := url.PathUnescape(name)
-	if err != nil {
-		return fault.Invalid.New("BAD_NAME", "the key %.80q is not percent-encoded: %s", f.Name, err)
-	}
-	k, err := skein.NewStateKey(string(u), name)
+	k, err := archive.Key(string(u), f)
 	if err != nil {
 		return err
 	}
-	if elements {
-		return h.importElements(r, k, in)
+	if archive.HasElements(f) {
+		if err := h.store.ClearElements(r.Context(), k, ""); err != nil && !errors.Is(err, fault.NotFound) {
+			return err
+		}
+		return archive.ReadElements(k, in, func(e []byte) error {
+			_, err := h.store.AppendElement(r.Context(), k, e, "")
+			return err
+		})
 	}
 	if _, err = h.store.Write(r.Context(), k, in, Any, ""); err != nil {
 		return err
 	}
-	if text := f.PAXRecords[paxExpires]; text != "" {
-		at, err := time.Parse(time.RFC3339Nano, text)
-		if err != nil {
-			return fault.Invalid.New("BAD_EXPIRY", "the expiry %.40q of %s is no time", text, k)
-		}
-		_, err = h.store.Expire(r.Context(), k, max(time.Millisecond, time.Until(at).Truncate(time.Millisecond)), "")
-		return err
+	left, err := archive.Left(k, f)
+	if left > 0 {
+		_, err = h.store.Expire(r.Context(), k, left, "")
 	}
-	return nil
+	return err
 }
