@@ -172,3 +172,21 @@ func (w *Watcher[T]) Serve(stop <-chan struct{}, hear func() (seen, beat int64, 
 		}
 	}
 }
+
+// Stand keeps a watcher's side of a stream standing until ctx ends: follow returns when it breaks, and is called again at most
+// two seconds later, sooner after one that stood long.
+func Stand(ctx context.Context, follow func(context.Context)) error {
+	const shortest = 50 * time.Millisecond
+	for pause := shortest; ctx.Err() == nil; pause = min(2*pause, 2*time.Second) {
+		began := time.Now()
+		follow(ctx)
+		if time.Since(began) > 10*time.Second {
+			pause = shortest
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	return nil
+}

@@ -10,6 +10,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/watch"
 	uploadv1 "skein.dev/proto/skein/upload/v1"
 )
 
@@ -106,19 +107,10 @@ func (r *resolver) forget(f *skein.Function) {
 
 // watch keeps the stream of changes from upload standing until ctx ends.
 func (r *resolver) watch(ctx context.Context) error {
-	for pause := 50 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 2*time.Second) {
-		began := time.Now()
+	return watch.Stand(ctx, func(ctx context.Context) {
 		r.follow(ctx)
-		if time.Since(began) > 10*time.Second {
-			pause = 50 * time.Millisecond
-		}
 		r.forget(nil) // what changed while nobody listened is unknown
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-	}
-	return nil
+	})
 }
 
 // follow hears of changes until the stream breaks.

@@ -7,24 +7,12 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"skein.dev"
+	"skein.dev/platform/watch"
 	fsv1 "skein.dev/proto/skein/fs/v1"
 )
 
 // Watch keeps a stream of changes from the fs service standing until ctx ends.
-func (c *Cache) Watch(ctx context.Context) error {
-	for pause := 50 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 2*time.Second) {
-		began := time.Now()
-		c.names.follow(ctx)
-		if time.Since(began) > 10*time.Second {
-			pause = 50 * time.Millisecond
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-	}
-	return nil
-}
+func (c *Cache) Watch(ctx context.Context) error { return watch.Stand(ctx, c.names.follow) }
 
 // follow hears of changes until the stream breaks, and sends beats. Who puts a file gets no answer before we say that we
 // have seen it, for a lease at most; a beat that came back says that until a lease after it was sent we have missed nothing.
