@@ -7,11 +7,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"skein.dev"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/redistest"
 )
 
 func testLock(t *testing.T, s *Store, u skein.User) {
@@ -289,4 +291,60 @@ func many(set []skein.StateKey) chan []skein.StateKey {
 	c := make(chan []skein.StateKey, 1)
 	c <- set
 	return c
+}
+
+// Some who hand a lock to each other in one process don't keep it from one who waits in another.
+func TestLockReachesOtherProcess(t *testing.T) {
+	r := redistest.Start(t)
+	here, there := openStore(t, "redis://"+r.Addr, 10*time.Second), openStore(t, "redis://"+r.Addr, 10*time.Second)
+	k := key(t, "ann", "k")
+	ctx, enough := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var held, handed atomic.Int64
+	last := int64(0)
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				l, err := here.Lock(t.Context(), k, LockRequest{Patience: time.Minute})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if l.Token <= last {
+					t.Errorf("token %d after %d", l.Token, last)
+				}
+				last = l.Token // who holds it is alone
+				if here.locks.waiting(k) > 1 {
+					handed.Add(1)
+				}
+				held.Add(1)
+				time.Sleep(time.Millisecond) // the next is in line
+				if err := l.Release(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for held.Load() < 100 {
+		time.Sleep(time.Millisecond)
+	}
+	for range 5 {
+		l, err := there.Lock(t.Context(), k, LockRequest{Patience: 10 * time.Second})
+		if err != nil {
+			t.Error("the other process waits in vain:", err)
+			break
+		}
+		time.Sleep(time.Millisecond)
+		if err := l.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	enough()
+	wg.Wait()
+	if handed.Load() == 0 {
+		t.Error("it was never handed over: this tests nothing")
+	}
+	if here.locks.n != 0 || len(here.locks.all) != 0 {
+		t.Errorf("%d locks and %d lines are left", here.locks.n, len(here.locks.all))
+	}
 }
