@@ -164,7 +164,7 @@ func OpenArrayPart[T Number](key string, first, n, total int, flags StateFlags) 
 			return nil, err
 		}
 	}
-	at, err := mapAt(key, int64(first)*each, n*int(each), flags&StateReadOnly)
+	at, err := mapAt(key, int64(first)*each, n*int(each), flags&^StatePull)
 	if err != nil {
 		return nil, err
 	}

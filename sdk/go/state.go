@@ -17,6 +17,8 @@ const (
 	StateReadOnly StateFlags = 1
 	// StatePull refreshes the replica first.
 	StatePull StateFlags = 2
+	// StateLocal keeps the value on this executor: it is never pushed. EINVAL if it is shared already.
+	StateLocal StateFlags = 4
 )
 
 const statePage = 64 << 10
