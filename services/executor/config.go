@@ -70,7 +70,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.Int64Var(&c.Code, "code-memory", 1024, "`MiB` of native code that are kept")
 	fs.Int64Var(&c.Parked, "parked-memory", 2048, "`MiB` that calls may keep which wait for others; beyond it no call here makes another (EAGAIN)")
 	fs.StringVar(&c.Key, "artifact-key", "", compile.KeyUsage)
-	fs.Int64Var(&c.Replicas, "replicas", 256, "`MiB` of state kept here; what is mapped or not pushed may take as much again, and at least 256, before nothing grows (ENOMEM)")
+	fs.Int64Var(&c.Replicas, "replicas", 256, "`MiB` of state kept here; what is mapped or not pushed may take as much again, and at least 256, before nothing grows (ENOMEM); one user may take three quarters of all that")
 	fs.DurationVar(&c.Lease, "lock-lease", replica.Lease, "how long a state lock of the cluster outlives an executor that does not answer, 1s to 1m")
 	c.sharedFlags(fs)
 	c.localFlags(fs)

@@ -93,7 +93,7 @@ func (s *Session) tryMap(r *Replica, u Use, end int64, place func(*Mapping) erro
 		return nil, abi.EINVAL
 	}
 	if u.Size > r.size {
-		if err := s.store.room(u.Size - r.size); err != nil {
+		if err := s.store.room(r, u.Size-r.size); err != nil {
 			return nil, err
 		}
 		if err := r.grow(u.Size); err != nil {
@@ -118,7 +118,7 @@ func (s *Session) tryMap(r *Replica, u Use, end int64, place func(*Mapping) erro
 	m := &Mapping{Fd: r.file.fd, Off: u.Off &^ (page - 1), At: u.At, Host: !u.Own, replica: r}
 	m.Len = (max(end, u.Off+1) - m.Off + page - 1) &^ (page - 1)
 	if !u.ReadOnly && !r.local {
-		if err := s.store.room(r.lacksBase(m.Off, m.Off+m.Len)); err != nil {
+		if err := s.store.room(r, r.lacksBase(m.Off, m.Off+m.Len)); err != nil {
 			return nil, err
 		}
 		r.base(m.Off, min(m.Off+m.Len, r.file.length))

@@ -407,18 +407,38 @@ func TestFilesAreBounded(t *testing.T) {
 	}
 }
 
-// What can't go is bounded too.
+// What can't go is bounded too, and a user who has filled his part is in nobody else's way.
 func TestHardLimit(t *testing.T) {
-	s := session(t, replica.New(replicatest.Client(t), 1<<20))
+	store := replica.New(replicatest.Client(t), 1<<20)
+	s := session(t, store)
 	val := make([]byte, replica.MaxValue)
-	var err error
-	for i := range 6 {
-		if err = s.Set(key(t, fmt.Sprint(i)), val[:60<<20]); err != nil {
-			break
+	fill := func(user string) (n int) {
+		t.Helper()
+		for ; n < 20; n++ {
+			k, err := skein.NewStateKey(user, fmt.Sprint(n))
+			must(t, err)
+			if err = s.Set(k, val[:16<<20]); errors.Is(err, abi.ENOMEM) {
+				return n
+			}
+			must(t, err)
 		}
+		t.Errorf("%s: values without end", user)
+		return n
 	}
-	if !errors.Is(err, abi.ENOMEM) {
-		t.Errorf("values without end: %v", err)
+	if n := fill("ann"); n != 12 { // 3/4 of 257 MiB
+		t.Errorf("ann has %d values of 16 MiB", n)
+	}
+	if n := fill("ben"); n != 4 {
+		t.Errorf("ben has %d values of 16 MiB", n)
+	}
+	k, err := skein.NewStateKey("ann", "0")
+	must(t, err)
+	must(t, s.Push(t.Context(), k, 0, -1))
+	more, err := skein.NewStateKey("ann", "more")
+	must(t, err)
+	must(t, s.Set(more, val[:16<<20])) // for what was pushed can go
+	if store.Has(k) || !store.Has(more) {
+		t.Error("what was pushed stays")
 	}
 }
 

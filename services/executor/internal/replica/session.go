@@ -134,7 +134,7 @@ func (s *Session) Set(k skein.StateKey, val []byte) error {
 	}
 	r := s.store.lock(k)
 	defer s.store.unlock(r)
-	if err := s.store.room(int64(len(val)) - r.size); err != nil {
+	if err := s.store.room(r, int64(len(val))-r.size); err != nil {
 		return err
 	}
 	return r.set(val)
@@ -147,7 +147,7 @@ func (s *Session) Write(ctx context.Context, k skein.StateKey, off int64, val []
 		return err
 	}
 	return s.change(ctx, k, func(r *Replica) error {
-		if err := s.store.room(off + int64(len(val)) - r.size); err != nil {
+		if err := s.store.room(r, off+int64(len(val))-r.size); err != nil {
 			return err
 		}
 		return r.write(off, val)
@@ -163,7 +163,7 @@ func (s *Session) Least(ctx context.Context, k skein.StateKey, size int64) error
 		if size <= r.size {
 			return nil
 		}
-		if err := s.store.room(size - r.size); err != nil {
+		if err := s.store.room(r, size-r.size); err != nil {
 			return err
 		}
 		return r.grow(size)

@@ -22,11 +22,13 @@ type Store struct {
 	client statev1.StateServiceClient
 	budget int64 // bytes; clean replicas go when it is passed
 	most   int64 // bytes; beyond it nothing grows
+	share  int64 // of it that one user's replicas may take before they don't grow
 	lease  time.Duration
 	mu     sync.Mutex
 	all    map[skein.StateKey]*Replica
 	locks  map[skein.StateKey]*lock
 	size   int64
+	sizes  map[skein.User]int64
 	files  int
 	clock  atomic.Int64 // of uses, for choosing what goes
 	adds   appends
@@ -44,10 +46,11 @@ const (
 )
 
 // New makes a store whose values come from and go to client. The budget is for what can be fetched again; what can't go,
-// because it was not pushed or is mapped, may take as much again, and at least 256 MiB.
+// because it was not pushed or is mapped, may take as much again, and at least 256 MiB. A quarter of that no user alone can take.
 func New(client statev1.StateServiceClient, budget int64) *Store {
+	most := budget + max(budget, leastSlack)
 	return &Store{
-		client: client, budget: budget, most: budget + max(budget, leastSlack), lease: Lease, all: map[skein.StateKey]*Replica{}, locks: map[skein.StateKey]*lock{},
+		client: client, budget: budget, most: most, share: most / 4 * 3, sizes: map[skein.User]int64{}, lease: Lease, all: map[skein.StateKey]*Replica{}, locks: map[skein.StateKey]*lock{},
 		adds: appends{line: map[skein.StateKey][]*appended{}},
 	}
 }
@@ -122,8 +125,7 @@ func (s *Store) settle(r *Replica) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	grew := r.cost() - r.counts
-	s.size += grew
-	r.counts += grew
+	s.count(r, grew)
 	return grew > 0
 }
 
@@ -137,9 +139,18 @@ func (s *Store) remove(r *Replica) {
 	if s.all[r.key] == r {
 		delete(s.all, r.key)
 	}
-	s.size -= r.counts
-	r.counts, r.gone = 0, true
+	s.count(r, -r.counts)
+	r.gone = true
 	r.drop()
+}
+
+// count notes that a replica takes n bytes more. The caller holds mu.
+func (s *Store) count(r *Replica, n int64) {
+	s.size += n
+	r.counts += n
+	if s.sizes[r.key.User] += n; s.sizes[r.key.User] == 0 {
+		delete(s.sizes, r.key.User)
+	}
 }
 
 // exchange gives the key's replica with net held, for who is to talk with the global tier. done must follow.
@@ -172,11 +183,26 @@ func (s *Store) done(r *Replica) {
 	s.unlock(r)
 }
 
-// room says whether a replica may take n bytes more; the caller holds its mu, or none.
-func (s *Store) room(n int64) error {
+// room says whether a replica may take n bytes more. If that is too much for its user, what of him can be fetched again goes. The caller
+// holds its mu.
+func (s *Store) room(r *Replica, n int64) error {
+	fits := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.sizes[r.key.User]+n <= s.share
+	}
+	switch {
+	case n <= 0:
+		return nil
+	case !fits():
+		s.slimAll(s.those(func(k skein.StateKey) bool { return k.User == r.key.User && k != r.key }), fits)
+		if !fits() {
+			return abi.ENOMEM
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n > 0 && s.size+n > s.most {
+	if s.size+n > s.most {
 		return abi.ENOMEM
 	}
 	return nil
@@ -186,21 +212,35 @@ func (s *Store) room(n int64) error {
 // does keep, which is about to be used.
 func (s *Store) shrink(keep *Replica) {
 	s.mu.Lock()
-	if s.size <= max(s.budget, s.again.size) && s.files <= max(mostFiles, s.again.files) {
-		s.mu.Unlock()
+	kept := s.size <= max(s.budget, s.again.size) && s.files <= max(mostFiles, s.again.files)
+	s.mu.Unlock()
+	if kept {
 		return
 	}
+	if !s.slimAll(s.those(func(k skein.StateKey) bool { return keep == nil || k != keep.key }), s.enough) {
+		s.enough()
+	}
+}
+
+// those are the replicas of some keys whose locks nobody uses, those longest unused first.
+func (s *Store) those(which func(skein.StateKey) bool) []*Replica {
+	s.mu.Lock()
 	all := make([]*Replica, 0, len(s.all))
 	for k, r := range s.all {
-		if r != keep && s.locks[k] == nil {
+		if s.locks[k] == nil && which(k) {
 			all = append(all, r)
 		}
 	}
 	s.mu.Unlock()
 	slices.SortFunc(all, func(a, b *Replica) int { return int(a.used.Load() - b.used.Load()) })
+	return all
+}
+
+// slimAll drops of them what can go until it is enough, and says whether it was.
+func (s *Store) slimAll(all []*Replica, enough func() bool) bool {
 	for _, r := range all {
-		if s.enough() {
-			return
+		if enough() {
+			return true
 		}
 		select {
 		case r.net <- struct{}{}:
@@ -215,7 +255,7 @@ func (s *Store) shrink(keep *Replica) {
 		}
 		<-r.net
 	}
-	s.enough()
+	return false
 }
 
 // slim drops a replica that nobody maps, or what it needs only for that. The caller holds its mu.
