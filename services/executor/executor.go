@@ -147,12 +147,18 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	} else {
 		exit = mod.RunPointer(c, machine.Pointer{Entry: *call.Entry, Input: call.Input})
 	}
+	res := result(exit)
+	if res.State == skein.Succeeded {
+		if err := c.Publish(); err != nil {
+			res = failed(ctx, err)
+			res.Message = "what it wrote to a shared file that it left open was not put: " + res.Message
+		}
+	}
 	c.End() // before anybody is told
 	if exit.Backtrace != "" {
 		fmt.Fprintf(log, "%s\n%s\n", exit.Message, exit.Backtrace)
 	}
 	e.homes.note(call.Version.Digest, c.Keys())
-	res := result(exit)
 	res.Output, res.Log, res.Cold = c.Output, log.Bytes(), cold
 	if c.Overflowed() {
 		outputTooLarge(&res)

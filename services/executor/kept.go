@@ -81,13 +81,14 @@ func (k *kept) evict() {
 
 // files is what a call's tree is made of. done must follow the call's end.
 func (e *Executor) files(user skein.User, c *runconfig.Config) (setup vfs.Setup, done func()) {
-	setup = vfs.Setup{Lower: e.shared.View(user), Store: e.local, Limits: e.limits}
+	view := e.shared.View(user)
+	setup = vfs.Setup{Lower: view, Shared: view, Store: e.local, Limits: e.limits}
 	if len(c.Mounts) > 0 {
 		mounts := make([]vfs.Mount, len(c.Mounts))
 		for i, m := range c.Mounts {
 			mounts[i] = vfs.Mount{From: path.Clean(m.Prefix), At: path.Clean(strings.TrimPrefix(m.At, "/"))}
 		}
-		setup.Lower = vfs.Mounted(setup.Lower, mounts)
+		setup.Lower, setup.Shared = vfs.Mounted(view, mounts), vfs.Within(view, mounts)
 	}
 	if !c.KeepLocal {
 		return setup, func() {}

@@ -18,7 +18,7 @@ var guests sync.Map // name → func() (string, error)
 // errNoC is wrapped where the toolchain for guests in C is missing.
 var errNoC = errors.New("no clang with a WASI sysroot (Debian: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32; `make test` does)")
 
-// Guest gives the path of a guest's module: "echo-go", "echo-c", "chain-named-c" and so on of examples/, "calls", "shared", "files" and "keeper" of
+// Guest gives the path of a guest's module: "echo-go", "echo-c", "chain-named-c" and so on of examples/, "calls", "shared", "files", "keeper" and "sharing" of
 // testdata, "plain-c" and "plain-go" there, "objects-c" and "objects-go" of the SDKs, or one that is assembled here (see wasm.go). Without clang, a test that
 // wants a guest in C is skipped, or fails if
 // SKEIN_REQUIRE_TOOLS is set.
@@ -54,6 +54,8 @@ func buildGuest(name string) (string, error) {
 	switch name { // plain programs, and guests of the SDKs' own tests
 	case "plain-c":
 		return out, buildC(out, []string{"test/cluster/testdata/plain.c"})
+	case "sharing":
+		return out, buildC(out, []string{"test/cluster/testdata/sharing.c"})
 	case "plain-go":
 		return out, run(filepath.Join(Root(), "test"), []string{"GOOS=wasip1", "GOARCH=wasm"}, "go", "build", "-o", out, "./cluster/testdata/plain")
 	case "objects-c":

@@ -200,5 +200,5 @@ func (c *Call) readFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.files().ReadFile(c, root, strings.TrimLeft(strings.TrimPrefix(name, sharedScheme), "/"), replica.MaxValue)
+	return c.files().ReadFile(c, root, strings.TrimLeft(name, "/"), replica.MaxValue)
 }

@@ -1,6 +1,9 @@
 package host
 
-import "skein.dev/abi"
+import (
+	"skein.dev/abi"
+	"skein.dev/services/executor/internal/vfs"
+)
 
 // fsRoom is what POSIX has and preview 1 lacks. A boot's descriptors are forgotten, so that one which made some has no snapshot.
 var fsRoom = room{
@@ -19,7 +22,16 @@ func (c *Call) dup(fd, least int32) (int64, error) {
 
 func (c *Call) dup2(fd, to int32) (int64, error) {
 	_ = c.outside("dup2")
-	return int64(to), c.files().DupTo(fd, to)
+	was, _ := c.files().Get(to)
+	return int64(to), publishing(c, was, func() error { return c.files().DupTo(c, fd, to) })
+}
+
+// publishing runs what may be the end of an open file: one of the shared tree that was written is then put there, which takes a while.
+func publishing(c *Call, o *vfs.Open, end func() error) error {
+	if o == nil || !o.Publishes() {
+		return end()
+	}
+	return wait(c, end)
 }
 
 func (c *Call) fcntl(g guest) (int64, error) {

@@ -89,6 +89,14 @@ func (c *Call) End() {
 	}
 }
 
+// Publish puts what the call wrote to files of the shared tree itself that it left open.
+func (c *Call) Publish() error {
+	if c.table == nil {
+		return nil
+	}
+	return c.table.Publish(c)
+}
+
 // FilesRead is how many bytes of files the call has read.
 func (c *Call) FilesRead() int64 {
 	if c.table == nil {

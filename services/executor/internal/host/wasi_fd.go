@@ -29,7 +29,11 @@ var wasiFD = preview1(map[string]func(*Call, guest) error{
 	},
 	"fd_close": func(c *Call, g guest) error {
 		_ = c.outside("fd_close") // the next call finds open again what the snapshot thinks is closed
-		return c.files().Close(g.i32(0))
+		o, err := c.files().Get(g.i32(0))
+		if err != nil {
+			return err
+		}
+		return publishing(c, o, func() error { return c.files().Close(c, g.i32(0)) })
 	},
 	"fd_datasync":   func(c *Call, g guest) error { return syncFile(c, g) },
 	"fd_fdstat_get": fdstatGet,
@@ -119,7 +123,8 @@ var wasiFD = preview1(map[string]func(*Call, guest) error{
 	"fd_readdir": readdir,
 	"fd_renumber": func(c *Call, g guest) error {
 		_ = c.outside("fd_renumber")
-		return c.files().Renumber(g.i32(0), g.i32(1))
+		was, _ := c.files().Get(g.i32(1))
+		return publishing(c, was, func() error { return c.files().Renumber(c, g.i32(0), g.i32(1)) })
 	},
 	"fd_seek": func(c *Call, g guest) error {
 		o, err := c.files().Get(g.i32(0))
@@ -186,7 +191,7 @@ func syncFile(c *Call, g guest) error {
 	if err != nil {
 		return err
 	}
-	return o.Sync()
+	return publishing(c, o, func() error { return o.Sync(c) })
 }
 
 func seek(g guest, o *vfs.Open, off int64, whence, result int) error {

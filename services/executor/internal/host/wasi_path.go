@@ -2,7 +2,6 @@ package host
 
 import (
 	"math"
-	"strings"
 	"time"
 
 	"skein.dev/abi"
@@ -122,15 +121,8 @@ func (c *Call) dirAndPath(g guest, fd, ptr int) (*vfs.Open, string, error) {
 		return nil, "", err
 	}
 	name, err := g.path(ptr)
-	if err == nil && strings.HasPrefix(name, sharedScheme) {
-		c.Say("paths that begin with " + sharedScheme + " are not built yet (ENOTSUP)")
-		return nil, "", abi.ENOTSUP
-	}
 	return dir, name, err
 }
-
-// sharedScheme is how Faasm's guests name the shared tree itself, past what is theirs.
-const sharedScheme = "faasm://"
 
 // path is the path at arguments ptr and ptr+1. It is copied once its length is known to be a path's.
 func (g guest) path(ptr int) (string, error) {

@@ -1,6 +1,7 @@
 package vfs_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,7 +34,7 @@ func BenchmarkFiles(b *testing.B) {
 			if n, _ := o.Read(b.Context(), buf); n != 4096 {
 				b.Fatal(n)
 			}
-			_ = tab.Close(fd)
+			_ = tab.Close(context.Background(), fd)
 		}
 	})
 	b.Run("open+read4k+close/os", func(b *testing.B) {
@@ -85,7 +86,7 @@ func BenchmarkFiles(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				_ = tab.Close(fd)
+				_ = tab.Close(context.Background(), fd)
 				_ = tab.UnlinkAt(b.Context(), root, "new")
 			}
 		})

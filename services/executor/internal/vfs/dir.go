@@ -40,7 +40,7 @@ func (o *Open) ReadDir(ctx context.Context, cookie uint64, visit func(Entry) boo
 	if o.typ != Directory {
 		return abi.ENOTDIR
 	}
-	o.table.tree()
+	o.tree()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	l := &o.listing
@@ -89,7 +89,7 @@ func (o *Open) entry(ctx context.Context, at uint64) (Entry, error) {
 
 // dot is "." or "..", which every directory has.
 func (o *Open) dot(at uint64) Entry {
-	l := o.table.layer
+	l := o.tree()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if o.node.links == 0 {
@@ -147,7 +147,7 @@ func (o *Open) nextPage(ctx context.Context) (bool, error) {
 
 // readPage reads up to listPage entries that come after a name: the layer's own and the lower's, merged.
 func (o *Open) readPage(ctx context.Context, after string) (page []Entry, err error) {
-	err = o.table.layer.do(ctx, o.node, func(k *look) error {
+	err = o.tree().do(ctx, o.node, func(k *look) error {
 		page = page[:0]
 		d := &o.node.dir
 		own := d.names()

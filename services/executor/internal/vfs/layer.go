@@ -15,7 +15,7 @@ import (
 type Layer struct {
 	lower Lower
 	store *Store
-	bytes budget
+	bytes *budget
 	files budget
 	inos  atomic.Uint64
 
@@ -27,7 +27,7 @@ type Layer struct {
 // NewLayer makes an empty layer over lower. Its content is kept in store.
 func NewLayer(lower Lower, store *Store, limits Limits) *Layer {
 	limits = limits.orDefault()
-	l := &Layer{lower: lower, store: store, bytes: budget{most: limits.Bytes}, files: budget{most: limits.Files}}
+	l := &Layer{lower: lower, store: store, bytes: &budget{most: limits.Bytes}, files: budget{most: limits.Files}}
 	l.root = node{ino: lowerIno("."), typ: Directory, links: 1, refs: 1, dir: dirNode{merged: true, lower: "."}}
 	return l
 }

@@ -97,12 +97,12 @@ func TestReadersLeaveNothing(t *testing.T) {
 	if n, err := old.Read(t.Context(), p); string(p[:n]) != "ccc" || err != nil {
 		t.Errorf("who had the old file open reads %q, %v", p[:n], err)
 	}
-	tree.Remove("dir/sub/c")
+	want(t, "remove", tree.Remove(t.Context(), "dir/sub/c"), nil)
 	if got := read(t, b, "dir/sub/c"); got != "error "+abi.ENOENT.Error() {
 		t.Errorf("after its removal: %q", got)
 	}
-	want(t, "close", a.Close(fd), nil)
-	want(t, "close", a.Close(dir), nil)
+	want(t, "close", a.Close(context.Background(), fd), nil)
+	want(t, "close", a.Close(context.Background(), dir), nil)
 	if layer.Nodes() != 0 || layer.Files() != 0 || layer.Bytes() != 0 {
 		t.Errorf("%d nodes, %d files, %d bytes are left", layer.Nodes(), layer.Files(), layer.Bytes())
 	}
@@ -140,7 +140,7 @@ func TestKeptLayer(t *testing.T) {
 		t.Error(err)
 	}
 	had := layer.Bytes()
-	want(t, "close", second.Close(fd), nil)
+	want(t, "close", second.Close(context.Background(), fd), nil)
 	if layer.Bytes() >= had-3<<18+1 {
 		t.Errorf("%d bytes after it was closed, %d before", layer.Bytes(), had)
 	}
@@ -178,7 +178,7 @@ func TestQuotas(t *testing.T) {
 	if store.Disk()+store.Memory() != 0 {
 		t.Errorf("an empty file takes %d and %d bytes", store.Memory(), store.Disk())
 	}
-	want(t, "close", tab.Close(fd), nil)
+	want(t, "close", tab.Close(context.Background(), fd), nil)
 	for i := range 20 {
 		err := tab.MakeDirAt(t.Context(), root(t, tab), fmt.Sprint("d", i))
 		if i < 9 != (err == nil) || err != nil && !errors.Is(err, abi.EDQUOT) {
@@ -392,7 +392,7 @@ func hammer(t *testing.T, tab *vfs.Table, rng *rand.Rand) {
 		case 7:
 			_ = tab.RemoveDirAt(ctx, base, a)
 		case 8:
-			_ = tab.Close(4 + rng.Int32N(26))
+			_ = tab.Close(context.Background(), 4+rng.Int32N(26))
 		default:
 			o, err := tab.Get(4 + rng.Int32N(26))
 			if err != nil {

@@ -2,6 +2,7 @@ package vfs_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -252,7 +253,7 @@ func (m *model) closeFD() {
 	if fd == vfs.Root {
 		return
 	}
-	m.same(fmt.Sprint("close ", fd), name(m.tab.Close(fd)), name(unix.Close(m.fds[fd])))
+	m.same(fmt.Sprint("close ", fd), name(m.tab.Close(context.Background(), fd)), name(unix.Close(m.fds[fd])))
 	delete(m.fds, fd)
 }
 
@@ -548,12 +549,12 @@ func (m *model) dup() {
 		return
 	}
 	if m.rng.IntN(2) == 0 {
-		m.same(fmt.Sprint("renumber ", fd, to), name(m.tab.Renumber(fd, to)), name(unix.Dup2(m.fds[fd], m.fds[to])))
+		m.same(fmt.Sprint("renumber ", fd, to), name(m.tab.Renumber(context.Background(), fd, to)), name(unix.Dup2(m.fds[fd], m.fds[to])))
 		_ = unix.Close(m.fds[fd])
 		delete(m.fds, fd)
 		return
 	}
-	m.same(fmt.Sprint("dup2 ", fd, to), name(m.tab.DupTo(fd, to)), name(unix.Dup2(m.fds[fd], m.fds[to])))
+	m.same(fmt.Sprint("dup2 ", fd, to), name(m.tab.DupTo(context.Background(), fd, to)), name(unix.Dup2(m.fds[fd], m.fds[to])))
 }
 
 func (m *model) readdir() {

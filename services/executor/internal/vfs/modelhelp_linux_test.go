@@ -2,6 +2,7 @@ package vfs_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -195,7 +196,7 @@ func (m *model) compareAll() {
 			return
 		}
 		o, _ := m.tab.Get(fd)
-		defer func() { _ = m.tab.Close(fd) }()
+		defer func() { _ = m.tab.Close(context.Background(), fd) }()
 		real, err := unix.Open(filepath.Join(m.dir, p), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		if err != nil {
 			m.t.Errorf("%s: %v", p, err)
@@ -241,7 +242,7 @@ func (m *model) compareAll() {
 	}
 	for fd := range m.fds {
 		if fd > 20 {
-			_ = m.tab.Close(fd)
+			_ = m.tab.Close(context.Background(), fd)
 			_ = unix.Close(m.fds[fd])
 			delete(m.fds, fd)
 		}
@@ -266,7 +267,7 @@ func (m *model) compareFile(root *vfs.Open, p string) {
 		m.t.Errorf("%s: %v", p, err)
 		return
 	}
-	defer func() { _ = m.tab.Close(fd) }()
+	defer func() { _ = m.tab.Close(context.Background(), fd) }()
 	o, _ := m.tab.Get(fd)
 	a, b := make([]byte, 1<<20), make([]byte, 1<<20)
 	for off := int64(0); off < st.Size; off += int64(len(a)) {

@@ -26,7 +26,14 @@ type Open struct {
 	in  io.Reader // of a stream
 	out io.Writer
 
-	node *node // of what is no stream
+	node  *node  // of what is no stream
+	layer *Layer // of its own, for a file of the shared tree itself; nil is the call's
+
+	// Of such a one: its path there, if it was written since it was put, and if nothing may be there when it is.
+	shared string
+	dirty  bool
+	fresh  bool
+	spoilt error // why something is missing of what was written: then it is not put
 
 	mu      sync.Mutex // is held while the offset is in use, over a read too
 	flags   uint16
@@ -40,10 +47,22 @@ func (o *Open) close() error {
 	was := o.closed
 	o.closed = true
 	o.mu.Unlock()
-	if o.node != nil && !was {
+	switch {
+	case o.node == nil || was:
+	case o.layer != nil:
+		o.layer.Close()
+	default:
 		o.table.layer.release(o.node)
 	}
 	return nil
+}
+
+// tree is the layer that the file is of.
+func (o *Open) tree() *Layer {
+	if o.layer != nil {
+		return o.layer
+	}
+	return o.table.tree()
 }
 
 // Type is the file's.
@@ -54,7 +73,7 @@ func (o *Open) Stat() Stat {
 	if o.Stream() {
 		return Stat{Links: 1}
 	}
-	l := o.table.tree()
+	l := o.tree()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return o.node.stat()
@@ -181,10 +200,11 @@ func (o *Open) Write(ctx context.Context, p []byte) (int, error) {
 	if o.closed {
 		return 0, abi.EBADF
 	}
-	n, at, err := o.node.write(ctx, o.table.layer, p, o.pos, o.flags&Append != 0)
+	n, at, err := o.node.write(ctx, o.tree(), p, o.pos, o.flags&Append != 0)
 	if n > 0 {
 		o.pos = at + int64(n)
 	}
+	o.wrote(len(p), n, err)
 	return n, err
 }
 
@@ -206,7 +226,8 @@ func (o *Open) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if o.closed {
 		return 0, abi.EBADF
 	}
-	n, _, err := o.node.write(ctx, o.table.layer, p, off, o.flags&Append != 0)
+	n, _, err := o.node.write(ctx, o.tree(), p, off, o.flags&Append != 0)
+	o.wrote(len(p), n, err)
 	return n, err
 }
 
@@ -242,12 +263,13 @@ func (o *Open) Seek(off int64, whence int) (int64, error) {
 	return o.pos, nil
 }
 
-// Sync waits until what was written is stored: it is, as far as it ever will be. EINVAL for what can't be.
-func (o *Open) Sync() error {
+// Sync waits until what was written is stored: it is, as far as it ever will be, but for a file of the shared tree itself, which is
+// put there. EINVAL for what can't be.
+func (o *Open) Sync(ctx context.Context) error {
 	if o.typ != Regular && o.typ != Directory {
 		return abi.EINVAL
 	}
-	return nil
+	return o.publish(ctx)
 }
 
 // Allocate makes the file reach to off+size, with a hole if it has to grow. EDQUOT or ENOSPC if there would be no room now;
@@ -277,6 +299,7 @@ func (o *Open) Allocate(off, size int64) error {
 		case l.store.memory.used.Load()+more > l.store.memory.most && l.store.disk.used.Load()+more > l.store.disk.most:
 			return abi.ENOSPC
 		}
+		o.dirty = true
 		return n.resize(l, off+size)
 	})
 }
@@ -287,7 +310,10 @@ func (o *Open) SetSize(size int64) error {
 	if o.typ != Regular || !o.writable || size < 0 {
 		return abi.EINVAL
 	}
-	return o.change(func(n *node, l *Layer) error { return n.resize(l, size) })
+	return o.change(func(n *node, l *Layer) error {
+		o.dirty = true
+		return n.resize(l, size)
+	})
 }
 
 // SetTimes sets the file's times. EPERM for a stream.
@@ -295,7 +321,9 @@ func (o *Open) SetTimes(t Times) error {
 	if o.Stream() {
 		return abi.EPERM
 	}
-	o.table.tree()
+	if o.layer != nil {
+		return abi.ENOTSUP // the fs service says when a file was put
+	}
 	return o.change(func(n *node, l *Layer) error {
 		if n.links > 0 {
 			if err := l.own(n); err != nil {
@@ -314,7 +342,7 @@ func (o *Open) change(f func(n *node, l *Layer) error) error {
 	if o.closed {
 		return abi.EBADF
 	}
-	l := o.table.layer
+	l := o.tree()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return f(o.node, l)

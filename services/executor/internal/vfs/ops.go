@@ -96,7 +96,7 @@ func following(links bool) follow {
 
 // StatAt looks at the file at name; with links, at what a symbolic link leads to. ENOENT if there is none.
 func (t *Table) StatAt(ctx context.Context, dir *Open, name string, links bool) (st Stat, err error) {
-	err = t.tree().do(ctx, dir.node, func(k *look) error {
+	err = t.within(ctx, dir, name, func(k *look, name string) error {
 		pl, err := k.present(name, following(links))
 		if err == nil {
 			st = pl.stat()
@@ -108,7 +108,7 @@ func (t *Table) StatAt(ctx context.Context, dir *Open, name string, links bool) 
 
 // ReadLinkAt is the content of the symbolic link at name. EINVAL if it is something else.
 func (t *Table) ReadLinkAt(ctx context.Context, dir *Open, name string) (to string, err error) {
-	err = t.tree().do(ctx, dir.node, func(k *look) error {
+	err = t.within(ctx, dir, name, func(k *look, name string) error {
 		pl, err := k.present(name, noFollow)
 		switch {
 		case err != nil:
@@ -124,6 +124,9 @@ func (t *Table) ReadLinkAt(ctx context.Context, dir *Open, name string) (to stri
 
 // MakeDirAt makes a directory. EEXIST if there is something at name, EDQUOT if the layer has as many files as it may.
 func (t *Table) MakeDirAt(ctx context.Context, dir *Open, name string) error {
+	if _, ok := outer(dir, name); ok {
+		return t.makeOuterDir(ctx, dir, name)
+	}
 	return t.tree().do(ctx, dir.node, func(k *look) error {
 		pl, err := k.vacant(name, true)
 		if err == nil {
@@ -137,6 +140,9 @@ func (t *Table) MakeDirAt(ctx context.Context, dir *Open, name string) error {
 func (t *Table) SymlinkAt(ctx context.Context, to string, dir *Open, name string) error {
 	if err := checkPath(to); err != nil {
 		return err
+	}
+	if _, ok := outer(dir, name); ok {
+		return abi.ENOTSUP
 	}
 	return t.tree().do(ctx, dir.node, func(k *look) error {
 		pl, err := k.vacant(name, false)
@@ -159,6 +165,9 @@ func (t *Table) SymlinkAt(ctx context.Context, to string, dir *Open, name string
 // LinkAt makes name another name of what is at old; with links, of what a symbolic link there leads to. EEXIST if there is
 // something at name, EPERM if old is a directory.
 func (t *Table) LinkAt(ctx context.Context, oldDir *Open, old string, links bool, dir *Open, name string) error {
+	if err := crosses(oldDir, old, dir, name); err != nil {
+		return err
+	}
 	mode := toOpenLink
 	if links {
 		mode = toOpen
@@ -202,6 +211,9 @@ const maxNames = 65000
 
 // UnlinkAt removes a file's name. EISDIR for a directory.
 func (t *Table) UnlinkAt(ctx context.Context, dir *Open, name string) error {
+	if _, ok := outer(dir, name); ok {
+		return t.unlinkOuter(ctx, dir, name)
+	}
 	return t.tree().do(ctx, dir.node, func(k *look) error {
 		pl, err := k.walk(name, parentOnly)
 		switch {
@@ -225,6 +237,9 @@ func (t *Table) UnlinkAt(ctx context.Context, dir *Open, name string) error {
 
 // RemoveDirAt removes an empty directory. EINVAL for ".", ENOTEMPTY for ".." and for one that is not empty.
 func (t *Table) RemoveDirAt(ctx context.Context, dir *Open, name string) error {
+	if _, ok := outer(dir, name); ok {
+		return t.removeOuterDir(ctx, dir, name)
+	}
 	return t.tree().do(ctx, dir.node, func(k *look) error {
 		pl, err := k.walk(name, parentOnly)
 		switch {
@@ -300,6 +315,9 @@ func (k *look) empty(f found) error {
 
 // SetTimesAt sets the times of the file at name; with links, of what a symbolic link leads to. ENOENT if there is none.
 func (t *Table) SetTimesAt(ctx context.Context, dir *Open, name string, links bool, times Times) error {
+	if _, ok := outer(dir, name); ok {
+		return abi.ENOTSUP // the fs service says when a file was put
+	}
 	mode := toOpenLink
 	if links {
 		mode = toOpen

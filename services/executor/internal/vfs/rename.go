@@ -10,6 +10,9 @@ import (
 // RenameAt moves what is at old to name, where it replaces a file, or if it is a directory an empty one. EBUSY if either ends
 // with "." or "..", EINVAL for a directory that would be moved into itself.
 func (t *Table) RenameAt(ctx context.Context, oldDir *Open, old string, dir *Open, name string) error {
+	if err := crosses(oldDir, old, dir, name); err != nil {
+		return err
+	}
 	return t.tree().do(ctx, oldDir.node, func(k *look) error {
 		k.base = oldDir.node
 		from, err := k.walk(old, parentOnly)

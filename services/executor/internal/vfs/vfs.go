@@ -6,6 +6,7 @@ package vfs
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ const Root = 3
 // Setup is what a call's files are made of. The zero value is a tree with nothing but the built-in base, in memory.
 type Setup struct {
 	Lower  Lower  // shared files; nil is none
+	Shared Shared // what paths that begin with Scheme name; nil is nothing
 	Layer  *Layer // one that calls share and that is kept; nil for one of the call's own, made when a path is first used
 	Store  *Store // of the call's own layer; nil is a small one
 	Limits Limits
@@ -87,9 +89,9 @@ func (t *Table) BytesRead() int64 { return t.read.Load() }
 
 // End closes all, and ends the call's own layer. No method may be running or follow.
 func (t *Table) End() {
-	for fd := range t.open {
-		if t.open[fd] != nil {
-			_ = t.Close(int32(fd)) // what was written is the layer's already
+	for _, o := range t.open {
+		if o != nil {
+			_ = o.close() // what was written is the layer's already
 		}
 	}
 	if t.layer != nil && t.layer != t.setup.Layer {
@@ -124,8 +126,9 @@ func (t *Table) GetDir(fd int32) (*Open, error) {
 	return o, nil
 }
 
-// Close closes fd.
-func (t *Table) Close(fd int32) error {
+// Close closes fd. A file of the shared tree itself that was written is put there by the last of its descriptors; if that fails, what was
+// written is lost.
+func (t *Table) Close(ctx context.Context, fd int32) error {
 	t.mu.Lock()
 	o, err := t.get(fd)
 	if err == nil {
@@ -135,11 +138,11 @@ func (t *Table) Close(fd int32) error {
 	if err != nil {
 		return err
 	}
-	return t.drop(o)
+	return t.drop(ctx, o)
 }
 
 // drop ends a descriptor's hold of o.
-func (t *Table) drop(o *Open) error {
+func (t *Table) drop(ctx context.Context, o *Open) error {
 	t.mu.Lock()
 	o.refs--
 	last := o.refs == 0
@@ -147,17 +150,21 @@ func (t *Table) drop(o *Open) error {
 	if !last {
 		return nil
 	}
-	return o.close()
+	return errors.Join(o.publish(ctx), o.close())
 }
 
 // Renumber makes to the descriptor of what from refers to, closing what to was; from is closed. EBADF if from is not open
 // or to is no number of a descriptor. That to need not be open is what Yosys counts on, which lends its standard output to ABC.
-func (t *Table) Renumber(from, to int32) error { return t.assign(from, to, true) }
+func (t *Table) Renumber(ctx context.Context, from, to int32) error {
+	return t.assign(ctx, from, to, true)
+}
 
 // DupTo makes to a descriptor of what from refers to, closing what to was. EBADF as for Renumber.
-func (t *Table) DupTo(from, to int32) error { return t.assign(from, to, false) }
+func (t *Table) DupTo(ctx context.Context, from, to int32) error {
+	return t.assign(ctx, from, to, false)
+}
 
-func (t *Table) assign(from, to int32, move bool) error {
+func (t *Table) assign(ctx context.Context, from, to int32, move bool) error {
 	t.mu.Lock()
 	o, err := t.get(from)
 	if err == nil && int64(uint32(to)) >= int64(t.setup.Limits.Open) {
@@ -177,7 +184,7 @@ func (t *Table) assign(from, to int32, move bool) error {
 	}
 	t.mu.Unlock()
 	if was != nil {
-		return t.drop(was)
+		return t.drop(ctx, was)
 	}
 	return nil
 }
@@ -261,6 +268,9 @@ func (t *Table) OpenAt(ctx context.Context, dir *Open, name string, how How) (in
 // openFile is OpenAt without a descriptor.
 func (t *Table) openFile(ctx context.Context, dir *Open, name string, how How) (*Open, error) {
 	o := &Open{table: t, refs: 1, readable: how.Read, writable: how.Write, flags: how.Flags}
+	if rest, ok := outer(dir, name); ok {
+		return o, t.openOuter(ctx, o, rest, how)
+	}
 	err := t.tree().do(ctx, dir.node, func(k *look) error {
 		n, err := k.open(name, how)
 		if err == nil {

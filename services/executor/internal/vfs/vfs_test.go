@@ -2,6 +2,7 @@ package vfs_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -57,7 +58,7 @@ func put(t *testing.T, tab *vfs.Table, name, content string) {
 	if n, err := o.Write(t.Context(), []byte(content)); err != nil || n != len(content) {
 		t.Fatalf("write %s: %d, %v", name, n, err)
 	}
-	want(t, "close "+name, tab.Close(fd), nil)
+	want(t, "close "+name, tab.Close(context.Background(), fd), nil)
 }
 
 func read(t *testing.T, tab *vfs.Table, name string) string {
@@ -134,7 +135,7 @@ func TestPaths(t *testing.T) {
 		fd, err := tab.OpenAt(t.Context(), c.dir, c.name, vfs.How{})
 		want(t, fmt.Sprintf("open %.40q", c.name), err, c.err)
 		if err == nil {
-			want(t, "close", tab.Close(fd), nil)
+			want(t, "close", tab.Close(context.Background(), fd), nil)
 		}
 	}
 }
@@ -274,7 +275,7 @@ func TestStreams(t *testing.T) {
 		want(t, "pwrite", err, abi.ESPIPE)
 		_, err = s.Seek(0, 0)
 		want(t, "seek", err, abi.ESPIPE)
-		want(t, "sync", s.Sync(), abi.EINVAL)
+		want(t, "sync", s.Sync(context.Background()), abi.EINVAL)
 		want(t, "times", s.SetTimes(vfs.Times{}), abi.EPERM)
 		want(t, "allocate", s.Allocate(0, 1), abi.ESPIPE)
 		want(t, "resize", s.SetSize(1), abi.EINVAL)
@@ -290,14 +291,14 @@ func TestDescriptors(t *testing.T) {
 	for _, fd := range []int32{-1, math.MinInt32, math.MaxInt32, 4, 63, 64} {
 		_, err := tab.Get(fd)
 		want(t, fmt.Sprintf("get %d", fd), err, abi.EBADF)
-		want(t, fmt.Sprintf("close %d", fd), tab.Close(fd), abi.EBADF)
-		want(t, fmt.Sprintf("renumber %d", fd), tab.Renumber(fd, 0), abi.EBADF)
+		want(t, fmt.Sprintf("close %d", fd), tab.Close(context.Background(), fd), abi.EBADF)
+		want(t, fmt.Sprintf("renumber %d", fd), tab.Renumber(context.Background(), fd, 0), abi.EBADF)
 		_, err = tab.Dup(fd, 0)
 		want(t, fmt.Sprintf("dup %d", fd), err, abi.EBADF)
 	}
 	for _, fd := range []int32{-1, 64, math.MaxInt32} {
-		want(t, fmt.Sprintf("renumber to %d", fd), tab.Renumber(0, fd), abi.EBADF)
-		want(t, fmt.Sprintf("dup to %d", fd), tab.DupTo(0, fd), abi.EBADF)
+		want(t, fmt.Sprintf("renumber to %d", fd), tab.Renumber(context.Background(), 0, fd), abi.EBADF)
+		want(t, fmt.Sprintf("dup to %d", fd), tab.DupTo(context.Background(), 0, fd), abi.EBADF)
 		_, err := tab.Dup(0, fd)
 		want(t, fmt.Sprintf("dup from %d on", fd), err, abi.EINVAL)
 	}
@@ -319,18 +320,18 @@ func TestDescriptors(t *testing.T) {
 	want(t, "open one more", err, abi.EMFILE)
 	_, err = tab.Dup(4, 50)
 	want(t, "dup once more", err, abi.EMFILE)
-	want(t, "close", tab.Close(4), nil)
-	want(t, "close again", tab.Close(4), abi.EBADF)
+	want(t, "close", tab.Close(context.Background(), 4), nil)
+	want(t, "close again", tab.Close(context.Background(), 4), abi.EBADF)
 	buf := make([]byte, 4)
 	_, _ = get(t, tab, 5).Read(t.Context(), buf)
 	if n, err := get(t, tab, 6).Read(t.Context(), buf); string(buf[:n]) != "ent" || err != nil {
 		t.Errorf("another descriptor of the same offset reads %q, %v", buf[:n], err)
 	}
-	want(t, "renumber to what is closed", tab.Renumber(7, 4), nil)
-	want(t, "and back", tab.Renumber(4, 7), nil)
-	want(t, "renumber", tab.Renumber(7, 9), nil)
+	want(t, "renumber to what is closed", tab.Renumber(context.Background(), 7, 4), nil)
+	want(t, "and back", tab.Renumber(context.Background(), 4, 7), nil)
+	want(t, "renumber", tab.Renumber(context.Background(), 7, 9), nil)
 	_, err = tab.Get(7)
 	want(t, "get the old number", err, abi.EBADF)
-	want(t, "dup to itself", tab.DupTo(9, 9), nil)
-	want(t, "renumber to itself", tab.Renumber(9, 9), nil)
+	want(t, "dup to itself", tab.DupTo(context.Background(), 9, 9), nil)
+	want(t, "renumber to itself", tab.Renumber(context.Background(), 9, 9), nil)
 }

@@ -4,6 +4,7 @@ package vfstest
 import (
 	"context"
 	"hash/fnv"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +32,10 @@ func New(files map[string]string) *Tree {
 }
 
 // Setup is a call's with the tree below it.
-func Setup(files map[string]string) vfs.Setup { return vfs.Setup{Lower: New(files)} }
+func Setup(files map[string]string) vfs.Setup {
+	t := New(files)
+	return vfs.Setup{Lower: t, Shared: t}
+}
 
 // Set makes or replaces a file.
 func (t *Tree) Set(path, content string) {
@@ -45,14 +49,41 @@ func (t *Tree) Set(path, content string) {
 	t.files[path] = file{content, h.Sum64()}
 }
 
+// Put makes or replaces a file, as a vfs.Shared does.
+func (t *Tree) Put(_ context.Context, path string, content io.Reader, absent bool) error {
+	if err := t.fail("put", path); err != nil {
+		return err
+	}
+	all, err := io.ReadAll(content)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	_, had := t.files[path]
+	t.mu.Unlock()
+	if had && absent {
+		return abi.EEXIST
+	}
+	t.Set(path, string(all))
+	return nil
+}
+
 // Remove removes a file.
-func (t *Tree) Remove(path string) {
+func (t *Tree) Remove(_ context.Context, path string) error {
+	if err := t.fail("remove", path); err != nil {
+		return err
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if i, had := slices.BinarySearch(t.names, path); had {
 		t.names = slices.Delete(t.names, i, i+1)
 	}
+	_, had := t.files[path]
 	delete(t.files, path)
+	if !had {
+		return abi.ENOENT
+	}
+	return nil
 }
 
 // When is the time of all files.
