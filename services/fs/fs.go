@@ -56,12 +56,13 @@ type Files struct {
 	touched  map[string]bool // while a sweep runs: what has been pinned at any time since its beginning
 	sweeping sync.Mutex      // one sweep at a time; taken before mu
 
+	changes  turns
 	watchers watch.Feed[skein.FilePath]
 }
 
 // New keeps files in a bucket. max bounds a file in bytes, grace a put; a sweep must have the same grace or a longer one.
 func New(bucket blob.Bucket, maxFile int64, grace time.Duration) *Files {
-	return &Files{bucket: bucket, max: maxFile, grace: grace, pins: map[string]int{}}
+	return &Files{bucket: bucket, max: maxFile, grace: grace, pins: map[string]int{}, changes: turns{busy: map[string]chan struct{}{}}}
 }
 
 // File describes one content of a file.
@@ -145,8 +146,7 @@ func (f *Files) LookUp(ctx context.Context, p skein.FilePath) (file File, dir bo
 }
 
 // Delete removes a file. NotFound NO_FILE if there is none; a damaged one can be deleted. If match is given, Conflict
-// FILE_CHANGED if the file has another content; no store can look and delete in one step, so another's put between the
-// two may be lost.
+// FILE_CHANGED if the file has another content: no put through this process comes between that look and the deletion.
 func (f *Files) Delete(ctx context.Context, p skein.FilePath, match *skein.Digest) (err error) {
 	ctx, sp := span(ctx, "fs delete", p.User, p.Path)
 	defer func() { end(sp, 0, &err) }()
@@ -154,19 +154,30 @@ func (f *Files) Delete(ctx context.Context, p skein.FilePath, match *skein.Diges
 	if err != nil {
 		return err
 	}
+	tried, err := f.remove(ctx, p, key, match)
+	if tried {
+		f.watchers.Tell(ctx, p) // after an error too: the store may have done it
+	}
+	return err
+}
+
+// remove is Delete in a name's turn. It tells whether the store was asked to.
+func (f *Files) remove(ctx context.Context, p skein.FilePath, key string, match *skein.Digest) (tried bool, err error) {
+	if err := f.changes.enter(ctx, key); err != nil {
+		return false, err
+	}
+	defer f.changes.leave(key)
 	if match != nil {
 		if _, err := f.condition(ctx, p, Condition{Match: match}); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if _, err := f.bucket.Stat(ctx, key); errors.Is(err, fault.NotFound) {
-		return noFile(p)
+		return false, noFile(p)
 	} else if err != nil {
-		return err
+		return false, err
 	}
-	err = f.bucket.Delete(ctx, key)
-	f.watchers.Tell(ctx, p) // after an error too: the store may have done it
-	return err
+	return true, f.bucket.Delete(ctx, key)
 }
 
 // Put makes what r holds the content of a file, all at once when it has been read to its end. TooLarge TOO_LARGE above
@@ -236,7 +247,11 @@ func (f *Files) publish(ctx context.Context, key string, file *File, opts blob.P
 	if err != nil {
 		return err
 	}
+	if err := f.changes.enter(ctx, key); err != nil {
+		return err
+	}
 	info, err := f.bucket.Put(ctx, key, bytes.NewReader(data), int64(len(data)), opts)
+	f.changes.leave(key)
 	f.watchers.Tell(ctx, file.Path) // after an error too: the store may have done it
 	if errors.Is(err, fault.Conflict) {
 		return changed(file.Path)

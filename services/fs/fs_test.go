@@ -288,6 +288,31 @@ func TestConditions(t *testing.T) {
 	})
 }
 
+// Who deletes a file that has a content deletes no other, however close that comes.
+func TestConditionalDelete(t *testing.T) {
+	files := fs.New(openBucket(t, "file://"+t.TempDir()), 1<<20, time.Minute)
+	old, p := skein.DigestOf([]byte("old")), path(t, "x")
+	deleted := 0
+	for range 300 {
+		put(t, files, "x", []byte("old"))
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			err := files.Delete(t.Context(), p, &old)
+			if err == nil {
+				deleted++
+			} else if !errors.Is(err, fault.Conflict) {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() { put(t, files, "x", []byte("new")) })
+		wg.Wait()
+		if data, _, err := get(t.Context(), files, p, 0, -1); err != nil || string(data) != "new" {
+			t.Fatalf("what was put meanwhile: %q, %v", data, err)
+		}
+	}
+	t.Log(deleted, "of 300 were deleted")
+}
+
 // What ends early or is too large leaves the file as it was.
 func TestFailedPuts(t *testing.T) {
 	files := fs.New(openBucket(t, "file://"+t.TempDir()), 2*block, 300*time.Millisecond)

@@ -461,7 +461,7 @@ type DeleteFileRequest struct {
 	User      string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	Path      string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Only if the file has this content. It is looked at right before the deletion, not in one step with it.
+	// Only if the file has this content. A put through another process over the same bucket may come between the look and the deletion.
 	IfDigest      string `protobuf:"bytes,4,opt,name=if_digest,json=ifDigest,proto3" json:"if_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
