@@ -74,6 +74,6 @@ func TestFullDiskOfStore(t *testing.T) {
 	if a := want(t, 200, c, http.MethodGet, "/v1/files/ann/small", nil); !bytes.Equal(a.body, small) {
 		t.Errorf("what was there has %d bytes", len(a.body))
 	}
-	want(t, 200, c, http.MethodDelete, "/v1/files/ann/small", nil)
+	want(t, 204, c, http.MethodDelete, "/v1/files/ann/small", nil)
 	want(t, 404, c, http.MethodGet, "/v1/files/ann/small", nil)
 }
