@@ -41,6 +41,9 @@ var fileOps = map[string]fileOp{
 	"file.read.sequential": {what: "whole", path: "medium", n: 2, bare: osWhole},
 	"file.small":           {what: "small", path: "small", n: smallFiles, bare: osSmall},
 	"file.stat":            {what: "stat", path: "large", n: 4000, bare: osStat},
+	"file.write":           {what: "write", path: "own", n: 2, bare: func(path string, n int) (int64, error) { return osWrite(path, n, mediumFile) }},
+	"file.write.random":    {what: "patch", path: "own", n: 8000, bare: osPatch},
+	"file.write.small":     {what: "create", path: "own", n: 2000, bare: func(path string, n int) (int64, error) { return osWrite(path, n, smallFile) }},
 	"file.list":            {what: "list", path: "small", n: 1, units: smallFiles, bare: osList},
 }
 
@@ -219,6 +222,50 @@ func osList(path string, n int) (all int64, err error) {
 		all += int64(len(entries))
 	}
 	return all, nil
+}
+
+// osWrite makes a file so often.
+func osWrite(path string, n, size int) (all int64, err error) {
+	buf := make([]byte, min(size, 64<<10))
+	for range n {
+		f, err := os.Create(path)
+		if err != nil {
+			return 0, err
+		}
+		for at := 0; at < size; at += len(buf) {
+			if _, err := f.Write(buf); err != nil {
+				return 0, err
+			}
+		}
+		if err := cmp.Or(f.Close(), os.Remove(path)); err != nil {
+			return 0, err
+		}
+		all += int64(size)
+	}
+	return all, nil
+}
+
+// osPatch makes a file and writes to random places of it.
+func osPatch(path string, n int) (all int64, err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return 0, err
+	}
+	buf, x := make([]byte, 64<<10), uint32(1)
+	for range mediumFile / len(buf) {
+		if _, err := f.Write(buf); err != nil {
+			return 0, err
+		}
+	}
+	for range n {
+		x = x*1664525 + 1013904223
+		put, err := f.WriteAt(buf[:4096], int64((x>>8)%4096)*4096)
+		if err != nil {
+			return 0, err
+		}
+		all += int64(put)
+	}
+	return all, cmp.Or(f.Close(), os.Remove(path))
 }
 
 // minio is an S3 for what is not cached.

@@ -1,5 +1,6 @@
 // files reads shared files as its input says: "check PATH" puts out the size and the one byte that all of it is made of;
-// "open|random|whole|small|stat|list N PATH" do that N times, for benchmarks, and put out how much there was.
+// "open|random|whole|small|stat|list N PATH" do that N times, for benchmarks, and put out how much there was; "write|patch|create N PATH" write
+// files of their own so often.
 #include <skein.h>
 #include <dirent.h>
 #include <errno.h>
@@ -108,6 +109,42 @@ static long long lists(int n, const char *path) {
     return all;
 }
 
+// write1 makes a file of so many bytes.
+static long long write1(const char *path, long long size) {
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    if (fd < 0) return -1;
+    for (long long at = 0, n; at < size; at += n) {
+        n = size - at < (long long)sizeof buf ? size - at : (long long)sizeof buf;
+        if (write(fd, buf, (size_t)n) != n) return -1;
+    }
+    return close(fd) ? -1 : size;
+}
+
+static long long creates(int n, const char *path, long long size) {
+    long long all = 0;
+    for (int i = 0; i < n; i++) {
+        long long one = write1(path, size);
+        if (one < 0 || unlink(path)) return -1;
+        all += one;
+    }
+    return all;
+}
+
+static long long patches(int n, const char *path) {
+    if (write1(path, 16 << 20) < 0) return -1;
+    int fd = open(path, O_WRONLY);
+    unsigned x = 1;
+    long long all = 0;
+    for (int i = 0; i < n; i++) {
+        x = x * 1664525 + 1013904223;
+        ssize_t put = pwrite(fd, buf, 4096, (off_t)((x >> 8) % 4096) * 4096);
+        if (put < 0) return -1;
+        all += put;
+    }
+    close(fd);
+    return unlink(path) ? -1 : all;
+}
+
 SKEIN_EXPORT(handle) int handle(void) {
     char in[256] = {0}, what[16], path[200];
     int n = 0;
@@ -120,6 +157,9 @@ SKEIN_EXPORT(handle) int handle(void) {
     if (!strcmp(what, "small")) all = small(n, path);
     if (!strcmp(what, "stat")) all = stats(n, path);
     if (!strcmp(what, "list")) all = lists(n, path);
+    if (!strcmp(what, "write")) all = creates(n, path, 16 << 20);
+    if (!strcmp(what, "create")) all = creates(n, path, 4096);
+    if (!strcmp(what, "patch")) all = patches(n, path);
     if (!strcmp(what, "whole"))
         for (all = 0; n > 0 && all >= 0; n--) {
             long long size = whole(path, NULL);
