@@ -30,7 +30,7 @@ build: ## Build the CLI and the five services into bin/
 .PHONY: test
 test: .bin/minio ## Run every test under the race detector, against a real Redis and a real MinIO
 	tools/testdeps
-	go test -race -timeout 20m work
+	go test -race -timeout 30m work
 
 .PHONY: test-s3
 test-s3: .bin/versitygw ## Run the tests of object storage against versitygw, another S3

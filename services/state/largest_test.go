@@ -62,7 +62,10 @@ func BenchmarkLargest(b *testing.B) {
 		{"expire-256MiB", func() error { _, err := s.Expire(ctx, k, time.Hour, ""); return err }},
 		{"cut-256MiB", func() error { _, _, err := s.Resize(ctx, k, 1, ""); return err }},
 		{"set-inline", func() error { _, err := s.Set(ctx, k, inlined, Any, ""); return err }},
-		{"append-4MiB", func() error { _, _, err := s.Append(ctx, k, make([]byte, 4<<20-64<<10), ""); return err }},
+		{"append-4MiB", func() error {
+			_, _, err := s.Append(ctx, skein.StateKey{User: "ann", Key: "log"}, make([]byte, 4<<20-64<<10), "")
+			return err
+		}},
 		{"patch-16384-near", func() error { _, _, err := s.Patch(ctx, k, near, ""); return err }},
 		{"patch-4096-far", func() error { _, _, err := s.Patch(ctx, k, far, ""); return err }},
 		{"list-10000", func() error {
