@@ -5,6 +5,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -150,8 +151,7 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	res := result(exit)
 	if res.State == skein.Succeeded {
 		if err := c.Publish(); err != nil {
-			res = failed(ctx, err)
-			res.Message = "what it wrote to a shared file that it left open was not put: " + res.Message
+			notPut(ctx, &res, err)
 		}
 	}
 	c.End() // before anybody is told
@@ -165,6 +165,16 @@ func (e *Executor) call(ctx context.Context, r *run, chain *host.Chain) skein.Re
 	}
 	res.StateRead, res.StateWritten, res.FileRead = c.Moved().Read, c.Moved().Written, c.FilesRead()
 	return res
+}
+
+// notPut makes a result that of a guest whose files of the shared tree, left open, could not be put.
+func notPut(ctx context.Context, res *skein.Result, err error) {
+	res.State, res.Reason = skein.Failed, "FILE_NOT_PUT"
+	if ctx.Err() != nil {
+		end := failed(ctx, err)
+		res.State, res.Reason, err = end.State, end.Reason, errors.New(end.Message)
+	}
+	res.Message = fmt.Sprintf("what it wrote to a shared file that it left open was not put: %s", err)
 }
 
 // outputTooLarge makes a result that of a guest whose standard output was more than a call may give: there is no half of it.

@@ -24,7 +24,7 @@ func (v *View) Put(ctx context.Context, path string, content io.Reader, absent b
 	err = n.put(ctx, p, content, absent)
 	n.forget(p) // the service tells of it, but here nobody shall depend on being told
 	switch {
-	case errors.Is(err, fault.Exists), absent && errors.Is(err, fault.Precondition):
+	case absent && errors.Is(err, fault.Conflict):
 		return abi.EEXIST
 	case errors.Is(err, fault.TooLarge):
 		return abi.EFBIG

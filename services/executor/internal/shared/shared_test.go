@@ -16,12 +16,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"skein.dev/abi"
 	"skein.dev/platform/blob/blobtest"
+	"skein.dev/platform/fault"
 	"skein.dev/platform/service"
 	fsv1 "skein.dev/proto/skein/fs/v1"
 	"skein.dev/services/executor/internal/vfs"
@@ -409,6 +411,35 @@ func replacedWhileRead(t *testing.T, s *fsService) {
 	}
 	cancel()
 	wg.Wait()
+}
+
+// What guests put is there for all at once, and what is refused has its number.
+func TestPut(t *testing.T) {
+	s := startFS(t, "file://"+t.TempDir(), "--max-file", fmt.Sprint(3*mib))
+	v := s.cache(nil).View("ann")
+	put := func(path string, data io.Reader, absent bool) error { return v.Put(t.Context(), path, data, absent) }
+	want(t, "put", put("a/b", bytes.NewReader(content(1, 2*mib+1)), true), nil)
+	if got := read(t, v, "a/b"); got != string(content(1, 2*mib+1)) {
+		t.Errorf("it has %d bytes", len(got))
+	}
+	want(t, "put what is there", put("a/b", strings.NewReader("x"), true), abi.EEXIST)
+	want(t, "replace", put("a/b", strings.NewReader("new"), false), nil)
+	want(t, "empty", put("empty", strings.NewReader(""), false), nil)
+	want(t, "too large", put("a/b", bytes.NewReader(content(2, 4*mib)), false), abi.EFBIG)
+	want(t, "what can't be read", put("a/b", io.MultiReader(strings.NewReader("half"), iotest.ErrReader(abi.EIO)), false), abi.EIO)
+	want(t, "the root", put(".", strings.NewReader("x"), false), abi.EISDIR)
+	want(t, "a bad path", put("a//b", strings.NewReader("x"), false), abi.EINVAL)
+	if got := read(t, v, "a/b") + read(t, v, "empty"); got != "new" {
+		t.Errorf("there is %q", got)
+	}
+	want(t, "remove", v.Remove(t.Context(), "a/b"), nil)
+	want(t, "remove again", v.Remove(t.Context(), "a/b"), abi.ENOENT)
+	_, err := v.Stat(t.Context(), "a/b")
+	want(t, "stat", err, abi.ENOENT)
+	s.kill()
+	if err := put("a/b", strings.NewReader("x"), false); !errors.Is(err, fault.Unavailable) {
+		t.Errorf("without a service: %v", err)
+	}
 }
 
 // Who hears of no change, because it went through another fs service, is old for a lease and not longer.
