@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"skein.dev"
+	"skein.dev/platform/service"
 	fsv1 "skein.dev/proto/skein/fs/v1"
 )
 
@@ -118,7 +119,7 @@ func putContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, 
 		return nil, err
 	}
 	req := &fsv1.PutFileRequest{User: string(p.User), Path: p.Path, IfAbsent: cond.absent, IfDigest: cond.digest}
-	err = frames(body, func(data []byte) error {
+	err = service.Frames(body, func(data []byte) error {
 		req.Data = data
 		err := stream.Send(req)
 		req = &fsv1.PutFileRequest{}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"skein.dev"
+	"skein.dev/platform/service"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
 
@@ -162,7 +163,7 @@ func (a *app) sendValue(ctx context.Context, state statev1.StateServiceClient, k
 	bar := a.progress("state", total)
 	defer bar.done()
 	req := &statev1.WriteValueRequest{User: string(key.User), Key: []byte(key.Key)}
-	err = frames(bar.reading(body), func(data []byte) error {
+	err = service.Frames(bar.reading(body), func(data []byte) error {
 		req.Data = data
 		err := stream.Send(req)
 		req = &statev1.WriteValueRequest{}

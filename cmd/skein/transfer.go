@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,32 +13,6 @@ import (
 	"skein.dev"
 	"skein.dev/platform/fault"
 )
-
-// frameSize is what the services themselves put into one message of a stream.
-const frameSize = 256 << 10
-
-// frames gives body to send in pieces, at least one: the first message names where they go. When send says EOF the
-// server has ended the stream, and its answer says why.
-func frames(body io.Reader, send func(data []byte) error) error {
-	for first := true; ; first = false {
-		data := make([]byte, frameSize) // gRPC may still hold the one before
-		n, err := io.ReadFull(body, data)
-		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-		if err != nil && !last {
-			return err
-		}
-		if n > 0 || first {
-			if err := send(data[:n]); errors.Is(err, io.EOF) {
-				return nil
-			} else if err != nil {
-				return err
-			}
-		}
-		if last {
-			return nil
-		}
-	}
-}
 
 // source opens a file named on the command line, "-" being stdin; size is -1 if it can't be known.
 func (a *app) source(name string) (body io.ReadCloser, size int64, err error) {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"skein.dev"
+	"skein.dev/platform/service"
 	uploadv1 "skein.dev/proto/skein/upload/v1"
 )
 
@@ -61,7 +62,7 @@ func (a *app) uploadModule(ctx context.Context, f skein.Function, file, requestI
 	bar := a.progress("upload", total)
 	defer bar.done()
 	req := &uploadv1.UploadRequest{User: string(f.User), Function: f.Name, RequestId: requestID}
-	err = frames(bar.reading(body), func(data []byte) error {
+	err = service.Frames(bar.reading(body), func(data []byte) error {
 		req.Data = data
 		err := stream.Send(req)
 		req = &uploadv1.UploadRequest{}

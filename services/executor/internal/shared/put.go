@@ -8,11 +8,9 @@ import (
 	"skein.dev"
 	"skein.dev/abi"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/service"
 	fsv1 "skein.dev/proto/skein/fs/v1"
 )
-
-// frame is how many bytes go in one message.
-const frame = 256 << 10
 
 // Put is vfs.Shared's.
 func (v *View) Put(ctx context.Context, path string, content io.Reader, absent bool) error {
@@ -65,23 +63,14 @@ func (n *names) put(ctx context.Context, p skein.FilePath, content io.Reader, ab
 		return err
 	}
 	m := &fsv1.PutFileRequest{User: string(p.User), Path: p.Path, IfAbsent: absent}
-	buf := make([]byte, frame)
-	for first := true; ; first = false {
-		got, err := io.ReadFull(content, buf)
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return err
-		}
-		if got == 0 && !first {
-			break
-		}
-		m.Data = buf[:got]
-		if stream.Send(m) != nil {
-			break // CloseAndRecv has the reason
-		}
+	err = service.Frames(content, func(data []byte) error {
+		m.Data = data
+		err := stream.Send(m)
 		m = &fsv1.PutFileRequest{}
-		if err != nil {
-			break
-		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	_, err = stream.CloseAndRecv()
 	return err
