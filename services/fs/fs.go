@@ -32,6 +32,7 @@ import (
 	"skein.dev"
 	"skein.dev/platform/blob"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/turn"
 	"skein.dev/platform/watch"
 )
 
@@ -56,13 +57,13 @@ type Files struct {
 	touched  map[string]bool // while a sweep runs: what has been pinned at any time since its beginning
 	sweeping sync.Mutex      // one sweep at a time; taken before mu
 
-	changes  turns
+	changes  turn.Turns // of each name: no store can look at an object and delete it in one step
 	watchers watch.Feed[skein.FilePath]
 }
 
 // New keeps files in a bucket. max bounds a file in bytes, grace a put; a sweep must have the same grace or a longer one.
 func New(bucket blob.Bucket, maxFile int64, grace time.Duration) *Files {
-	return &Files{bucket: bucket, max: maxFile, grace: grace, pins: map[string]int{}, changes: turns{busy: map[string]chan struct{}{}}}
+	return &Files{bucket: bucket, max: maxFile, grace: grace, pins: map[string]int{}}
 }
 
 // File describes one content of a file.
@@ -163,10 +164,11 @@ func (f *Files) Delete(ctx context.Context, p skein.FilePath, match *skein.Diges
 
 // remove is Delete in a name's turn. It tells whether the store was asked to.
 func (f *Files) remove(ctx context.Context, p skein.FilePath, key string, match *skein.Digest) (tried bool, err error) {
-	if err := f.changes.enter(ctx, key); err != nil {
+	leave, err := f.changes.Enter(ctx, key)
+	if err != nil {
 		return false, err
 	}
-	defer f.changes.leave(key)
+	defer leave()
 	if match != nil {
 		if _, err := f.condition(ctx, p, Condition{Match: match}); err != nil {
 			return false, err
@@ -247,11 +249,12 @@ func (f *Files) publish(ctx context.Context, key string, file *File, opts blob.P
 	if err != nil {
 		return err
 	}
-	if err := f.changes.enter(ctx, key); err != nil {
+	leave, err := f.changes.Enter(ctx, key)
+	if err != nil {
 		return err
 	}
 	info, err := f.bucket.Put(ctx, key, bytes.NewReader(data), int64(len(data)), opts)
-	f.changes.leave(key)
+	leave()
 	f.watchers.Tell(ctx, file.Path) // after an error too: the store may have done it
 	if errors.Is(err, fault.Conflict) {
 		return changed(file.Path)

@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"iter"
 
 	"skein.dev"
@@ -68,7 +67,7 @@ func (s *Store) merged(ctx context.Context, k skein.StateKey, p Patch, sum runs.
 	if len(look) == 0 {
 		return nil, nil
 	}
-	leave, err := s.merging.enter(ctx, k, all[0].chunk)
+	leave, err := s.merging.Enter(ctx, fmt.Sprint(k, "\x00", all[0].chunk))
 	if err != nil {
 		return nil, err
 	}
@@ -117,29 +116,4 @@ func (s *Store) mergeArgs(ctx context.Context, k skein.StateKey, p Patch, all []
 		}
 	}
 	return append(args, ranges...), nil
-}
-
-// turns lets changes that are read, merged and written go one after the other, as far as they come to this process: else each
-// would have the others begin again.
-type turns [64]chan struct{}
-
-func newTurns() *turns {
-	var t turns
-	for i := range t {
-		t[i] = make(chan struct{}, 1)
-	}
-	return &t
-}
-
-// enter waits for the turn of a chunk; leave ends it.
-func (t *turns) enter(ctx context.Context, k skein.StateKey, chunk int64) (leave func(), err error) {
-	h := fnv.New32a()
-	_, _ = fmt.Fprint(h, k, "\x00", chunk)
-	turn := t[h.Sum32()%uint32(len(t))]
-	select {
-	case turn <- struct{}{}:
-		return func() { <-turn }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }

@@ -28,6 +28,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/turn"
 )
 
 // Limits of this service; those of names and payloads are in package skein.
@@ -88,11 +89,11 @@ type Store struct {
 	locks *lines
 	quota *quota
 
-	merging *turns
+	merging *turn.Turns // of each chunk: changes that are read, merged and written would have each other begin again
 }
 
 func newStore(db *db, most int64) *Store {
-	return &Store{db: db, max: most, locks: &lines{process: randomHex(), all: map[string]*line{}}, quota: &quota{users: map[skein.User]*counted{}}, merging: newTurns()}
+	return &Store{db: db, max: most, locks: &lines{process: randomHex(), all: map[string]*line{}}, quota: &quota{users: map[skein.User]*counted{}}, merging: &turn.Turns{}}
 }
 
 // Fenced gives a Store whose changes are refused with fault.Conflict, reason FENCED, unless the lock is held. The zero Fence asks for none.
