@@ -32,7 +32,8 @@ type Store struct {
 	files  int
 	clock  atomic.Int64 // of uses, for choosing what goes
 	adds   appends
-	again  struct { // what size and files must pass before shrink looks again
+	stuck  map[skein.User]bool // who is beyond his share with nothing that can go
+	again  struct {            // what size and files must pass before shrink looks again
 		size  int64
 		files int
 	}
@@ -50,7 +51,7 @@ const (
 func New(client statev1.StateServiceClient, budget int64) *Store {
 	most := budget + max(budget, leastSlack)
 	return &Store{
-		client: client, budget: budget, most: most, share: most / 4 * 3, sizes: map[skein.User]int64{}, lease: Lease, all: map[skein.StateKey]*Replica{}, locks: map[skein.StateKey]*lock{},
+		client: client, budget: budget, most: most, share: most / 4 * 3, sizes: map[skein.User]int64{}, stuck: map[skein.User]bool{}, lease: Lease, all: map[skein.StateKey]*Replica{}, locks: map[skein.StateKey]*lock{},
 		adds: appends{line: map[skein.StateKey][]*appended{}},
 	}
 }
@@ -186,26 +187,30 @@ func (s *Store) done(r *Replica) {
 // room says whether a replica may take n bytes more. If that is too much for its user, what of him can be fetched again goes. The caller
 // holds its mu.
 func (s *Store) room(r *Replica, n int64) error {
-	fits := func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.sizes[r.key.User]+n <= s.share
-	}
-	switch {
-	case n <= 0:
+	if n <= 0 {
 		return nil
-	case !fits():
-		s.slimAll(s.those(func(k skein.StateKey) bool { return k.User == r.key.User && k != r.key }), fits)
-		if !fits() {
-			return abi.ENOMEM
+	}
+	his, all, look := s.fits(r.key.User, n)
+	if !his && look {
+		others := s.those(func(k skein.StateKey) bool { return k.User == r.key.User && k != r.key })
+		s.slimAll(others, func() bool { his, _, _ := s.fits(r.key.User, n); return his })
+		if his, all, _ = s.fits(r.key.User, n); !his {
+			s.mu.Lock()
+			s.stuck[r.key.User] = true // a look at all that can't go is not for every call
+			s.mu.Unlock()
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.size+n > s.most {
+	if !his || !all {
 		return abi.ENOMEM
 	}
 	return nil
+}
+
+// fits says whether n bytes more are within a user's share, and within what all may take; and whether something of his may go.
+func (s *Store) fits(u skein.User, n int64) (his, all, look bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sizes[u]+n <= s.share, s.size+n <= s.most, !s.stuck[u]
 }
 
 // shrink drops clean replicas, and what others need for mappings, those longest unused first, until the budgets are kept. One in use right now stays, and so
@@ -275,6 +280,7 @@ func (s *Store) freed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.again.size, s.again.files = 0, 0
+	clear(s.stuck)
 }
 
 // enough says whether so much has gone that it takes a while until more must. If not, it is not tried again before as much has
