@@ -188,15 +188,14 @@ func (a *attempt) wait(ctx context.Context) (lock *Lock, who string, err error) 
 
 // inherit waits until who holds the lock here hands it over, there is a reason to ask for it, or d is over.
 func (a *attempt) inherit(ctx context.Context, l *line, d time.Duration) *Lock {
-	got := make(chan *Lock, 1)
-	me := &heir{a, got}
+	me := &heir{a, make(chan *Lock, 1)}
 	if !a.r.Shared {
 		a.s.locks.setHeir(l, me)
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case lock := <-got:
+	case lock := <-me.got:
 		return lock
 	case <-ctx.Done():
 	case <-l.kick:
@@ -205,7 +204,7 @@ func (a *attempt) inherit(ctx context.Context, l *line, d time.Duration) *Lock {
 	if a.r.Shared || a.s.locks.unsetHeir(l, me) {
 		return nil
 	}
-	lock := <-got // it is being handed over
+	lock := <-me.got // it is being handed over
 	if lock != nil && ctx.Err() != nil {
 		_ = lock.giveBack(ctx)
 		return nil

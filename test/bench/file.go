@@ -226,16 +226,10 @@ func osList(path string, n int) (all int64, err error) {
 
 // osWrite makes a file so often.
 func osWrite(path string, n, size int) (all int64, err error) {
-	buf := make([]byte, min(size, 64<<10))
 	for range n {
-		f, err := os.Create(path)
+		f, err := osMake(path, size)
 		if err != nil {
 			return 0, err
-		}
-		for at := 0; at < size; at += len(buf) {
-			if _, err := f.Write(buf); err != nil {
-				return 0, err
-			}
 		}
 		if err := cmp.Or(f.Close(), os.Remove(path)); err != nil {
 			return 0, err
@@ -245,21 +239,31 @@ func osWrite(path string, n, size int) (all int64, err error) {
 	return all, nil
 }
 
+// osMake makes a file of so many bytes, in pieces of 64 KiB.
+func osMake(path string, size int) (*os.File, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]byte, min(size, 64<<10))
+	for at := 0; at < size; at += len(buf) {
+		if _, err := f.Write(buf); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+	return f, nil
+}
+
 // osPatch makes a file and writes to random places of it.
 func osPatch(path string, n int) (all int64, err error) {
-	f, err := os.Create(path)
+	f, err := osMake(path, mediumFile)
 	if err != nil {
 		return 0, err
 	}
-	buf, x := make([]byte, 64<<10), uint32(1)
-	for range mediumFile / len(buf) {
-		if _, err := f.Write(buf); err != nil {
-			return 0, err
-		}
-	}
+	buf, x := make([]byte, 4096), uint32(1)
 	for range n {
 		x = x*1664525 + 1013904223
-		put, err := f.WriteAt(buf[:4096], int64((x>>8)%4096)*4096)
+		put, err := f.WriteAt(buf, int64((x>>8)%4096)*4096)
 		if err != nil {
 			return 0, err
 		}

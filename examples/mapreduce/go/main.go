@@ -186,22 +186,31 @@ func run(input string) (err error) {
 		children = append(children, child)
 	}
 	for _, c := range children {
-		if exit, err := c.Await(); err != nil || exit != 0 {
-			return fmt.Errorf("a mapper exited with %d: %w", exit, errors.Join(err, c.Err()))
+		if err := succeeded("a mapper", c); err != nil {
+			return err
 		}
 	}
 	reducer, err := start(p)
 	if err != nil {
 		return err
 	}
-	if exit, err := reducer.Await(); err != nil || exit != 0 {
-		return fmt.Errorf("the reducer exited with %d: %w", exit, errors.Join(err, reducer.Err()))
+	if err := succeeded("the reducer", reducer); err != nil {
+		return err
 	}
 	out, err := reducer.Output()
 	if err != nil {
 		return err
 	}
 	return skein.Output(out)
+}
+
+// succeeded waits for a call, and says why it failed.
+func succeeded(what string, c skein.Child) error {
+	exit, err := c.Await()
+	if err != nil || exit != 0 {
+		return fmt.Errorf("%s exited with %d: %w", what, exit, errors.Join(err, c.Err()))
+	}
+	return nil
 }
 
 // start calls this function by its own name.

@@ -42,7 +42,7 @@ type Open struct {
 	listing listing // of a directory
 }
 
-func (o *Open) close() error {
+func (o *Open) close() {
 	o.mu.Lock()
 	was := o.closed
 	o.closed = true
@@ -54,7 +54,6 @@ func (o *Open) close() error {
 	default:
 		o.table.layer.release(o.node)
 	}
-	return nil
 }
 
 // tree is the layer that the file is of.

@@ -93,25 +93,14 @@ func (t *Table) openOuter(ctx context.Context, o *Open, rest string, how How) er
 	}
 	o.layer, o.shared = l, path.Clean(rest)
 	if how.Create {
-		if o.fresh, err = l.makeWay(ctx, rest); err != nil {
-			l.Close()
-			return err
-		}
+		o.fresh, err = l.makeWay(ctx, rest)
 	}
-	err = l.do(ctx, &l.root, func(k *look) error {
-		n, err := k.open(rest, how)
-		if err == nil {
-			n.refs++
-			o.node, o.typ = n, n.typ
-		}
-		return err
-	})
+	if err == nil {
+		err = o.open(ctx, l, &l.root, rest, how)
+	}
 	if err != nil {
 		l.Close()
 		return err
-	}
-	if o.typ == Directory {
-		o.writable = false
 	}
 	o.dirty = o.fresh || how.Truncate && o.typ == Regular
 	o.fresh = o.fresh && how.Exclusive

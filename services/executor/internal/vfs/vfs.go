@@ -6,7 +6,6 @@ package vfs
 
 import (
 	"context"
-	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -91,7 +90,7 @@ func (t *Table) BytesRead() int64 { return t.read.Load() }
 func (t *Table) End() {
 	for _, o := range t.open {
 		if o != nil {
-			_ = o.close() // what was written is the layer's already
+			o.close() // what was written is the layer's already
 		}
 	}
 	if t.layer != nil && t.layer != t.setup.Layer {
@@ -150,7 +149,8 @@ func (t *Table) drop(ctx context.Context, o *Open) error {
 	if !last {
 		return nil
 	}
-	return errors.Join(o.publish(ctx), o.close())
+	defer o.close()
+	return o.publish(ctx)
 }
 
 // Renumber makes to the descriptor of what from refers to, closing what to was; from is closed. EBADF if from is not open
@@ -260,7 +260,7 @@ func (t *Table) OpenAt(ctx context.Context, dir *Open, name string, how How) (in
 	}
 	t.mu.Unlock()
 	if err != nil { // another thread was faster
-		_ = o.close() // nothing was written to it
+		o.close() // nothing was written to it
 	}
 	return fd, err
 }
@@ -268,24 +268,32 @@ func (t *Table) OpenAt(ctx context.Context, dir *Open, name string, how How) (in
 // openFile is OpenAt without a descriptor.
 func (t *Table) openFile(ctx context.Context, dir *Open, name string, how How) (*Open, error) {
 	o := &Open{table: t, refs: 1, readable: how.Read, writable: how.Write, flags: how.Flags}
+	var err error
 	if rest, ok := outer(dir, name); ok {
-		return o, t.openOuter(ctx, o, rest, how)
+		err = t.openOuter(ctx, o, rest, how)
+	} else {
+		err = o.open(ctx, t.tree(), dir.node, name, how)
 	}
-	err := t.tree().do(ctx, dir.node, func(k *look) error {
-		n, err := k.open(name, how)
-		if err == nil {
-			n.refs++
-			o.node, o.typ = n, n.typ
-		}
-		return err
-	})
 	if err != nil {
 		return nil, err
 	}
-	if o.typ == Directory {
-		o.writable = false
-	}
 	return o, nil
+}
+
+// open makes o one of what is at name, from a directory of a layer on.
+func (o *Open) open(ctx context.Context, l *Layer, dir *node, name string, how How) error {
+	return l.do(ctx, dir, func(k *look) error {
+		n, err := k.open(name, how)
+		if err != nil {
+			return err
+		}
+		n.refs++
+		o.node, o.typ = n, n.typ
+		if o.typ == Directory {
+			o.writable = false
+		}
+		return nil
+	})
 }
 
 // ReadFile is the content of the regular file at name. EFBIG if it has more than most bytes.
@@ -294,7 +302,7 @@ func (t *Table) ReadFile(ctx context.Context, dir *Open, name string, most int64
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = o.close() }() // it was only read
+	defer o.close()
 	size := o.Stat().Size
 	switch {
 	case o.typ == Directory:
