@@ -164,15 +164,17 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if err != nil {
 		return err
 	}
-	s.Close(func() error { return m.Close(context.Background()) })
+	modules := newModules(bucket, []byte(c.Key), m, s.Log(), c.Code<<20)
+	s.Close(func() error {
+		modules.close()
+		return m.Close(context.Background())
+	})
 	name := c.Name
 	if name == "" {
 		name = defaultName()
 	}
 	e := &Executor{
-		name: name, log: s.Log(), machine: m, modules: &modules{
-			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), budget: c.Code << 20, all: map[skein.Digest]*module{},
-		},
+		name: name, log: s.Log(), machine: m, modules: modules,
 		settings: &settings{bucket: bucket, key: secrets, budget: settingsBudget, all: map[settingKey]*setting{}},
 		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), shared: files,
 		local:  vfs.NewStore(c.LocalDir, c.LocalMemory<<20, c.LocalDisk<<20),

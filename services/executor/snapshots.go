@@ -105,13 +105,11 @@ func (s *modules) boot(ctx context.Context, mod *machine.Module, d skein.Digest)
 		return nil
 	}
 	snap := mod.Snapshot()
-	go func() { // it only saves others the work, and the call that waits is not one of them
-		later, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-		defer cancel()
-		if err := s.publish(later, snap, d); err != nil {
-			s.log.WarnContext(later, "the snapshot can't be stored", "digest", d.String(), "error", err)
+	s.behind(ctx, loadTimeout, func(ctx context.Context) { // it only saves others the work, and the call that waits is not one of them
+		if err := s.publish(ctx, snap, d); err != nil {
+			s.log.WarnContext(ctx, "the snapshot can't be stored", "digest", d.String(), "error", err)
 		}
-	}()
+	})
 	return nil
 }
 
