@@ -37,9 +37,8 @@ type Lock struct {
 	Token int64 // above all that there were for this key
 	Lease time.Duration
 
-	store  *Store
-	key    skein.StateKey
-	shared bool
+	store *Store
+	key   skein.StateKey
 }
 
 // Lock takes the lock of a key, which need not have a value. It waits behind those who asked this process before; among
@@ -68,12 +67,8 @@ func (s *Store) Lock(ctx context.Context, k skein.StateKey, r LockRequest) (lock
 		}
 	}()
 	if r.Token != 0 {
-		lock := &Lock{Token: r.Token, Lease: r.Lease, store: s, key: k, shared: r.Shared}
-		err := lock.Renew(ctx)
-		if err == nil {
-			s.locks.hold(s.db, lock)
-		}
-		return lock, err
+		lock := &Lock{r.Token, r.Lease, s, k}
+		return lock, lock.Renew(ctx)
 	}
 	a := attempt{s, k, r, randomHex()}
 	if r.Patience == 0 {
@@ -119,9 +114,7 @@ func (a *attempt) try(ctx context.Context) (lock *Lock, who string, wait time.Du
 		intent = 2 * lockPoll.Milliseconds()
 	}
 	// To its end, whatever the caller does: an answer that nobody hears may be a lock that nobody gives back.
-	raw, err := a.s.db.run(
-		context.WithoutCancel(ctx), lockScript, true, lockKeys(a.k), a.id, shared, a.r.Lease.Milliseconds(), a.r.Holder, intent, a.s.locks.process,
-	)
+	raw, err := a.s.db.run(context.WithoutCancel(ctx), lockScript, true, lockKeys(a.k), a.id, shared, a.r.Lease.Milliseconds(), a.r.Holder, intent)
 	if err != nil {
 		return nil, "", 0, err
 	}
@@ -135,7 +128,7 @@ func (a *attempt) try(ctx context.Context) (lock *Lock, who string, wait time.Du
 	if word == "HELD" {
 		return nil, who, time.Duration(n) * time.Millisecond, nil
 	}
-	lock = a.holds(n)
+	lock = &Lock{n, a.r.Lease, a.s, a.k}
 	if ctx.Err() != nil { // too late
 		_ = lock.giveBack(ctx)
 		return nil, "", 0, nil
@@ -143,15 +136,7 @@ func (a *attempt) try(ctx context.Context) (lock *Lock, who string, wait time.Du
 	return lock, "", 0, nil
 }
 
-// holds is the lock that an attempt got.
-func (a *attempt) holds(token int64) *Lock {
-	l := &Lock{Token: token, Lease: a.r.Lease, store: a.s, key: a.k, shared: a.r.Shared}
-	a.s.locks.hold(a.s.db, l)
-	return l
-}
-
-// wait stands in line and asks until it has the lock. Who holds it through this process hands it over, so Redis is not asked
-// before a while has passed. Without a lock and without error, the context has ended.
+// wait stands in line and asks until it has the lock. Without one and without error, the context has ended.
 func (a *attempt) wait(ctx context.Context) (lock *Lock, who string, err error) {
 	l := a.s.locks.join(a.s.db, a.k)
 	defer a.s.locks.leave(l)
@@ -162,54 +147,30 @@ func (a *attempt) wait(ctx context.Context) (lock *Lock, who string, err error) 
 	if time.Since(l.failedAt) < lockPoll { // Redis is away: not one after another has to find out
 		return nil, "", l.failed
 	}
-	left := lockPoll
-	for ask := !a.s.locks.held(l); ; ask = true {
-		if ask {
-			lock, who, left, err = a.try(ctx)
-			if errors.Is(err, fault.Unavailable) {
-				l.failed, l.failedAt = err, time.Now()
-			}
-			if lock != nil || err != nil || ctx.Err() != nil {
-				return lock, who, err
-			}
-			if !l.listening {
-				l.listening = true
-				l.listener.Add(lockKeys(a.k)[0])
-			}
+	for {
+		var left time.Duration
+		lock, who, left, err = a.try(ctx)
+		if errors.Is(err, fault.Unavailable) {
+			l.failed, l.failedAt = err, time.Now()
 		}
-		if lock = a.inherit(ctx, l, max(time.Millisecond, min(left, lockPoll))); lock != nil {
-			return lock, "", nil
+		if lock != nil || err != nil || ctx.Err() != nil {
+			return lock, who, err
 		}
+		if !l.listening {
+			l.listening = true
+			l.listener.Add(lockKeys(a.k)[0])
+		}
+		timer := time.NewTimer(max(time.Millisecond, min(left, lockPoll)))
+		select {
+		case <-ctx.Done():
+		case <-l.kick:
+		case <-timer.C:
+		}
+		timer.Stop()
 		if ctx.Err() != nil {
 			return nil, who, nil
 		}
 	}
-}
-
-// inherit waits until who holds the lock here hands it over, there is a reason to ask for it, or d is over.
-func (a *attempt) inherit(ctx context.Context, l *line, d time.Duration) *Lock {
-	me := &heir{a, make(chan *Lock, 1)}
-	if !a.r.Shared {
-		a.s.locks.setHeir(l, me)
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case lock := <-me.got:
-		return lock
-	case <-ctx.Done():
-	case <-l.kick:
-	case <-timer.C:
-	}
-	if a.r.Shared || a.s.locks.unsetHeir(l, me) {
-		return nil
-	}
-	lock := <-me.got // it is being handed over
-	if lock != nil && ctx.Err() != nil {
-		_ = lock.giveBack(ctx)
-		return nil
-	}
-	return lock
 }
 
 // Renew keeps it for another lease. Once it is lost, which fault.Conflict with reason LOCK_LOST says, it stays so.
@@ -221,27 +182,9 @@ func (l *Lock) Release(ctx context.Context) error {
 	return l.giveBack(ctx)
 }
 
-// giveBack hands the lock to who waits for it here, if nobody elsewhere does, and else frees it.
 func (l *Lock) giveBack(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
-	heir := l.store.locks.forget(l)
-	if heir == nil {
-		err := l.renew(ctx, 0)
-		l.store.locks.kick(l.key)
-		return err
-	}
-	r := heir.r
-	raw, err := l.store.db.run(ctx, passScript, true, lockKeys(l.key), heir.id, l.Token, r.Lease.Milliseconds(), r.Holder, l.store.locks.process)
-	var next *Lock
-	text, _ := raw.(string)
-	word, number, _ := strings.Cut(text, " ")
-	if token, bad := strconv.ParseInt(number, 10, 64); word == "PASSED" && bad == nil {
-		next = heir.holds(token)
-	}
-	heir.got <- next // without one it asks itself what has become of the lock
-	if err == nil && word == "LOST" {
-		err = errLockLost(l.key)
-	}
+	err := l.renew(context.WithoutCancel(ctx), 0)
+	l.store.locks.kick(l.key)
 	return err
 }
 
@@ -266,10 +209,6 @@ func (l *Lock) Keep(ctx context.Context, beats <-chan struct{}) (err error) {
 	defer func() {
 		if leave {
 			l.store.locks.exit()
-			if heir := l.store.locks.forget(l); heir != nil {
-				heir.got <- nil
-			}
-			l.store.locks.kick(l.key)
 			return
 		}
 		// What was lost before a release is told by it, unless the reason to end is another.
@@ -289,6 +228,7 @@ func (l *Lock) Keep(ctx context.Context, beats <-chan struct{}) (err error) {
 			return context.Cause(ctx)
 		case <-timer.C:
 			leave = true
+			l.store.locks.kick(l.key)
 			return errLockLost(l.key)
 		case _, more := <-beats:
 			timer.Stop()
@@ -309,12 +249,11 @@ func (l *Lock) Keep(ctx context.Context, beats <-chan struct{}) (err error) {
 	}
 }
 
-// lines are the waiters of this process, by key, and what it holds.
+// lines are the waiters of this process, by key.
 type lines struct {
-	process string // an id of it
-	mu      sync.Mutex
-	all     map[string]*line
-	n       int // locks held and waited for
+	mu  sync.Mutex
+	all map[string]*line
+	n   int // locks held and waited for
 }
 
 // line is those who wait for one lock. Who has its turn asks Redis.
@@ -322,9 +261,7 @@ type line struct {
 	name  string
 	turn  chan struct{} // holds one token if it is nobody's turn; a channel's receivers are served in their order
 	kick  chan struct{}
-	users int   // who wait, and who holds it alone; this and the next two under lines.mu
-	held  *Lock // alone, through this process
-	heir  *heir // who is to have it after that; whoever takes this away sends on got
+	users int // under lines.mu
 
 	listener *feed.Listener
 
@@ -332,12 +269,6 @@ type line struct {
 	listening bool
 	failed    error
 	failedAt  time.Time
-}
-
-// heir is an attempt that waits for who holds the lock here. It gets nil if it has to ask.
-type heir struct {
-	*attempt
-	got chan *Lock
 }
 
 func (l *lines) enter() error {
@@ -359,11 +290,6 @@ func (l *lines) exit() {
 func (l *lines) join(db *db, k skein.StateKey) *line {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.use(db, k)
-}
-
-// use gives a key's line. The caller holds mu; leave must follow.
-func (l *lines) use(db *db, k skein.StateKey) *line {
 	name := metaKey(k)
 	q := l.all[name]
 	if q == nil {
@@ -387,56 +313,6 @@ func (l *lines) leave(q *line) {
 	if last {
 		q.listener.Close()
 	}
-}
-
-// hold notes a lock that is held through this process, if alone; forget must follow.
-func (l *lines) hold(db *db, lock *Lock) {
-	if lock.shared {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.use(db, lock.key).held = lock
-}
-
-// forget notes that one isn't held through this process any more. The heir that it gives, if any, waits for what the caller sends it.
-func (l *lines) forget(lock *Lock) *heir {
-	if lock.shared {
-		return nil
-	}
-	l.mu.Lock()
-	q := l.all[metaKey(lock.key)]
-	var h *heir
-	if q.held == lock { // else it was lost, and another has it
-		q.held = nil
-		h, q.heir = q.heir, nil
-	}
-	l.mu.Unlock()
-	l.leave(q)
-	return h
-}
-
-func (l *lines) held(q *line) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return q.held != nil
-}
-
-func (l *lines) setHeir(q *line, h *heir) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	q.heir = h
-}
-
-// unsetHeir says whether it still was; else the lock is being handed to it.
-func (l *lines) unsetHeir(q *line, h *heir) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	was := q.heir == h
-	if was {
-		q.heir = nil
-	}
-	return was
 }
 
 // kick wakes who waits here, before Redis' message comes.

@@ -457,16 +457,15 @@ return {r, changed, pieces}
 `))
 
 // A lock is a hash: w token of the writer, u till when in ms, id of its request, h who it is, i till when a writer that waits
-// keeps new readers out, p the process of that writer, t the last token; and a sorted set of the readers' tokens by when they end. KEYS: both.
+// keeps new readers out, t the last token; and a sorted set of the readers' tokens by when they end. KEYS: both.
 //
-// lockScript takes one. ARGV 1: id of the request, 2: 1 for shared, 3: lease in ms, 4: who, 5: till when to keep readers out, in ms from now, 6: an id of the
-// process that asks.
+// lockScript takes one. ARGV 1: id of the request, 2: 1 for shared, 3: lease in ms, 4: who, 5: till when to keep readers out, in ms from now.
 var lockScript = newScript(lua(`
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local ms = math.floor(now / 1000)
 local function int(x) return string.format('%.0f', tonumber(x)) end
-local l = redis.call('HMGET', KEYS[1], 'w', 'u', 'id', 't', 'i', 'h', 'p')
+local l = redis.call('HMGET', KEYS[1], 'w', 'u', 'id', 't', 'i', 'h')
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', int(ms))
 local wait, who = 0, l[6] or ''
 if l[1] and tonumber(l[2]) > ms then
@@ -480,8 +479,7 @@ else
 end
 if wait > 0 then
   if ARGV[2] ~= '1' and ARGV[5] ~= '0' then
-    local other = l[5] and tonumber(l[5]) > ms and l[7] and l[7] ~= ARGV[6] -- stays named, so that it gets a chance
-    redis.call('HSET', KEYS[1], 'i', int(ms + ARGV[5]), 'p', other and l[7] or ARGV[6])
+    redis.call('HSET', KEYS[1], 'i', int(ms + ARGV[5]))
     redis.call('PEXPIRE', KEYS[1], $TOMBSTONE)
   end
   return 'HELD ' .. int(wait) .. ' ' .. who
@@ -493,33 +491,10 @@ if ARGV[2] == '1' then
   redis.call('PEXPIRE', KEYS[2], $TOMBSTONE)
 else
   redis.call('HSET', KEYS[1], 'w', int(token), 'u', int(ms + ARGV[3]), 'id', ARGV[1], 'h', ARGV[4])
-  redis.call('HDEL', KEYS[1], 'i', 'p')
+  redis.call('HDEL', KEYS[1], 'i')
 end
 redis.call('PEXPIRE', KEYS[1], $TOMBSTONE)
 return 'OK ' .. int(token)
-`))
-
-// passScript hands a writer's lock to another writer of the same process, unless one of another process waits: then it is free. ARGV 1: id of the request
-// of who gets it, 2: token of who has it, 3: lease in ms, 4: who, 5: an id of the process. LOST says that it was held no more.
-var passScript = newScript(lua(`
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local ms = math.floor(now / 1000)
-local function int(x) return string.format('%.0f', tonumber(x)) end
-local l = redis.call('HMGET', KEYS[1], 'w', 'u', 'id', 't', 'i', 'p')
-if l[3] == ARGV[1] then return 'PASSED ' .. l[1] end -- the answer was lost
-if l[1] ~= ARGV[2] then return 'LOST' end
-local alive = tonumber(l[2]) > ms
-if not alive or l[5] and tonumber(l[5]) > ms and l[6] ~= ARGV[5] then
-  redis.call('HDEL', KEYS[1], 'w', 'u', 'id', 'h')
-  redis.call('PUBLISH', KEYS[1], '')
-  return alive and 'FREE' or 'LOST'
-end
-local token = math.max(now, tonumber(l[4]) + 1)
-redis.call('HSET', KEYS[1], 't', int(token), 'w', int(token), 'u', int(ms + ARGV[3]), 'id', ARGV[1], 'h', ARGV[4])
-redis.call('HDEL', KEYS[1], 'i', 'p')
-redis.call('PEXPIRE', KEYS[1], $TOMBSTONE)
-return 'PASSED ' .. int(token)
 `))
 
 // renewScript keeps a lock for another lease. ARGV 1: token, 2: lease in ms, or 0 to give it back. LOST says that it was held no more.

@@ -93,7 +93,7 @@ type Store struct {
 }
 
 func newStore(db *db, most int64) *Store {
-	return &Store{db: db, max: most, locks: &lines{process: randomHex(), all: map[string]*line{}}, quota: &quota{users: map[skein.User]*counted{}}, merging: &turn.Turns{}}
+	return &Store{db: db, max: most, locks: &lines{all: map[string]*line{}}, quota: &quota{users: map[skein.User]*counted{}}, merging: &turn.Turns{}}
 }
 
 // Fenced gives a Store whose changes are refused with fault.Conflict, reason FENCED, unless the lock is held. The zero Fence asks for none.
