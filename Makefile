@@ -11,6 +11,8 @@ SERVICES := planner executor state upload fs
 export PATH := $(BIN):$(PATH)
 # In CI the lack of a tool or server is a failure; elsewhere the tests that need it say why they skip.
 export SKEIN_REQUIRE_TOOLS := $(if $(filter-out 0 false,$(CI)),1)
+# A process with the race detector sleeps a second before it ends, and scripts run hundreds.
+export GORACE := atexit_sleep_ms=10
 MODULES   = $(shell go list -m -f '{{.Dir}}')
 each      = for m in $(MODULES); do (cd $$m && export GOWORK=off && $(1)) || { echo "^ in $$m"; exit 1; }; done
 
