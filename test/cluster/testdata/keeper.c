@@ -128,6 +128,57 @@ static int write_rounds(int who, int writers, int rounds, int stripe, int stripe
     return 0;
 }
 
+static int all_of(const unsigned char *p, size_t size, unsigned char fill) {
+    for (size_t i = 0; i < size; i++)
+        if (p[i] != fill)
+            return 0;
+    return 1;
+}
+
+// Tries something for up to 30 s, and gives how often it failed, or -errno.
+static int until(int (*try)(const char *key), const char *key) {
+    for (int failed = 0;; failed++) {
+        int r = try(key);
+        if (r >= 0 || failed == 300)
+            return r < 0 ? r : failed;
+        usleep(100000);
+    }
+}
+
+// Makes all of a large value one byte, by a copy ("set") or in place ("map"), and pushes until that succeeds. What was not pushed
+// must have stayed here meanwhile. The answer is how often the push failed.
+static int fill_and_push(const char *key, const char *how, size_t size, unsigned char fill) {
+    unsigned char *all = NULL;
+    if (!strcmp(how, "map")) {
+        if (!(all = skein_get_state(key, size, 0)))
+            return errno;
+        memset(all, fill, size);
+    } else {
+        unsigned char *mine = malloc(size);
+        memset(mine, fill, size);
+        TRY(skein_set_state(key, mine, size));
+        free(mine);
+    }
+    int r = skein_push_state(key), failed = r < 0;
+    if (!all && !(all = skein_get_state(key, size, 0)))
+        return errno;
+    if (!all_of(all, size, fill))
+        return 200; // no errno: bytes are lost
+    if (failed)
+        TRY(failed += until(skein_push_state, key));
+    return output_number(failed);
+}
+
+// Pulls a large value until that succeeds; all of it must be one byte then. The answer is how often the pull failed.
+static int pull_and_look(const char *key, size_t size, unsigned char fill) {
+    int failed = until(skein_pull_state, key);
+    TRY(failed);
+    unsigned char *all = skein_get_state(key, size, 0);
+    if (!all)
+        return errno;
+    return all_of(all, size, fill) ? output_number(failed) : 200;
+}
+
 SKEIN_EXPORT(handle) int handle(void) {
     static char in[256], word[16], a[64], b[64], c[64], buf[1 << 18];
     int n = __skein_read_call_input(in, sizeof in - 1), numbers[5];
@@ -159,6 +210,8 @@ SKEIN_EXPORT(handle) int handle(void) {
     if (!strcmp(word, "stale")) return stale(a, b, c);
     if (!strcmp(word, "write") && sscanf(in, "write %d %d %d %d %d", numbers, numbers + 1, numbers + 2, numbers + 3, numbers + 4) == 5)
         return write_rounds(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]);
+    if (!strcmp(word, "fill")) return fill_and_push(a, b, strtoul(c, NULL, 10), in[strlen(in) - 1]);
+    if (!strcmp(word, "look")) return pull_and_look(a, strtoul(b, NULL, 10), c[0]);
     if (!strcmp(word, "lock")) {
         TRY(__skein_lock_state_global_write(a, strlen(a)));
         return -__skein_unlock_state_global_write(a, strlen(a));
