@@ -89,7 +89,7 @@ func (g *gate) front(t *testing.T) func(int, string) string {
 // The state process is killed in the middle of each kind of large transfer. Guests are told, keep what they have not pushed, and go on
 // with its successor; a value that is replaced is the old or the new one at each moment, and one that is patched is so in each of its chunks.
 func TestStateKilledInTransfer(t *testing.T) {
-	const size, chunk = 32 << 20, 256 << 10
+	const size, chunk = 16 << 20, 256 << 10
 	var g gate
 	c := cluster.Processes(t, cluster.Options{Executors: 1, StateFront: g.front(t)})
 	upload(t, c, "ann", "keeper")
