@@ -251,7 +251,11 @@ func (c *Call) place(m *replica.Mapping) (err error) {
 			return err
 		}
 	}
-	return c.Space().Map(m.At, uint64(m.Len), m.Fd, m.Off)
+	if err := c.Space().Map(m.At, uint64(m.Len), m.Fd, m.Off); err != nil {
+		return err
+	}
+	m.First, c.Space().Leaving = c.Space().Place(m.At), c.state.Settle
+	return nil
 }
 
 func (c *Call) listState(g guest) (int64, error) {

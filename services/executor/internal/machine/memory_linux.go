@@ -11,15 +11,17 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"skein.dev/services/executor/internal/pagemap"
 )
 
 // mapped is the tier of Linux. Slabs are cut from large reservations; an image is a sealed file in memory that slabs map
 // privately, so that the kernel copies a page when the guest first writes to it; and the kernel says which those were.
 type mapped struct {
 	m     *Machine
-	size  int       // of a slab
-	dirty dirtyScan // nil if there is none: then resets give all back
-	most  int       // pages that are copied in a reset
+	size  int          // of a slab
+	dirty pagemap.Scan // nil if there is none: then resets give all back
+	most  int          // pages that are copied in a reset
 
 	mu     sync.Mutex
 	free   [][]byte
@@ -50,7 +52,7 @@ func newTier(m *Machine, size int) tier {
 	} else {
 		t.release(slab, 0, held{})
 	}
-	t.dirty = probeScan()
+	t.dirty = pagemap.Best(pagemap.Private)
 	return t
 }
 
@@ -270,6 +272,9 @@ func (t *mapped) show(part []byte, fd int, off int64, private bool) error {
 	_, err := unix.MmapPtr(fd, off, unsafe.Pointer(&part[0]), uintptr(len(part)), unix.PROT_READ|unix.PROT_WRITE, how)
 	if err != nil {
 		return fmt.Errorf("map a file: %w", err)
+	}
+	if !private { // the kernel would forget which pages of it were used when it makes large ones of them
+		_ = unix.Madvise(part, unix.MADV_NOHUGEPAGE)
 	}
 	return nil
 }

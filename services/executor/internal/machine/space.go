@@ -11,6 +11,10 @@ import (
 // zero value, and that of a call which has ended, can do nothing. It belongs to the goroutine of the run; embed it to be a
 // Guest.
 type Space struct {
+	// Leaving is told before something that is mapped goes: by Zero, or, if end is true, all of it after the run. It is the last that can
+	// ask the kernel about it.
+	Leaving func(end bool)
+
 	inst *instance
 }
 
@@ -75,6 +79,9 @@ func (s *Space) Grow(n uint64) (at uint64, err error) {
 // mapping of the same range takes the place of an earlier one.
 func (s *Space) Map(at, n uint64, fd int, off int64) error { return s.show(at, n, fd, off, false) }
 
+// Place is where an address within the memory is in this process.
+func (s *Space) Place(at uint64) *byte { return &s.inst.mem.slab[at] }
+
 // MapPrivate is Map of a copy: what the guest writes there nobody else sees. The file must not change either.
 func (s *Space) MapPrivate(at, n uint64, fd int, off int64) error {
 	return s.show(at, n, fd, off, true)
@@ -129,10 +136,17 @@ func (s *Space) Zero(at, n uint64) error {
 	if !mem.has(at, n) || at < s.inst.image.size {
 		return ErrBadRange
 	}
+	s.leave(false)
 	if err := mem.cut(at, n, s.inst.image.size); err != nil {
 		return err
 	}
 	return mem.m.tier.zero(mem.slab[at : at+n])
+}
+
+func (s *Space) leave(end bool) {
+	if len(s.inst.mem.spans) > 0 && s.Leaving != nil {
+		s.Leaving(end)
+	}
 }
 
 // cut takes a range above low, where no image is, out of the mappings.

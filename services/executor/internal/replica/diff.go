@@ -8,8 +8,8 @@ import (
 	"unsafe"
 )
 
-// changed gives the dirty bytes of a chunk: those that rows have written, and those that are not what they were. The caller
-// holds mu, for reading at least; guests may write meanwhile.
+// changed gives the dirty bytes of a chunk: those that rows have written, and, of pages that guests may have changed, those that are not
+// what they were; look tells of such pages first. The caller holds mu, for reading at least; guests may write meanwhile.
 func (r *Replica) changed(i int) ranges {
 	at, end := int64(i)*chunk, min(int64(i+1)*chunk, r.size)
 	marked := r.dirty.within(at, end)
@@ -17,13 +17,34 @@ func (r *Replica) changed(i int) ranges {
 		return marked
 	}
 	var runs ranges
-	for p := at; p < end; p += page {
+	pages := &r.file.suspects[i]
+	for left := pages.Load(); left != 0; left &= left - 1 {
+		nth := bits.TrailingZeros64(left)
+		p := at + int64(nth)*page
 		to := min(p+page, end)
-		if !bytes.Equal(r.file.view[p:to], r.file.base[p:to]) {
+		switch {
+		case p >= end:
+		case !bytes.Equal(r.file.view[p:to], r.file.base[p:to]):
 			runs = differ(runs, r.file.view[p:to], r.file.base[p:to], p)
+		default: // while it is mapped, look finds it again
+			pages.And(^(1 << nth))
 		}
 	}
 	return runs.union(marked)
+}
+
+// suspects are the pages, one bit each, by chunks, of which guests may have changed something since they were like their base.
+type suspects [mostChunk]atomic.Uint64
+
+// add takes n pages in.
+func (s *suspects) add(first, n int) {
+	const each = chunk / page
+	for n > 0 {
+		at := first % each
+		k := min(n, each-at)
+		s[first/each].Or((1<<k - 1) << at) // a shift by 64 gives 0, and all bits are left
+		first, n = first+k, n-k
+	}
 }
 
 // differ adds the runs of bytes in which a page, which begins at an offset, is not what it was.

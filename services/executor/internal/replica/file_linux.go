@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"skein.dev/abi"
+	"skein.dev/services/executor/internal/pagemap"
 )
 
 // file is a value's bytes where guests can map them. It never shrinks: a mapping whose file did would end the process.
@@ -18,6 +21,8 @@ type file struct {
 	view   []byte // of the file, with address space for the largest value: what lies behind length must not be touched
 	base   []byte // as long, of memory that is taken when it is touched
 	ending runtime.Cleanup
+
+	suspects *suspects
 }
 
 const guestPage = 64 << 10
@@ -30,7 +35,7 @@ func newFile(size int64) (_ *file, err error) {
 	if err != nil {
 		return nil, outOf("a file", err)
 	}
-	f := &file{fd: fd}
+	f := &file{fd: fd, suspects: &suspects{}}
 	defer func() {
 		if err != nil {
 			f.free()
@@ -45,6 +50,7 @@ func newFile(size int64) (_ *file, err error) {
 	if f.view, err = unix.Mmap(fd, 0, MaxValue, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE); err != nil {
 		return nil, outOf("a mapping", err)
 	}
+	_ = unix.Madvise(f.view, unix.MADV_NOHUGEPAGE) // see pagemap.Touched
 	f.base, err = unix.Mmap(-1, 0, MaxValue, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, outOf("a mapping", err)
@@ -91,4 +97,19 @@ func (f *file) free() {
 	if err := errors.Join(append(errs, unix.Close(f.fd))...); err != nil {
 		panic(err) // a wrong descriptor or address: somebody else's would be next
 	}
+}
+
+// touched is nil where the kernel doesn't tell.
+var touched = sync.OnceValue(func() pagemap.Scan { return pagemap.Best(pagemap.Touched) })
+
+// touch takes note of the pages of a mapping that were used. The caller holds mu, for reading at least.
+func (r *Replica) touch(m *Mapping) {
+	first, n, scan := int(m.Off/page), int(m.Len/page), touched()
+	if m.First != nil && scan != nil && !pagemap.Swaps() {
+		_, err := scan(unsafe.Slice(m.First, m.Len), n, func(at, n int) { r.file.suspects.add(first+at, n) })
+		if err == nil {
+			return
+		}
+	}
+	r.file.suspects.add(first, n)
 }

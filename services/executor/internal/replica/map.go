@@ -32,6 +32,8 @@ type Mapping struct {
 	Len  int64 // a multiple of 4 KiB
 	At   uint64
 	Host bool // At is memory that the host grew for it
+	// First is where it begins in this process, once it is mapped. Without it all of it counts as changed by the guest.
+	First *byte
 
 	replica *Replica
 }
@@ -54,6 +56,9 @@ func (s *Session) Map(ctx context.Context, k skein.StateKey, u Use, place func(*
 		if err := s.pull(ctx, k, u.Off, u.Len, true); err != nil && !errors.Is(err, fault.NotFound) { // it may be here alone
 			return nil, err
 		}
+	}
+	if u.Own {
+		s.Settle(false) // it may take the place of another
 	}
 	end := int64(math.MaxInt64)
 	if u.Len >= 0 && u.Off <= MaxValue && u.Len <= MaxValue {
@@ -138,8 +143,32 @@ func (s *Session) tryMap(r *Replica, u Use, end int64, place func(*Mapping) erro
 		return m, nil
 	}
 	r.maps++
+	r.places = append(r.places, m)
 	s.maps = append(s.maps, m)
 	return m, nil
+}
+
+// Settle takes note of what the guest may have changed through its mappings. It must be told before any of them goes; with end they all
+// do, and the guest runs no more.
+func (s *Session) Settle(end bool) {
+	for _, m := range s.maps {
+		r := m.replica
+		r.mu.Lock()
+		if at := slices.Index(r.places, m); at >= 0 {
+			r.touch(m)
+			if end {
+				r.places = slices.Delete(r.places, at, at+1)
+			}
+		}
+		r.mu.Unlock()
+	}
+}
+
+// look takes note of what guests may have changed through the mappings that there are. The caller holds mu, for reading at least.
+func (r *Replica) look() {
+	for _, m := range r.places {
+		r.touch(m)
+	}
 }
 
 // mappable moves a replica's bytes into a file. The caller holds mu.

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"unsafe"
@@ -15,6 +16,7 @@ import (
 	"skein.dev"
 	"skein.dev/abi"
 	"skein.dev/platform/fault"
+	"skein.dev/services/executor/internal/pagemap"
 	"skein.dev/services/executor/internal/replica"
 	"skein.dev/services/executor/internal/replica/replicatest"
 )
@@ -25,7 +27,9 @@ func view(t testing.TB, s *replica.Session, k skein.StateKey, u replica.Use) []b
 	var b []byte
 	u.Own = true // each has a mapping of its own
 	m, err := s.Map(t.Context(), k, u, func(m *replica.Mapping) (err error) {
-		b, err = unix.Mmap(m.Fd, m.Off, int(m.Len), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		if b, err = unix.Mmap(m.Fd, m.Off, int(m.Len), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err == nil {
+			m.First = &b[0]
+		}
 		return err
 	})
 	if err != nil {
@@ -80,6 +84,9 @@ func TestMappedWritersLoseNothing(t *testing.T) {
 				if err != nil && !errors.Is(err, fault.NotFound) {
 					t.Fatal(err)
 				}
+				if pages := stores[who].Missed(k); len(pages) > 0 {
+					t.Fatalf("nobody knows that pages %v were changed", pages)
+				}
 			}
 			for _, s := range sessions {
 				must(t, s.Push(ctx, k, 0, -1))
@@ -96,6 +103,70 @@ func TestMappedWritersLoseNothing(t *testing.T) {
 			}
 			if got := global(t, sessions[0], k); !bytes.Equal(got, want) {
 				t.Error("the global value differs")
+			}
+		})
+	}
+}
+
+// What guests wrote through mappings is known when these are gone: at a call's end, with others of the same value or after them, and where
+// one of the same call took another's place.
+func TestMappingsThatEnd(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			replica.ScanBy(t, []pagemap.Scan{pagemap.Best(pagemap.Touched), nil}[seed%2])
+			const size = 2*256<<10 + 4096*7 + 100
+			k, rng := key(t, "v"), rand.New(rand.NewPCG(seed, 3))
+			store := replica.New(replicatest.Client(t), 1<<30)
+			want := make([]byte, size)
+			type call struct {
+				s *replica.Session
+				v []byte
+			}
+			var calls []call
+			for range 200 {
+				switch op := rng.IntN(6); {
+				case op == 0 && len(calls) < 4:
+					s := store.Open()
+					calls = append(calls, call{s, view(t, s, k, replica.Use{Len: -1, Size: size})})
+				case op == 1 && len(calls) > 0:
+					i := rng.IntN(len(calls))
+					c, early := calls[i], rng.IntN(2) == 0
+					if early { // an instance may be gone before its call
+						c.s.Settle(true)
+						must(t, unix.Munmap(c.v[:cap(c.v)]))
+					}
+					c.s.End()
+					if !early {
+						must(t, unix.Munmap(c.v[:cap(c.v)]))
+					}
+					calls = slices.Delete(calls, i, i+1)
+				case op == 2 && len(calls) > 0: // the rest is written elsewhere, and what was is known
+					c := &calls[rng.IntN(len(calls))]
+					c.v = view(t, c.s, k, replica.Use{Len: -1, Size: size})
+				case op == 3 && rng.IntN(4) == 0:
+					s := session(t, store)
+					if err := s.Push(t.Context(), k, 0, -1); err == nil && !bytes.Equal(global(t, s, k), want) {
+						t.Fatal("a push has not brought all")
+					}
+				case len(calls) > 0:
+					at := rng.IntN(size)
+					want[at]++
+					calls[rng.IntN(len(calls))].v[at]++
+				}
+				if rng.IntN(8) > 0 { // who looks, knows from then on
+					continue
+				}
+				if pages := store.Missed(k); len(pages) > 0 {
+					t.Fatalf("nobody knows that pages %v were changed", pages)
+				}
+			}
+			for _, c := range calls {
+				c.s.End()
+			}
+			s := session(t, store)
+			must(t, s.Push(t.Context(), k, 0, -1))
+			if !bytes.Equal(global(t, s, k), want) {
+				t.Error("bytes are lost")
 			}
 		})
 	}

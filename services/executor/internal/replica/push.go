@@ -48,6 +48,9 @@ func (s *Session) push(ctx context.Context, k skein.StateKey, off, n int64, of f
 	defer func() { s.refused(r, err) }()
 	r.mu.RLock()
 	whole, local := r.whole, r.local
+	if !whole && !local {
+		r.look()
+	}
 	r.mu.RUnlock()
 	switch {
 	case local:

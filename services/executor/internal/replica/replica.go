@@ -43,10 +43,11 @@ type Replica struct {
 	dirty         ranges // that were written by rows, also where the bytes stayed what they were
 	heap          []byte // nil once there is a file
 	file          *file
-	based         chunks // whose base is kept
-	mapped        chunks // that guests may write to
-	maps          int    // of calls
-	counts        int64  // bytes of it in Store.size
+	based         chunks     // whose base is kept
+	mapped        chunks     // that guests may write to
+	maps          int        // of calls
+	places        []*Mapping // of those, which guests may use
+	counts        int64      // bytes of it in Store.size
 
 	used atomic.Int64 // when, on the store's clock
 }
@@ -140,6 +141,7 @@ func (r *Replica) adopt(size int64) error {
 	}
 	if size < r.size && !r.grown {
 		end := size
+		r.look()
 		for i := upto(r.size) - 1; i >= int(size/chunk); i-- {
 			if runs := r.changed(i); len(runs) > 0 {
 				end = max(end, runs[len(runs)-1].end)
@@ -240,7 +242,7 @@ func (r *Replica) drop() {
 	if r.file != nil {
 		r.file.close()
 	}
-	r.heap, r.file, r.dirty, r.at, r.size = nil, nil, nil, nil, 0
+	r.heap, r.file, r.places, r.dirty, r.at, r.size = nil, nil, nil, nil, nil, 0
 	r.have, r.based, r.mapped = chunks{}, chunks{}, chunks{}
 	r.known, r.whole, r.grown, r.local = false, false, false, false
 }

@@ -45,6 +45,7 @@ func (s *Session) End() {
 	}
 	endHolds(s.holds...)
 	s.holds = nil
+	s.Settle(true)
 	for _, m := range s.maps {
 		r := m.replica
 		r.mu.Lock()

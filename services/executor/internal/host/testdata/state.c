@@ -1,5 +1,6 @@
 #include "check.h"
 #include <faasm/host_interface.h>
+#include <sys/mman.h>
 
 // The result of each part is that of main, which 0 goes on from.
 static int mapped(void) {
@@ -41,6 +42,17 @@ static int mapped(void) {
     CHECK(__skein_map_state("m", 1, 0, 200000, own, 0) == -EINVAL);
     CHECK(__skein_map_state("absent", 6, 0, 10, own, 0) == -ENOENT);
     CHECK(__skein_map_state("m", 1, 0, 10, (void *)0xffff0000, 0) == -EINVAL);
+
+    // What was written through a mapping goes with a push, also if something else is there since.
+    char *place = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(place != MAP_FAILED && __skein_set_state("p", 1, place, 1 << 20) == 0 && __skein_set_state("q", 1, place, 1 << 20) == 0);
+    CHECK(__skein_push_state("p", 1) == 0 && __skein_push_state("q", 1) == 0 && __skein_map_state("p", 1, 0, 1 << 20, place, 0) == 0);
+    place[500000] = 'p';
+    CHECK(__skein_map_state("q", 1, 0, 1 << 20, place, 0) == 0);
+    place[600000] = 'q';
+    CHECK(munmap(place, 1 << 20) == 0 && __skein_push_state("p", 1) == 0 && __skein_push_state("q", 1) == 0);
+    CHECK(__skein_read_appended_state("p", 1, 500000, buf, 1) == 1 && buf[0] == 'p');
+    CHECK(__skein_read_appended_state("q", 1, 600000, buf, 1) == 1 && buf[0] == 'q');
 
     char *local = __skein_get_state("local", 5, 10, SKEIN_STATE_LOCAL);
     CHECK(local && __skein_push_state("local", 5) == 0 && __skein_pull_state("local", 5) == 0);
