@@ -67,7 +67,7 @@ func (s *Store) merged(ctx context.Context, k skein.StateKey, p Patch, sum runs.
 	if len(look) == 0 {
 		return nil, nil
 	}
-	leave, err := s.merging.Enter(ctx, fmt.Sprint(k, "\x00", all[0].chunk))
+	leave, err := s.chunkTurn(ctx, k, all[0].chunk)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +83,11 @@ func (s *Store) merged(ctx context.Context, k skein.StateKey, p Patch, sum runs.
 		}
 	}
 	return nil, nil
+}
+
+// chunkTurn waits for the changes of a chunk that would have this one begin again, or be refused. leave must follow.
+func (s *Store) chunkTurn(ctx context.Context, k skein.StateKey, chunk int64) (leave func(), err error) {
+	return s.merging.Enter(ctx, fmt.Sprint(k, "\x00", chunk))
 }
 
 // mergeArgs reads what lies between the ranges.

@@ -26,10 +26,12 @@ const (
 // Patch is ranges of a value, packed as package runs has it, and the bytes that are to be there, joined.
 type Patch struct {
 	Runs, Data []byte
+	// Since is a version, or 0 for any: with a single range, nothing is written if one of its chunks has changed after it.
+	Since int64
 }
 
 // Patch overwrites ranges of a value, all in one step: at most 1 MiB in 4,096 ranges, or in 16,384 within 1 MiB. The value grows as with
-// SetRange; an absent one is created. previous is the newest version before this one that changed any of the chunks that were
+// SetRange; an absent one is created. fault.Conflict, reason CHUNK_CHANGED, if p.Since forbids it. previous is the newest version before this one that changed any of the chunks that were
 // written, or 0 if there was no value and its versions are forgotten.
 func (s *Store) Patch(ctx context.Context, k skein.StateKey, p Patch, requestID string) (info Info, previous int64, err error) {
 	ctx, op := begin(ctx, "patch", k)
@@ -39,12 +41,19 @@ func (s *Store) Patch(ctx context.Context, k skein.StateKey, p Patch, requestID 
 	if err := cmp.Or(err, s.checkSize(sum.End), checkRequest(requestID)); err != nil {
 		return Info{}, 0, err
 	}
-	print := printOf(requestID, "patch", int64(len(p.Runs)))
+	print := printOf(requestID, "patch", int64(len(p.Runs))+p.Since)
 	print.write(p.Runs)
 	print.write(p.Data)
 	var answer []string
+	if p.Since != 0 {
+		leave, err := s.chunkTurn(ctx, k, sum.Start/chunkSize)
+		if err != nil {
+			return Info{}, 0, err
+		}
+		defer leave()
+	}
 	if sum.Count == 1 {
-		answer, err = s.splice(ctx, k, sum.Start, p.Data, requestID, print)
+		answer, err = s.splice(ctx, k, sum.Start, p.Data, p.Since, requestID, print)
 	} else if answer, err = s.merged(ctx, k, p, sum, requestID, print.String()); answer == nil && err == nil {
 		args := []any{s.max}
 		data := p.Data
@@ -52,6 +61,10 @@ func (s *Store) Patch(ctx context.Context, k skein.StateKey, p Patch, requestID 
 			args, data = append(args, at, data[:n]), data[n:]
 		}
 		answer, err = s.mutate(ctx, patchScript, k, requestID, print.String(), becomes(sum.End), args...)
+	}
+	if err == nil && answer[0] == "UNLIKE" {
+		err = fault.Conflict.New("CHUNK_CHANGED", "others have changed %s there after version %d: nothing was written", k, p.Since).
+			WithHint("pull it, or send the changed bytes alone")
 	}
 	if _, info, err = s.landed(k, answer, err); err != nil {
 		return Info{}, 0, err
@@ -72,6 +85,8 @@ func checkPatch(p Patch) (runs.Summary, error) {
 	case bytes > maxPatchBytes || sum.Count > maxNear || sum.Count > maxPatches && sum.End-sum.Start > nearSpan:
 		return sum, fault.TooLarge.New("TOO_LARGE", "%d bytes in %d ranges are too many for one message, which holds %d in %d, or in %d within %d bytes",
 			bytes, sum.Count, maxPatchBytes, maxPatches, maxNear, nearSpan)
+	case p.Since < 0 || p.Since > 0 && sum.Count > 1:
+		return sum, fault.Invalid.New("BAD_VERSION", "if_unchanged_since is for a single range, and a version")
 	case sum.Bytes != bytes:
 		return sum, fault.Invalid.New("BAD_RUNS", "the ranges have %d bytes, and there are %d", sum.Bytes, bytes)
 	}

@@ -173,24 +173,29 @@ return answer(commit(g, #data) .. ' ' .. oldest .. ' ' .. life)
 `))
 
 // spliceScript overwrites a range, or appends. ARGV 4: offset, or "" for the end. 5: the bytes. 6: the most bytes that the
-// value may have. Or 7, 8 and 9: generation, length and offset of what was staged, cut at the chunks that it would touch
-// at that offset; SHIFTED says that it would be cut elsewhere by now. After what commit adds is where the bytes landed, and previous.
+// value may have. 7: a version after which none of the chunks may have changed, or "". Or 8, 9 and 10: generation, length and offset of what
+// was staged, cut at the chunks that it would touch at that offset; SHIFTED says that it would be cut elsewhere by now. After what commit
+// adds is where the bytes landed, and previous.
 var spliceScript = newScript(lua(prelude + `
-local data, staged = ARGV[5], ARGV[7]
+local data, staged = ARGV[5], ARGV[8]
 local len = #data
-if staged then len = tonumber(ARGV[8]) end
+if staged then len = tonumber(ARGV[9]) end
 local n = tonumber(size or 0)
 local offset = n
 if ARGV[4] ~= '' then offset = tonumber(ARGV[4]) end
 local stop = offset + len
 if stop > tonumber(ARGV[6]) then return answer('TOOLARGE ' .. int(stop)) end
-if staged and (offset - tonumber(ARGV[9])) % CHUNK ~= 0 then return 'SHIFTED' end
+if staged and (offset - tonumber(ARGV[10])) % CHUNK ~= 0 then return 'SHIFTED' end
+if ARGV[7] ~= '' then
+  for i = math.floor(offset / CHUNK), chunks(stop) - 1 do touched[i] = 0 end
+  if not size or tonumber(previous()) > tonumber(ARGV[7]) then return answer('UNLIKE') end
+end
 if not size and ARGV[2] == '' then return 'NEW' end
 local g = gen
 if not size then g = int(version) end
 if staged then
   local first, last = math.floor(offset / CHUNK), chunks(stop) - 1
-  local shift = math.floor(tonumber(ARGV[9]) / CHUNK) - first
+  local shift = math.floor(tonumber(ARGV[10]) / CHUNK) - first
   for i = first, last do
     if redis.call('EXISTS', chunk(staged, i + shift)) == 0 then return 'LOST' end
   end

@@ -228,7 +228,7 @@ func (s *server) PatchValue(ctx context.Context, r *statev1.PatchValueRequest) (
 	if err != nil {
 		return nil, err
 	}
-	info, previous, err := s.fenced(r).Patch(ctx, k, Patch{r.GetRuns(), r.GetData()}, r.GetRequestId())
+	info, previous, err := s.fenced(r).Patch(ctx, k, Patch{r.GetRuns(), r.GetData(), r.GetIfUnchangedSince()}, r.GetRequestId())
 	if err != nil {
 		return nil, err
 	}

@@ -290,7 +290,7 @@ func (s *Store) SetRange(ctx context.Context, k skein.StateKey, offset int64, da
 	}
 	print := printOf(requestID, "range", offset)
 	print.write(data)
-	answer, err := s.splice(ctx, k, offset, data, requestID, print)
+	answer, err := s.splice(ctx, k, offset, data, 0, requestID, print)
 	_, info, err = s.landed(k, answer, err)
 	return info, err
 }
@@ -305,17 +305,21 @@ func (s *Store) Append(ctx context.Context, k skein.StateKey, data []byte, reque
 	}
 	print := printOf(requestID, "append", 0)
 	print.write(data)
-	answer, err := s.splice(ctx, k, atEnd, data, requestID, print)
+	answer, err := s.splice(ctx, k, atEnd, data, 0, requestID, print)
 	return s.landed(k, answer, err)
 }
 
 const atEnd = -1
 
-// splice overwrites a range, or appends, and gives spliceScript's answer.
-func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []byte, id string, print fingerprint) ([]string, error) {
-	offset := ""
+// splice overwrites a range, or appends, and gives spliceScript's answer. It does so only if no chunk of the range has changed after since,
+// if that is not 0.
+func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []byte, since int64, id string, print fingerprint) ([]string, error) {
+	offset, version := "", ""
 	if at != atEnd {
 		offset = strconv.FormatInt(at, 10)
+	}
+	if since != 0 {
+		version = strconv.FormatInt(since, 10)
 	}
 	size := becomes(at + int64(len(data)))
 	if at == atEnd {
@@ -336,7 +340,7 @@ func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []b
 			return nil, err
 		}
 		id, sum := repeatable(id, print, gen)
-		answer, err := s.mutate(ctx, spliceScript, k, id, sum, size, offset, "", s.max, gen, len(data), cut)
+		answer, err := s.mutate(ctx, spliceScript, k, id, sum, size, offset, "", s.max, version, gen, len(data), cut)
 		if err != nil || answer[0] == "OK" {
 			return answer, err
 		}
@@ -345,7 +349,7 @@ func (s *Store) splice(ctx context.Context, k skein.StateKey, at int64, data []b
 			return answer, nil
 		}
 	}
-	return s.mutate(ctx, spliceScript, k, id, print.String(), size, offset, data, s.max)
+	return s.mutate(ctx, spliceScript, k, id, print.String(), size, offset, data, s.max, version)
 }
 
 // landed reads spliceScript's answer.

@@ -38,7 +38,7 @@ func runSuite(t *testing.T, s *Store) {
 		"life": testLife, "keys": testKeys, "bad input": testBadInput, "model": testModel, "concurrent changes": testConcurrent,
 		"request ids": testRequestIDs, "replaced while read": testReplacedWhileRead, "failed uploads": testFailedUploads,
 		"list": testList, "changes": testChanges, "add": testAdd, "elements": testElements, "expiry": testExpiry,
-		"lock": testLock, "fence": testFence, "watch": testWatch, "lost chunks": testLostChunks, "patches": testPatches, "quota": testQuota, "sweep": testSweep, "index": testIndex, "nothing left": testNothingLeft,
+		"lock": testLock, "fence": testFence, "watch": testWatch, "lost chunks": testLostChunks, "patches": testPatches, "patches since": testPatchesSince, "quota": testQuota, "sweep": testSweep, "index": testIndex, "nothing left": testNothingLeft,
 	} {
 		n++
 		user := skein.User(fmt.Sprintf("user-%d", n))

@@ -1522,9 +1522,13 @@ type PatchValueRequest struct {
 	// which is not 0. So they ascend, and none lies in another. At least one.
 	Runs []byte `protobuf:"bytes,5,opt,name=runs,proto3" json:"runs,omitempty"`
 	// Their bytes, joined: as many as the lengths add up to.
-	Data          []byte `protobuf:"bytes,6,opt,name=data,proto3" json:"data,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Data []byte `protobuf:"bytes,6,opt,name=data,proto3" json:"data,omitempty"`
+	// Only with a single range: nothing is written, and ABORTED, reason CHUNK_CHANGED, is the answer, if one of the chunks (256 KiB) that it
+	// touches has changed after this version, or there is no value. 0 writes in any case. So who has changed much of a chunk may send all of it
+	// and still overwrite nobody.
+	IfUnchangedSince int64 `protobuf:"varint,7,opt,name=if_unchanged_since,json=ifUnchangedSince,proto3" json:"if_unchanged_since,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *PatchValueRequest) Reset() {
@@ -1597,6 +1601,13 @@ func (x *PatchValueRequest) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *PatchValueRequest) GetIfUnchangedSince() int64 {
+	if x != nil {
+		return x.IfUnchangedSince
+	}
+	return 0
 }
 
 type PatchValueResponse struct {
@@ -2870,7 +2881,7 @@ const file_skein_state_v1_state_proto_rawDesc = "" +
 	"\x13ReadChangesResponse\x12-\n" +
 	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"\xad\x01\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\xdb\x01\n" +
 	"\x11PatchValueRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x1d\n" +
@@ -2878,7 +2889,8 @@ const file_skein_state_v1_state_proto_rawDesc = "" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12+\n" +
 	"\x05fence\x18\x04 \x01(\v2\x15.skein.state.v1.FenceR\x05fence\x12\x12\n" +
 	"\x04runs\x18\x05 \x01(\fR\x04runs\x12\x12\n" +
-	"\x04data\x18\x06 \x01(\fR\x04data\"n\n" +
+	"\x04data\x18\x06 \x01(\fR\x04data\x12,\n" +
+	"\x12if_unchanged_since\x18\a \x01(\x03R\x10ifUnchangedSince\"n\n" +
 	"\x12PatchValueResponse\x12-\n" +
 	"\x04info\x18\x01 \x01(\v2\x19.skein.state.v1.ValueInfoR\x04info\x12)\n" +
 	"\x10previous_version\x18\x02 \x01(\x03R\x0fpreviousVersion\"\x9a\x01\n" +

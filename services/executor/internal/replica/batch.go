@@ -9,6 +9,7 @@ import (
 
 	"skein.dev"
 	"skein.dev/platform/bulk"
+	"skein.dev/platform/fault"
 	"skein.dev/proto/runs"
 	statev1 "skein.dev/proto/skein/state/v1"
 )
@@ -22,6 +23,11 @@ const (
 	mostBatch     = 4 << 20
 	mostBatchRuns = 256 << 10
 	inFlight      = 4
+	// mostSparse is how many runs of a chunk are worth telling apart. With more, all of it is sent, if nobody else has changed it: an eighth of
+	// its words, and as many bytes as it has once their places are added.
+	mostSparse = 4 << 10
+	// othersLast is for how many pushes others are reckoned with who have changed a value: what they refuse is sent in vain.
+	othersLast = 8
 )
 
 // message is one PatchValue: runs of the value and what they hold.
@@ -29,6 +35,8 @@ type message struct {
 	runs, data []byte
 	count      int
 	start, end int64 // of the first run, and of the last
+	since      int64 // of all of a chunk, which replaces what is of this version or an older one
+	refused    bool  // because of that
 	info       *statev1.ValueInfo
 	previous   int64
 }
@@ -83,67 +91,122 @@ func (b *batch) start(at int64) *message {
 	return m
 }
 
-// pushRuns sends those bytes of [off, end) that of gives for each chunk, with mu held.
+// pushRuns sends those bytes of [off, end) that were changed, or those that of gives for each chunk, with mu held.
 func (s *Session) pushRuns(ctx context.Context, r *Replica, off, end int64, of func(*Replica, int) ranges) (err error) {
 	ctx, done := begin(ctx, "state push", r.key)
 	before := s.moved.Written
 	defer func() { done(s.moved.Written-before, err) }()
 	var info *statev1.ValueInfo
+	var again []int // chunks that others had changed
 	first, last := cover(off, end)
-	for i := first; i < last; {
+	for i := first; i < last || len(again) > 0; {
 		var b batch
-		for ; i < last && b.bytes < mostBatch && b.runs < mostBatchRuns; i++ {
+		for (i < last || len(again) > 0) && b.bytes < mostBatch && b.runs < mostBatchRuns {
+			at := i
+			if n := len(again) - 1; n >= 0 {
+				at, again = again[n], again[:n]
+			} else {
+				i++
+			}
 			r.mu.Lock()
-			if i >= upto(r.size) {
+			if at >= upto(r.size) {
 				i = last
 			} else if !r.whole {
-				all := of(r, i)
-				if at := int64(i) * chunk; off > at || end < at+chunk {
-					all = all.within(off, end)
-				}
-				r.take(&b, all)
+				r.collect(&b, at, off, end, of)
 			}
 			r.mu.Unlock()
 		}
 		if b.runs == 0 {
 			continue
 		}
-		if info, err = s.sendBatch(ctx, r, &b); err != nil {
+		now, refused, err := s.sendBatch(ctx, r, &b)
+		if err != nil {
 			return err
 		}
+		if now != nil {
+			info = now
+		}
+		again = append(again, refused...)
 	}
+	r.mu.Lock()
+	r.others = max(r.others-1, 0)
+	r.mu.Unlock()
 	return s.pushSize(ctx, r, info)
 }
 
-// take moves runs into a batch: what is written from now on is dirty again.
-func (r *Replica) take(b *batch, all ranges) {
-	if len(all) == 0 {
-		return
+// collect takes what a chunk has to be sent of [off, end) into a batch. The caller holds mu.
+func (r *Replica) collect(b *batch, i int, off, end int64, of func(*Replica, int) ranges) {
+	at, to := int64(i)*chunk, min(int64(i+1)*chunk, r.size)
+	inside := off <= at && to <= end
+	var all ranges
+	switch {
+	case of != nil:
+		all = of(r, i)
+	case inside && r.have.has(i) && r.at[i] > 0 && r.others == 0:
+		if all = r.changed(i, mostSparse); len(all) > mostSparse {
+			b.whole(r, at, to, r.at[i])
+			all = ranges{{at, to}}
+			r.unmark(b, all)
+			return
+		}
+	default:
+		all = r.changed(i, 0)
 	}
-	b.add(r, all)
+	if !inside {
+		all = all.within(off, end)
+	}
+	if len(all) > 0 {
+		b.add(r, all)
+		r.unmark(b, all)
+	}
+}
+
+// whole puts all of a chunk into the batch, as a message of its own. The caller holds mu.
+func (b *batch) whole(r *Replica, at, to, since int64) {
+	m := b.start(at)
+	m.runs, m.data = runs.Append(nil, at, to-at), slices.Clone(r.bytes()[at:to])
+	m.count, m.end, m.since = 1, to, since
+	b.open = false
+	b.bytes += to - at
+	b.runs++
+}
+
+// unmark notes that ranges are in a batch: what is written from now on is dirty again.
+func (r *Replica) unmark(b *batch, all ranges) {
 	if len(r.dirty) > 0 {
 		b.marked = b.marked.union(r.dirty.both(all))
 		r.dirty = r.dirty.minus(all)
 	}
 }
 
-// sendBatch sends messages, and notes what it sent as what the global tier has. It gives what the last change has told.
-func (s *Session) sendBatch(ctx context.Context, r *Replica, b *batch) (*statev1.ValueInfo, error) {
-	err := s.patch(ctx, r.key, b.messages)
+// sendBatch sends messages, and notes what it sent as what the global tier has. It gives what the last change has told, and the chunks that
+// others had changed, of which nothing was sent.
+func (s *Session) sendBatch(ctx context.Context, r *Replica, b *batch) (info *statev1.ValueInfo, refused []int, err error) {
+	err = s.patch(ctx, r.key, b.messages)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
 		if !r.whole {
 			r.dirty = r.dirty.union(b.marked.within(0, r.size))
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	s.moved.Written += b.bytes
 	slices.SortFunc(b.messages, func(x, y *message) int { return cmp.Compare(x.info.GetVersion(), y.info.GetVersion()) })
 	for _, m := range b.messages {
+		if m.refused {
+			i := int(m.start / chunk)
+			refused = append(refused, i)
+			r.others = othersLast
+			if !r.whole {
+				r.dirty = r.dirty.union(b.marked.within(m.start, min(m.end, r.size)))
+			}
+			continue
+		}
+		s.moved.Written += int64(len(m.data))
 		r.arrived(m)
+		info = m.info
 	}
-	return b.messages[len(b.messages)-1].info, nil
+	return info, refused, nil
 }
 
 // patch sends messages, each a change of its own. They are of ranges of which none lies in another's, so that their order does not matter.
@@ -152,7 +215,11 @@ func (s *Session) patch(ctx context.Context, k skein.StateKey, all []*message) e
 	send := func(ctx context.Context, m *message) error {
 		resp, err := s.store.client.PatchValue(ctx, &statev1.PatchValueRequest{
 			User: string(k.User), Key: []byte(k.Key), RequestId: skein.NewCallID().String(), Fence: fence, Runs: m.runs, Data: m.data,
+			IfUnchangedSince: m.since,
 		}, bulk.Prefer())
+		if e := fault.From(err); m.since > 0 && e != nil && e.Reason == "CHUNK_CHANGED" {
+			m.refused, err = true, nil
+		}
 		m.info, m.previous = resp.GetInfo(), resp.GetPreviousVersion()
 		return err
 	}
@@ -179,6 +246,8 @@ func (r *Replica) arrived(m *message) {
 		for i := max(int(off/chunk), known+1); i < min(upto(off+n), len(r.at)) && !r.whole; i++ {
 			if r.have.has(i) && r.at[i] >= m.previous && m.previous > 0 {
 				r.at[i] = version
+			} else {
+				r.others = othersLast
 			}
 			known = i
 		}

@@ -9,8 +9,9 @@ import (
 )
 
 // changed gives the dirty bytes of a chunk: those that rows have written, and, of pages that guests may have changed, those that are not
-// what they were; look tells of such pages first. The caller holds mu, for reading at least; guests may write meanwhile.
-func (r *Replica) changed(i int) ranges {
+// what they were; look tells of such pages first. It stops looking beyond most ranges, if that is not 0. The caller holds mu, for reading
+// at least; guests may write meanwhile.
+func (r *Replica) changed(i, most int) ranges {
 	at, end := int64(i)*chunk, min(int64(i+1)*chunk, r.size)
 	marked := r.dirty.within(at, end)
 	if r.file == nil || !r.based.has(i) || r.local {
@@ -18,7 +19,7 @@ func (r *Replica) changed(i int) ranges {
 	}
 	var runs ranges
 	pages := &r.file.suspects[i]
-	for left := pages.Load(); left != 0; left &= left - 1 {
+	for left := pages.Load(); left != 0 && (most == 0 || len(runs) <= most); left &= left - 1 {
 		nth := bits.TrailingZeros64(left)
 		p := at + int64(nth)*page
 		to := min(p+page, end)

@@ -69,12 +69,17 @@ func TestMappedWritersLoseNothing(t *testing.T) {
 				case 0, 1, 2, 3, 4:
 					err = exchange(t, s, k, op, off, n)
 				default:
-					for i := off; i < min(off+n, off+500); i++ {
+					most := int64(500)
+					dense := views[who] != nil && rng.IntN(8) == 0 // more ranges than are told apart
+					if dense {
+						most = 20_000
+					}
+					for i := off; i < min(off+n, off+most); i++ {
 						if int(i)%2 != who {
 							continue
 						}
 						want[i] = byte(rng.Uint32())
-						if views[who] != nil && rng.IntN(4) > 0 {
+						if dense || views[who] != nil && rng.IntN(4) > 0 {
 							views[who][i] = want[i]
 						} else {
 							err = errors.Join(err, s.Write(ctx, k, i, want[i:i+1]))
@@ -186,6 +191,60 @@ func exchange(t *testing.T, s *replica.Session, k skein.StateKey, op int, off, n
 	}
 	_, err = s.Read(t.Context(), k, off, make([]byte, n))
 	return err
+}
+
+// Chunks that were changed all over are sent as they are, if nobody else has changed them; else what was changed of them.
+func TestDensePush(t *testing.T) {
+	const words, size = 3 * 256 << 10 / 8, 3 * 256 << 10
+	ctx, k := t.Context(), key(t, "v")
+	client, faults := replicatest.Service(t)
+	a, b := session(t, replica.New(client, 1<<30)), session(t, replica.New(client, 1<<30))
+	want := make([]byte, size)
+	must(t, a.Set(k, want))
+	must(t, a.Push(ctx, k, 0, -1))
+	v := view(t, a, k, replica.Use{Len: -1})
+	round := func(fill byte) (calls int64) {
+		t.Helper()
+		for i := range words {
+			v[8*i+3], want[8*i+3] = fill, fill
+		}
+		before := faults.Past()
+		must(t, a.Push(ctx, k, 0, -1))
+		if got := global(t, b, k); !bytes.Equal(got, want) {
+			t.Errorf("round %d: bytes are lost", fill)
+		}
+		return faults.Past() - before
+	}
+	if n := round(1); n != 3 || faults.Unliked() != 0 {
+		t.Errorf("%d messages for three chunks, %d refused", n, faults.Unliked())
+	}
+	must(t, b.Pull(ctx, k, 0, -1))
+	must(t, b.Write(ctx, k, 300_000, []byte("b")))
+	want[300_000] = 'b'
+	must(t, b.Push(ctx, k, 0, -1))
+	if n := round(2); n <= 4 || faults.Unliked() != 1 {
+		t.Errorf("%d messages where another has changed a chunk, %d refused", n, faults.Unliked())
+	}
+	must(t, a.Pull(ctx, k, 0, -1))
+	fill := byte(3)
+	for n := int64(0); n != 3; fill++ { // it is not tried for a while
+		if n = round(fill); n != 3 && n != 6 || faults.Unliked() != 1 || fill > 12 {
+			t.Fatalf("round %d: %d messages, %d refused", fill, n, faults.Unliked())
+		}
+	}
+	if fill != 3+9 {
+		t.Errorf("all was sent after %d rounds", fill-3)
+	}
+	// Bytes that were not meant stay behind.
+	for i := range words {
+		v[8*i+5] = 99
+	}
+	at := int64(256<<10 + 100)
+	copy(want[at:256<<10+60_000], v[at:])
+	must(t, a.Push(ctx, k, at, 60_000-100))
+	if got := global(t, b, k); !bytes.Equal(got, want) {
+		t.Error("a push of a range has sent more")
+	}
 }
 
 // What a guest writes while a push is on its way stays dirty, and goes with the next one.

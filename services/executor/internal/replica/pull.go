@@ -260,6 +260,11 @@ func (f *fetching) take(m *statev1.ReadChangesResponse) error {
 		if !r.ours() { // else somebody has made it meanwhile
 			r.apply(at, data)
 		}
+		for i, last := cover(at, end); i < last; i++ {
+			if f.had.has(i) {
+				r.others = othersLast
+			}
+		}
 		return nil
 	}
 	if at < f.next || end > f.size {

@@ -14,7 +14,7 @@ import (
 // Push sends what was changed here in a range; once it returns, a pull anywhere sees it. n below 0 is all to the end. ENOENT
 // if there is no replica, EINVAL if the range passes the value's end.
 func (s *Session) Push(ctx context.Context, k skein.StateKey, off, n int64) error {
-	return s.push(ctx, k, off, n, (*Replica).changed)
+	return s.push(ctx, k, off, n, nil)
 }
 
 // PushMasked sends those bytes of the value whose counterpart in the value mask, of the same size, is not zero.
@@ -37,7 +37,7 @@ func (s *Session) PushMasked(ctx context.Context, k, mask skein.StateKey) error 
 	})
 }
 
-// push sends, of a range, what of says of a chunk; all of a value that was set, since the rest has no other value to keep.
+// push sends, of a range, what was changed, or what of says of a chunk; all of a value that was set, since the rest has no other value to keep.
 func (s *Session) push(ctx context.Context, k skein.StateKey, off, n int64, of func(r *Replica, i int) ranges) (err error) {
 	r, err := s.pushed(ctx, k, off, n)
 	if err != nil {

@@ -46,6 +46,7 @@ type Replica struct {
 	based         chunks     // whose base is kept
 	mapped        chunks     // that guests may write to
 	maps          int        // of calls
+	others        int        // pushes from now on in which it is likely that others have changed the value too
 	places        []*Mapping // of those, which guests may use
 	counts        int64      // bytes of it in Store.size
 
@@ -143,7 +144,7 @@ func (r *Replica) adopt(size int64) error {
 		end := size
 		r.look()
 		for i := upto(r.size) - 1; i >= int(size/chunk); i-- {
-			if runs := r.changed(i); len(runs) > 0 {
+			if runs := r.changed(i, 0); len(runs) > 0 {
 				end = max(end, runs[len(runs)-1].end)
 				break
 			}
@@ -224,7 +225,7 @@ func (r *Replica) clean() bool {
 		return false
 	}
 	for i := range upto(r.size) {
-		if len(r.changed(i)) > 0 {
+		if len(r.changed(i, 0)) > 0 {
 			return false
 		}
 	}
@@ -254,7 +255,7 @@ func (r *Replica) toHeap() bool {
 	if !r.whole && !r.local {
 		dirty = nil
 		for i := range upto(r.size) {
-			dirty = append(dirty, r.changed(i)...)
+			dirty = append(dirty, r.changed(i, 0)...)
 			if len(dirty) > mostBatchRuns {
 				return false
 			}

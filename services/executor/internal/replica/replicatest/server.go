@@ -165,6 +165,7 @@ type server struct {
 	during  func() error
 	read    func()
 	past    atomic.Int64
+	unliked int
 	broken  chan struct{} // closed to break the streams of locks
 }
 
@@ -352,6 +353,9 @@ func (s *server) PatchValue(ctx context.Context, r *statev1.PatchValueRequest) (
 	if size := int64(len(r.GetData())); err != nil || sum.Bytes != size || size > 1<<20 || sum.Count > 4<<10 && (sum.Count > 16<<10 || sum.End-sum.Start > 1<<20) {
 		return nil, fault.Invalid.New("BAD_RUNS", "%+v for %d bytes: %v", sum, size, err).GRPCStatus().Err()
 	}
+	if err := s.unlike(r, sum); err != nil {
+		return nil, err
+	}
 	var previous int64
 	info, err := s.change(r, r.GetFence(), func(v *value) {
 		data := r.GetData()
@@ -368,6 +372,36 @@ func (s *server) PatchValue(ctx context.Context, r *statev1.PatchValueRequest) (
 		}
 	})
 	return &statev1.PatchValueResponse{Info: info, PreviousVersion: previous}, err
+}
+
+// unlike refuses a patch of what has changed since; tests of races are for the real service.
+func (s *server) unlike(r *statev1.PatchValueRequest, sum runs.Summary) error {
+	if r.GetIfUnchangedSince() == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := s.values[name(r)]
+	changed := sum.Count > 1 || v == nil
+	for i := sum.Start / chunk; !changed && i*chunk < sum.End; i++ {
+		at := v.base
+		if int(i) < len(v.at) {
+			at = max(at, v.at[i])
+		}
+		changed = at > r.GetIfUnchangedSince()
+	}
+	if !changed {
+		return nil
+	}
+	s.unliked++
+	return fault.Conflict.New("CHUNK_CHANGED", "it has changed").GRPCStatus().Err()
+}
+
+// Unliked is how many patches were refused because others had changed what they would have replaced.
+func (f Faults) Unliked() int {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	return f.s.unliked
 }
 
 func (s *server) ResizeValue(_ context.Context, r *statev1.ResizeValueRequest) (*statev1.ResizeValueResponse, error) {
