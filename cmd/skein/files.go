@@ -139,12 +139,7 @@ func (a *app) getFile(ctx context.Context, fs fsv1.FsServiceClient, p skein.File
 		if info, err := os.Stat(rest[0]); err != nil || info.Mode().IsRegular() {
 			bar := a.progress("get", -1)
 			defer bar.done()
-			dir, err := os.OpenRoot(filepath.Dir(rest[0]))
-			if err != nil {
-				return err
-			}
-			defer func() { _ = dir.Close() }()
-			return getWhole(ctx, fs, p, dir, filepath.Base(rest[0]), bar)
+			return getWhole(ctx, fs, p, rest[0], bar)
 		}
 	}
 	stream, err := fs.GetFile(ctx, &fsv1.GetFileRequest{User: string(p.User), Path: p.Path, Offset: offset, Length: length})

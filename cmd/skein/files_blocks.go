@@ -111,16 +111,16 @@ func sendBlocks(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, 
 // errReplaced says that a file is another than the one whose beginning is here.
 var errReplaced = errors.New("the file was replaced meanwhile")
 
-// getWhole makes a file below a local directory what a shared one is. What came before a failure stays beside it, as ".NAME.DIGEST.part", and
+// getWhole makes a local file what a shared one is. What came before a failure stays beside it, as ".NAME.DIGEST.part", and
 // the next get goes on there.
-func getWhole(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, dir *os.Root, name string, bar *progress) error {
+func getWhole(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, name string, bar *progress) error {
 	for try := 1; ; try++ {
 		stat, err := fs.StatFile(ctx, &fsv1.StatFileRequest{User: string(p.User), Path: p.Path})
 		if err != nil {
 			return err
 		}
 		bar.expect(stat.GetFile().GetSize())
-		err = getContent(ctx, fs, p, stat.GetFile(), dir, name, bar)
+		err = getContent(ctx, fs, p, stat.GetFile(), name, bar)
 		if !errors.Is(err, errReplaced) {
 			return err
 		}
@@ -130,17 +130,13 @@ func getWhole(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, di
 	}
 }
 
-func getContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, meta *fsv1.File, dir *os.Root, name string, bar *progress) (err error) {
-	digest, err := skein.ParseDigest(meta.GetDigest()) // it becomes a part of a name
-	if err != nil {
-		return fault.Internal.New("BAD_DIGEST", "the service says of %s: %s", p, err)
-	}
+func getContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, meta *fsv1.File, name string, bar *progress) (err error) {
 	mode := os.FileMode(0o644)
-	if info, err := dir.Stat(name); err == nil {
+	if info, err := os.Stat(name); err == nil {
 		mode = info.Mode().Perm()
 	}
-	part := filepath.Join(filepath.Dir(name), fmt.Sprintf(".%s.%.16s.part", filepath.Base(name), digest))
-	f, err := dir.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o600)
+	part := filepath.Join(filepath.Dir(name), fmt.Sprintf(".%s.%.16s.part", filepath.Base(name), meta.GetDigest()))
+	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -148,7 +144,7 @@ func getContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, 
 	defer func() {
 		_ = f.Close()
 		if err != nil && !keep {
-			_ = dir.Remove(part)
+			_ = os.Remove(part)
 		}
 	}()
 	whole := sha256.New()
@@ -157,10 +153,10 @@ func getContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, 
 		return err
 	}
 	bar.add(int(have))
-	if left := meta.GetSize() - have; left > 0 {
-		n, err := receiveFrom(ctx, fs, p, meta.GetDigest(), have, left, io.MultiWriter(f, whole, counted{bar}))
+	if have < meta.GetSize() {
+		n, err := receiveFrom(ctx, fs, p, meta.GetDigest(), have, io.MultiWriter(f, whole, counted{bar}))
 		if err != nil {
-			keep = have+n > 0 && n <= left && !errors.Is(err, errReplaced)
+			keep = have+n > 0 && !errors.Is(err, errReplaced)
 			return err
 		}
 	}
@@ -170,11 +166,11 @@ func getContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, 
 	if err := errors.Join(f.Chmod(mode), f.Close()); err != nil {
 		return err
 	}
-	return dir.Rename(part, name)
+	return os.Rename(part, name)
 }
 
-// receiveFrom writes a file from off on, if it is the one of that digest; more than most bytes are refused.
-func receiveFrom(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, digest string, off, most int64, w io.Writer) (n int64, err error) {
+// receiveFrom writes a file from off on, if it is the one of that digest.
+func receiveFrom(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, digest string, off int64, w io.Writer) (n int64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := fs.GetFile(ctx, &fsv1.GetFileRequest{User: string(p.User), Path: p.Path, Offset: off})
@@ -193,10 +189,8 @@ func receiveFrom(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath,
 		if now := m.GetFile(); now != nil && now.GetDigest() != digest {
 			return n, errReplaced
 		}
-		if n += int64(len(m.GetData())); n > most {
-			return n, fault.DataLoss.New("DIGEST_MISMATCH", "more comes of %s than it has", p)
-		}
-		if _, err := w.Write(m.GetData()); err != nil {
+		wrote, err := w.Write(m.GetData())
+		if n += int64(wrote); err != nil {
 			return n, err
 		}
 	}

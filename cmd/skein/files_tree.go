@@ -68,7 +68,6 @@ type copier struct {
 	bar  *progress
 	same bool // skip what has the content already
 	dry  bool
-	root *os.Root // local: where files are copied to. Nothing that a service says leads out of it.
 
 	mu   sync.Mutex
 	done []string // what was copied or deleted, with a mark in front
@@ -79,8 +78,7 @@ func (a *app) copyFilesCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "copy SOURCE TARGET", Aliases: []string{"cp"}, Short: "Copy files; USER:PATH is a shared one", Args: cobra.ExactArgs(2),
 		Long: `Copy a file, or with -r what lies below a directory. A side written USER:PATH is shared, the other local; both may be shared,
-of one user: then no content is sent. A target that ends in / or is a directory takes the source's name. Nothing is written through
-links that lead out of TARGET.`,
+of one user: then no content is sent. A target that ends in / or is a directory takes the source's name.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, from, to, err := a.copier(args)
 			if err != nil {
@@ -158,12 +156,7 @@ func (c *copier) list(ctx context.Context, p place) (listed, error) {
 	err := pages(0, func(size int32, token string) (int, string, error) {
 		resp, err := c.fs.ListFiles(ctx, &fsv1.ListFilesRequest{User: string(p.user), Prefix: prefix, PageSize: size, PageToken: token})
 		for _, f := range resp.GetFiles() {
-			rel, below := strings.CutPrefix(f.GetPath(), prefix)
-			name, bad := skein.NewFilePath(string(p.user), f.GetPath())
-			if _, twice := all[rel]; !below || bad != nil || name.Path != f.GetPath() || twice {
-				return 0, "", fault.Internal.New("BAD_LISTING", "the service lists %.100q below %s: no such file can be there, or it was listed before", f.GetPath(), p)
-			}
-			all[rel] = found{f.GetSize(), f.GetDigest()}
+			all[strings.TrimPrefix(f.GetPath(), prefix)] = found{f.GetSize(), f.GetDigest()}
 		}
 		return len(resp.GetFiles()), resp.GetNextPageToken(), err
 	})
@@ -209,12 +202,6 @@ func (c *copier) tree(ctx context.Context, from, to place, remove bool) error {
 	for _, f := range source {
 		total += f.size
 	}
-	if to.user == "" && !c.dry {
-		if err := c.into(to.path); err != nil {
-			return err
-		}
-		defer func() { _ = c.root.Close() }()
-	}
 	c.bar = c.a.progress("copy", total)
 	defer c.bar.done()
 	group, copying := errgroup.WithContext(ctx)
@@ -241,14 +228,6 @@ func (c *copier) tree(ctx context.Context, from, to place, remove bool) error {
 	}))
 }
 
-// into makes a local directory the one that is copied to.
-func (c *copier) into(dir string) (err error) {
-	if err = os.MkdirAll(dir, 0o755); err == nil {
-		c.root, err = os.OpenRoot(dir)
-	}
-	return err
-}
-
 func (c *copier) copyIfNew(ctx context.Context, from, to place, source, target found, rel string) error {
 	if c.same && source.size == target.size {
 		same, err := c.alike(ctx, from, to, source, target)
@@ -261,7 +240,7 @@ func (c *copier) copyIfNew(ctx context.Context, from, to place, source, target f
 		}
 	}
 	if !c.dry {
-		if err := c.content(ctx, from, to, rel); err != nil {
+		if err := c.content(ctx, from, to); err != nil {
 			return fmt.Errorf("%s: %w", rel, err)
 		}
 	}
@@ -313,31 +292,24 @@ func (c *copier) one(ctx context.Context, from, to place) error {
 	if from.user == "" && isDir(from.path) {
 		return usagef("%s is a directory: -r copies what is in it", from)
 	}
-	if to.user == "" {
-		if err := c.into(filepath.Dir(to.path)); err != nil {
-			return err
-		}
-		defer func() { _ = c.root.Close() }()
-	}
 	c.bar = c.a.progress("copy", -1)
 	defer c.bar.done()
-	return c.content(ctx, from, to, filepath.Base(to.path))
+	return c.content(ctx, from, to)
 }
 
-// content copies a file. rel is where to is below root, if it is local.
-func (c *copier) content(ctx context.Context, from, to place, rel string) error {
+func (c *copier) content(ctx context.Context, from, to place) error {
 	switch {
 	case from.user != "" && to.user != "":
 		return c.within(ctx, from, to)
 	case from.user != "":
+		if err := os.MkdirAll(filepath.Dir(to.path), 0o755); err != nil {
+			return err
+		}
 		p, err := skein.NewFilePath(string(from.user), from.path)
 		if err != nil {
 			return err
 		}
-		if err := c.root.MkdirAll(path.Dir(rel), 0o755); err != nil {
-			return err
-		}
-		return getWhole(ctx, c.fs, p, c.root, filepath.FromSlash(rel), c.bar)
+		return getWhole(ctx, c.fs, p, to.path, c.bar)
 	}
 	f, err := os.Open(from.path)
 	if err != nil {
