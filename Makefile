@@ -92,6 +92,7 @@ check-code: .bin/staticcheck
 	@echo "check: vet and staticcheck"
 	go vet work
 	for m in sdk/go examples; do (cd $$m && GOOS=wasip1 GOARCH=wasm go vet ./...); done # as guests are built
+	GOOS=darwin go vet work # nobody tests there, but it builds
 	staticcheck work
 check-modules: # Each module builds alone, as images do: go.work hides a missing require
 	@echo "check: each module alone"

@@ -7,6 +7,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"skein.dev/platform/subprocess"
 )
 
 // executable is this program, even if its file was replaced or removed since.
@@ -14,7 +16,7 @@ func executable() (string, error) { return "/proc/self/exe", nil }
 
 // ofChild gives the child a process group of its own, and its end with ours.
 func ofChild() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	return subprocess.Bound(syscall.SysProcAttr{Setpgid: true})
 }
 
 func kill(p *os.Process) error { return syscall.Kill(-p.Pid, syscall.SIGKILL) }

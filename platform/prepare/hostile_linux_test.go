@@ -20,8 +20,6 @@ func threadCPU(t testing.TB) time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-var errOverdue = errors.New("overdue")
-
 // watch is what a machine does at a yield, on the clock of the guest's thread: it ends the guest at its deadline and fits
 // the allowance to what the last one was worth.
 type watch struct {

@@ -14,6 +14,9 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
+// errOverdue ends a guest that has had its time.
+var errOverdue = errors.New("overdue")
+
 // bench holds what a module is tried on: the engine for prepared ones, and one that stops plain ones by the clock, slowly.
 type bench struct {
 	prepared *engine

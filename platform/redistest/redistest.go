@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"skein.dev/platform/subprocess"
 )
 
 // Server is a Redis server, a child process of the test that may be killed and started again.
@@ -63,7 +65,7 @@ func (r *Server) Start(t testing.TB) {
 	var out bytes.Buffer
 	r.cmd = exec.Command("redis-server", r.args...)
 	r.cmd.Stdout, r.cmd.Stderr = &out, &out
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	r.cmd.SysProcAttr = subprocess.Bound(syscall.SysProcAttr{})
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

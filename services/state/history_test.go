@@ -23,6 +23,7 @@ import (
 
 	"skein.dev/platform/fault"
 	"skein.dev/platform/service"
+	"skein.dev/platform/subprocess"
 	statev1 "skein.dev/proto/skein/state/v1"
 
 	"skein.dev/platform/redistest"
@@ -69,7 +70,7 @@ func (p *process) start() {
 	p.cmd = exec.Command(os.Args[0])
 	p.cmd.Env = append(os.Environ(), p.env...)
 	p.cmd.Stderr = os.Stderr
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = subprocess.Bound(syscall.SysProcAttr{})
 	p.out, _ = p.cmd.StdoutPipe()
 	p.in, _ = p.cmd.StdinPipe()
 	if err := p.cmd.Start(); err != nil {

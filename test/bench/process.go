@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"skein.dev/platform/subprocess"
 )
 
 // process is a child. It dies with us, however we end: the kernel kills it when the thread that started it is gone, and
@@ -33,7 +35,7 @@ func launch(name, bin string, args ...string) (*process, error) {
 	p := &process{name: name, cmd: exec.Command(bin, args...), said: &said{listening: make(chan string, 1)}, gone: make(chan struct{})}
 	p.cmd.Env = environ()
 	p.cmd.Stdout, p.cmd.Stderr = p.said, p.said
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = subprocess.Bound(syscall.SysProcAttr{})
 	p.cmd.WaitDelay = time.Second
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

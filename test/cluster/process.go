@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"skein.dev/platform/subprocess"
 )
 
 // Process is a child of the test: one of the suite's, or a server that it needs.
@@ -68,7 +70,7 @@ func (p *Process) Launch() *Process {
 	}
 	cmd := exec.Command(p.bin, append(slices.Clone(p.args), p.serve(p.Addr)...)...)
 	cmd.Env = append(append(environ(), "SKEIN_RACE_COMPILER="+compiler()), p.env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = subprocess.Bound(syscall.SysProcAttr{Setpgid: true})
 	out, gone, expected := &output{listening: make(chan string, 1)}, make(chan struct{}), &atomic.Bool{}
 	cmd.Stdout, cmd.Stderr = out, out
 	started := make(chan error)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"skein.dev/platform/blob"
+	"skein.dev/platform/subprocess"
 )
 
 const (
@@ -95,7 +96,7 @@ func (s *Server) start() error {
 		return fmt.Errorf("no server of kind %q", s.kind)
 	}
 	cmd.Stdout, cmd.Stderr = s.out, s.out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = subprocess.Bound(syscall.SysProcAttr{Setpgid: true})
 	started, end := make(chan error), make(chan struct{})
 	go func() {
 		// The kernel kills the child when the thread that started it ends, so that thread stays.
