@@ -13,8 +13,8 @@ const frameSize = 256 << 10
 func Frames(body io.Reader, send func(data []byte) error) error {
 	for first := true; ; first = false {
 		data := make([]byte, frameSize) // gRPC may still hold the one before
-		n, err := io.ReadFull(body, data)
-		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		n, err := Fill(body, data)
+		last := errors.Is(err, io.EOF)
 		if err != nil && !last {
 			return err
 		}
@@ -29,4 +29,15 @@ func Frames(body io.Reader, send func(data []byte) error) error {
 			return nil
 		}
 	}
+}
+
+// Fill is io.ReadFull, but keeps the end of r, io.EOF, apart from an r that says io.ErrUnexpectedEOF itself, as the body of an
+// interrupted request and a file of an archive that is cut off do.
+func Fill(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var m int
+		m, err = r.Read(buf[n:])
+		n += m
+	}
+	return n, err
 }

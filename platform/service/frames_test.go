@@ -27,6 +27,11 @@ func TestFrames(t *testing.T) {
 	if err := Frames(iotest.ErrReader(broken), func([]byte) error { t.Error("sent what could not be read"); return nil }); !errors.Is(err, broken) {
 		t.Errorf("the reader's error became %v", err)
 	}
+	// A body that is cut off is no body that ends.
+	cut := io.MultiReader(strings.NewReader("x"), iotest.ErrReader(io.ErrUnexpectedEOF))
+	if err := Frames(cut, func([]byte) error { t.Error("sent what is cut off"); return nil }); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a body that is cut off: %v", err)
+	}
 	if err := Frames(strings.NewReader("x"), func([]byte) error { return io.EOF }); err != nil {
 		t.Errorf("a stream that the server ended: %v", err)
 	}

@@ -32,6 +32,7 @@ import (
 	"skein.dev"
 	"skein.dev/platform/blob"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/service"
 	"skein.dev/platform/turn"
 	"skein.dev/platform/watch"
 )
@@ -296,7 +297,7 @@ func (u *upload) blocks(ctx context.Context, r io.Reader) error {
 	for readErr == nil && sending.Err() == nil {
 		buf := buffers.Get().(*[]byte) //nolint:forcetypeassert // nothing else is in there
 		var n int
-		n, readErr = fill(r, *buf)
+		n, readErr = service.Fill(r, *buf)
 		if n == 0 || readErr != nil && !errors.Is(readErr, io.EOF) {
 			buffers.Put(buf)
 			break
@@ -326,17 +327,6 @@ func (u *upload) blocks(ctx context.Context, r io.Reader) error {
 		return readErr
 	}
 	return err
-}
-
-// fill is io.ReadFull, but keeps the end of r apart from an r that says io.ErrUnexpectedEOF itself, as the body of an
-// interrupted request does.
-func fill(r io.Reader, buf []byte) (n int, err error) {
-	for n < len(buf) && err == nil {
-		var m int
-		m, err = r.Read(buf[n:])
-		n += m
-	}
-	return n, err
 }
 
 // pin keeps Sweep from a block until unpin; if Sweep is just deleting it, pin waits, and the put that follows is later.

@@ -228,10 +228,10 @@ func (h *rest) putBlock(w http.ResponseWriter, r *http.Request) error {
 	buf := buffers.Get().(*[]byte) //nolint:forcetypeassert // nothing else is in there
 	defer buffers.Put(buf)
 	in := body{r.Body}
-	n, err := fill(in, *buf)
+	n, err := service.Fill(in, *buf)
 	if err == nil { // full: is there more?
 		var more [1]byte
-		if m, _ := fill(in, more[:]); m > 0 {
+		if m, _ := service.Fill(in, more[:]); m > 0 {
 			return fault.TooLarge.New("BAD_BLOCK", "a block has at most %d bytes", blockSize)
 		}
 	} else if !errors.Is(err, io.EOF) {
