@@ -41,11 +41,19 @@ func Value(name string, size, version int64, updated, expires time.Time) *tar.He
 	}
 }
 
+// mostElements bounds the elements of a value in bytes, with a length before each: several times what the state service takes.
+const mostElements = 4 << 30
+
 // WriteElements adds the file of a value's elements, if it has some. each calls f with the first n, or all for 0. It reads them
-// twice, for their size comes first: those that were there the first time.
+// twice, for their size comes first: those that were there the first time. Conflict VALUE_CHANGED if they are others by then.
 func WriteElements(out *tar.Writer, name string, each func(n int64, f func([]byte) error) error) error {
 	n, size := int64(0), int64(0)
-	err := each(0, func(e []byte) error { n, size = n+1, size+prefix+int64(len(e)); return nil })
+	err := each(0, func(e []byte) error {
+		if n, size = n+1, size+prefix+int64(len(e)); len(e) > mostElement || size > mostElements {
+			return fault.TooLarge.New("TOO_LARGE", "an element of %d bytes, %d of all: no value has those", len(e), size)
+		}
+		return nil
+	})
 	if n == 0 || err != nil {
 		return err
 	}
@@ -56,10 +64,51 @@ func WriteElements(out *tar.Writer, name string, each func(n int64, f func([]byt
 	if err != nil {
 		return err
 	}
-	return each(n, func(e []byte) error {
+	changed := fault.Conflict.New("VALUE_CHANGED", "the elements changed while they were written").WithHint("try again")
+	err = each(n, func(e []byte) error {
+		if size -= prefix + int64(len(e)); size < 0 {
+			return changed
+		}
 		_, err := out.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(e))), e...))
 		return err
 	})
+	if err == nil && size > 0 {
+		return changed
+	}
+	return err
+}
+
+// Reader is a tar.Reader that tells an archive that is cut off between two files from one that ends there.
+type Reader struct {
+	*tar.Reader
+	in *ending
+}
+
+// NewReader reads an archive from in.
+func NewReader(in io.Reader) *Reader {
+	e := &ending{in: in}
+	return &Reader{tar.NewReader(e), e}
+}
+
+// Next is tar.Reader's. Invalid BAD_ARCHIVE if the archive has no end.
+func (r *Reader) Next() (*tar.Header, error) {
+	f, err := r.Reader.Next()
+	if errors.Is(err, io.EOF) && r.in.ended {
+		return nil, fault.Invalid.New("BAD_ARCHIVE", "the archive is cut off, or is none: it has no end").WithHint("export it again")
+	}
+	return f, err
+}
+
+// ending knows whether more was wanted of in than there is. Who reads an archive's end, two empty blocks, wants no more.
+type ending struct {
+	in    io.Reader
+	ended bool
+}
+
+func (e *ending) Read(b []byte) (int, error) {
+	n, err := e.in.Read(b)
+	e.ended = e.ended || n == 0 && errors.Is(err, io.EOF)
+	return n, err
 }
 
 // HasElements reports whether a file is of the elements of the value before it.

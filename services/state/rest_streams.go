@@ -178,7 +178,7 @@ func (h *rest) exportElements(r *http.Request, out *tar.Writer, k skein.StateKey
 
 // importAll stores what export wrote, or any tar whose files are named like that. Others' values stay. When it fails, those before are stored.
 func (h *rest) importAll(w http.ResponseWriter, r *http.Request, u skein.User) error {
-	in := tar.NewReader(body{r.Body})
+	in := archive.NewReader(body{r.Body})
 	values, bytes := int64(0), int64(0)
 	for {
 		f, err := in.Next()
