@@ -76,38 +76,17 @@ func (a *app) oneCall(name, short string, run func(ctx context.Context, planner 
 	}
 }
 
-// maxPage is the largest page that the services give.
-const maxPage = 1000
-
-// pages asks for page after page until there are limit items (0: all) or no more. fetch returns how many came.
-func pages(limit int, fetch func(size int32, token string) (n int, next string, err error)) error {
-	for got, token := 0, ""; ; {
-		size := maxPage
-		if limit > 0 {
-			size = min(size, limit-got)
-		}
-		n, next, err := fetch(int32(size), token) //nolint:gosec // at most maxPage
-		if err != nil {
-			return err
-		}
-		got += n
-		if token = next; token == "" || limit > 0 && got >= limit {
-			return nil
-		}
-	}
-}
-
 func (a *app) listCalls(ctx context.Context, user string, limit int) error {
 	planner, err := a.plannerClient()
 	if err != nil {
 		return err
 	}
 	all := &plannerv1.ListCallsResponse{}
-	err = pages(limit, func(size int32, token string) (int, string, error) {
+	err = pages(limit, func(size int32, token string) (int, page, error) {
 		resp, err := planner.ListCalls(ctx, &plannerv1.ListCallsRequest{User: user, PageSize: size, PageToken: token})
 		all.Calls = append(all.Calls, resp.GetCalls()...)
 		all.NextPageToken = resp.GetNextPageToken()
-		return len(resp.GetCalls()), resp.GetNextPageToken(), err
+		return len(resp.GetCalls()), resp, err
 	})
 	if err != nil {
 		return err

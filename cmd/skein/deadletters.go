@@ -41,11 +41,11 @@ Their inputs are kept for 14 days.`,
 // deadLetters reads up to limit of them (0: all).
 func deadLetters(ctx context.Context, planner plannerv1.PlannerServiceClient, user string, limit int) (*plannerv1.ListDeadLettersResponse, error) {
 	all := &plannerv1.ListDeadLettersResponse{}
-	err := pages(limit, func(size int32, token string) (int, string, error) {
+	err := pages(limit, func(size int32, token string) (int, page, error) {
 		resp, err := planner.ListDeadLetters(ctx, &plannerv1.ListDeadLettersRequest{User: user, PageSize: size, PageToken: token})
 		all.DeadLetters = append(all.DeadLetters, resp.GetDeadLetters()...)
 		all.NextPageToken = resp.GetNextPageToken()
-		return len(resp.GetDeadLetters()), resp.GetNextPageToken(), err
+		return len(resp.GetDeadLetters()), resp, err
 	})
 	return all, err
 }

@@ -56,10 +56,10 @@ func (a *app) listExecutors(cmd *cobra.Command) error {
 		return err
 	}
 	all := &plannerv1.ListExecutorsResponse{}
-	err = pages(0, func(size int32, token string) (int, string, error) {
+	err = pages(0, func(size int32, token string) (int, page, error) {
 		resp, err := planner.ListExecutors(cmd.Context(), &plannerv1.ListExecutorsRequest{PageSize: size, PageToken: token})
 		all.Executors = append(all.Executors, resp.GetExecutors()...)
-		return len(resp.GetExecutors()), resp.GetNextPageToken(), err
+		return len(resp.GetExecutors()), resp, err
 	})
 	if err != nil {
 		return err

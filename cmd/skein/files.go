@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -139,21 +141,38 @@ func (a *app) getFile(ctx context.Context, fs fsv1.FsServiceClient, p skein.File
 		if info, err := os.Stat(rest[0]); err != nil || info.Mode().IsRegular() {
 			bar := a.progress("get", -1)
 			defer bar.done()
-			return getWhole(ctx, fs, p, rest[0], bar)
+			root, err := os.OpenRoot(filepath.Dir(rest[0]))
+			if err != nil {
+				return err
+			}
+			to := place{path: filepath.Base(rest[0]), in: root}
+			defer to.close()
+			return getWhole(ctx, fs, p, to, bar)
 		}
 	}
 	stream, err := fs.GetFile(ctx, &fsv1.GetFileRequest{User: string(p.User), Path: p.Path, Offset: offset, Length: length})
 	if err != nil {
 		return err
 	}
-	next := func() ([]byte, int64, error) {
-		resp, err := stream.Recv()
-		return resp.GetData(), resp.GetFile().GetSize(), err
+	digest, whole := "", sha256.New()
+	copyTo := func(w io.Writer) error {
+		err := a.receive(bytesOf{p, offset, length}, func() ([]byte, int64, error) {
+			resp, err := stream.Recv()
+			if f := resp.GetFile(); f != nil {
+				digest = f.GetDigest()
+			}
+			whole.Write(resp.GetData())
+			return resp.GetData(), resp.GetFile().GetSize(), err
+		}, w)
+		if err == nil && offset == 0 && length == 0 && hex.EncodeToString(whole.Sum(nil)) != digest {
+			err = notContent(p)
+		}
+		return err
 	}
 	if toStdout {
-		return a.receive("get", next, a.stdout)
+		return copyTo(a.stdout)
 	}
-	return replaceFile(rest[0], func(f *os.File) error { return a.receive("get", next, f) })
+	return replaceFile(rest[0], func(f *os.File) error { return copyTo(f) })
 }
 
 // replaceFile lets write fill a new file that takes name's place only when it is whole. What is no regular file, such as
@@ -217,13 +236,13 @@ func (a *app) listFilesCmd() *cobra.Command {
 				return err
 			}
 			all := &fsv1.ListFilesResponse{}
-			err = pages(0, func(size int32, token string) (int, string, error) {
+			err = pages(0, func(size int32, token string) (int, page, error) {
 				resp, err := fs.ListFiles(cmd.Context(), &fsv1.ListFilesRequest{
 					User: string(user), Prefix: prefix, PageSize: size, PageToken: token, Shallow: shallow,
 				})
 				all.Files = append(all.Files, resp.GetFiles()...)
 				all.Directories = append(all.Directories, resp.GetDirectories()...)
-				return len(resp.GetFiles()), resp.GetNextPageToken(), err
+				return len(resp.GetFiles()), resp, err
 			})
 			if err != nil {
 				return err

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 
@@ -113,14 +112,18 @@ var errReplaced = errors.New("the file was replaced meanwhile")
 
 // getWhole makes a local file what a shared one is. What came before a failure stays beside it, as ".NAME.DIGEST.part", and
 // the next get goes on there.
-func getWhole(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, name string, bar *progress) error {
+func getWhole(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, to place, bar *progress) error {
 	for try := 1; ; try++ {
 		stat, err := fs.StatFile(ctx, &fsv1.StatFileRequest{User: string(p.User), Path: p.Path})
 		if err != nil {
 			return err
 		}
-		bar.expect(stat.GetFile().GetSize())
-		err = getContent(ctx, fs, p, stat.GetFile(), name, bar)
+		meta := stat.GetFile()
+		if _, err := skein.ParseDigest(meta.GetDigest()); err != nil || meta.GetSize() < 0 {
+			return badAnswer("says that %s has %d bytes and the digest %.80q: no file has those", p, meta.GetSize(), meta.GetDigest())
+		}
+		bar.expect(meta.GetSize())
+		err = getContent(ctx, fs, p, meta, to, bar)
 		if !errors.Is(err, errReplaced) {
 			return err
 		}
@@ -130,13 +133,13 @@ func getWhole(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, na
 	}
 }
 
-func getContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, meta *fsv1.File, name string, bar *progress) (err error) {
+func getContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, meta *fsv1.File, to place, bar *progress) (err error) {
 	mode := os.FileMode(0o644)
-	if info, err := os.Stat(name); err == nil {
+	if info, err := to.stat(); err == nil {
 		mode = info.Mode().Perm()
 	}
-	part := filepath.Join(filepath.Dir(name), fmt.Sprintf(".%s.%.16s.part", filepath.Base(name), meta.GetDigest()))
-	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o600)
+	part := partFile(to.path, meta.GetDigest())
+	f, err := to.in.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -144,7 +147,7 @@ func getContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, 
 	defer func() {
 		_ = f.Close()
 		if err != nil && !keep {
-			_ = os.Remove(part)
+			_ = to.in.Remove(part)
 		}
 	}()
 	whole := sha256.New()
@@ -154,46 +157,76 @@ func getContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, 
 	}
 	bar.add(int(have))
 	if have < meta.GetSize() {
-		n, err := receiveFrom(ctx, fs, p, meta.GetDigest(), have, io.MultiWriter(f, whole, counted{bar}))
+		n, err := receiveFrom(ctx, fs, p, meta, have, io.MultiWriter(f, whole, counted{bar}))
 		if err != nil {
-			keep = have+n > 0 && !errors.Is(err, errReplaced)
+			keep = have+n > 0 && canGoOn(err)
 			return err
 		}
 	}
 	if hex.EncodeToString(whole.Sum(nil)) != meta.GetDigest() {
-		return fault.DataLoss.New("DIGEST_MISMATCH", "what was got of %s is not its content", p).WithHint("get it again: it begins anew")
+		return notContent(p)
 	}
 	if err := errors.Join(f.Chmod(mode), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(part, name)
+	return to.in.Rename(part, to.path)
 }
 
-// receiveFrom writes a file from off on, if it is the one of that digest.
-func receiveFrom(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, digest string, off int64, w io.Writer) (n int64, err error) {
+// receiveFrom writes a file from off on, if it is still the one that meta is of.
+func receiveFrom(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, meta *fsv1.File, off int64, w io.Writer) (n int64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := fs.GetFile(ctx, &fsv1.GetFileRequest{User: string(p.User), Path: p.Path, Offset: off})
 	if err != nil {
 		return 0, err
 	}
-	for {
+	most := meta.GetSize() - off
+	for first := true; ; first = false {
 		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) && n == most {
 			return n, nil
+		} else if errors.Is(err, io.EOF) {
+			return n, cutOff(p, off+n, meta.GetSize())
 		} else if errors.Is(err, fault.Conflict) {
 			return n, errReplaced
 		} else if err != nil {
 			return n, err
 		}
-		if now := m.GetFile(); now != nil && now.GetDigest() != digest {
+		if now := m.GetFile(); now != nil && now.GetDigest() != meta.GetDigest() {
 			return n, errReplaced
+		}
+		if got := int64(len(m.GetData())); got > most-n || got == 0 && !first {
+			return n, notSaid(p, meta.GetSize(), got)
 		}
 		wrote, err := w.Write(m.GetData())
 		if n += int64(wrote); err != nil {
 			return n, err
 		}
 	}
+}
+
+func notContent(what fmt.Stringer) error {
+	return fault.DataLoss.New("DIGEST_MISMATCH", "what was got of %s is not its content", what).WithHint("get it again: it begins anew")
+}
+
+// cutOff is the error of a stream that ended in good order too early.
+func cutOff(what fmt.Stringer, got, size int64) error {
+	return fault.DataLoss.New("CUT_OFF", "%s ended after %d of %d bytes", what, got, size).WithHint("try again")
+}
+
+// notSaid is the error of a stream that goes on when all has come, or sends messages with nothing in them: it need not have an end.
+func notSaid(what fmt.Stringer, size, got int64) error {
+	if got == 0 {
+		return badAnswer("sends no bytes where some of %s were due", what)
+	}
+	return badAnswer("sends more of %s than the %d bytes it was said to have", what, size)
+}
+
+// canGoOn tells whether what came before err is of use to the next try. A server that refuses the range or gives another would do
+// so again.
+func canGoOn(err error) bool {
+	refused := errors.Is(err, fault.Invalid) || errors.Is(err, fault.TooLarge)
+	return !refused && !errors.Is(err, errReplaced) && fault.From(err).Reason != reasonBadAnswer
 }
 
 // counted moves a bar by what is written to it.

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -26,6 +27,7 @@ import (
 type place struct {
 	user skein.User // empty: local
 	path string     // shared: clean, or empty for all of the user's
+	in   *os.Root   // of a local one that is copied to: what path is below
 }
 
 // parsePlace reads USER:PATH as scp does: what has a colon before its first slash is not local.
@@ -43,18 +45,21 @@ func parsePlace(s string) (place, error) {
 			return place{}, err
 		}
 	}
-	return place{user, rest}, nil
+	return place{user: user, path: rest}, nil
 }
 
 // below is a path under the place.
 func (p place) below(rel string) place {
 	if p.user == "" {
-		return place{path: filepath.Join(p.path, filepath.FromSlash(rel))}
+		return place{path: filepath.Join(p.path, filepath.FromSlash(rel)), in: p.in}
 	}
-	return place{p.user, path.Join(p.path, rel)}
+	return place{user: p.user, path: path.Join(p.path, rel)}
 }
 
 func (p place) String() string {
+	if p.in != nil {
+		return filepath.Join(p.in.Name(), p.path)
+	}
 	if p.user == "" {
 		return p.path
 	}
@@ -84,7 +89,7 @@ of one user: then no content is sent. A target that ends in / or is a directory 
 			if err != nil {
 				return err
 			}
-			if recursive {
+			if recursive && (from.user != "" || isDir(from.path)) {
 				return c.tree(cmd.Context(), from, to, false)
 			}
 			if strings.HasSuffix(args[1], "/") || to.path == "" || to.user == "" && isDir(to.path) {
@@ -153,34 +158,30 @@ func (c *copier) list(ctx context.Context, p place) (listed, error) {
 	if p.path != "" {
 		prefix = p.path + "/"
 	}
-	err := pages(0, func(size int32, token string) (int, string, error) {
+	err := pages(0, func(size int32, token string) (int, page, error) {
 		resp, err := c.fs.ListFiles(ctx, &fsv1.ListFilesRequest{User: string(p.user), Prefix: prefix, PageSize: size, PageToken: token})
 		for _, f := range resp.GetFiles() {
-			all[strings.TrimPrefix(f.GetPath(), prefix)] = found{f.GetSize(), f.GetDigest()}
+			if err == nil {
+				err = all.add(p, prefix, f)
+			}
 		}
-		return len(resp.GetFiles()), resp.GetNextPageToken(), err
+		return len(resp.GetFiles()), resp, err
 	})
 	return all, err
 }
 
-// listLocal finds regular files. Links are not followed: a tree has an end then, and leads nowhere else.
-func listLocal(dir string) (listed, error) {
-	all := listed{}
-	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() || strings.HasSuffix(name, ".part") && strings.HasPrefix(e.Name(), ".") {
-			return err
-		}
-		rel, err := filepath.Rel(dir, name)
-		if err != nil {
-			return err
-		}
-		info, err := e.Info()
-		if err == nil {
-			all[filepath.ToSlash(rel)] = found{size: info.Size()}
-		}
-		return err
-	})
-	return all, err
+// add takes in what a server says lies below a place, if that can be.
+func (l listed) add(p place, prefix string, f *fsv1.File) error {
+	rel, below := strings.CutPrefix(f.GetPath(), prefix)
+	clean, err := skein.NewFilePath(string(p.user), f.GetPath())
+	if err != nil || clean.Path != f.GetPath() || !below {
+		return badAnswer("lists the file %s below %s: that is no path there", clipped(strconv.Quote(f.GetPath()), 200), p)
+	}
+	if _, err := skein.ParseDigest(f.GetDigest()); err != nil || f.GetSize() < 0 {
+		return badAnswer("lists %s with %d bytes and the digest %.80q: no file has those", clean, f.GetSize(), f.GetDigest())
+	}
+	l[rel] = found{f.GetSize(), f.GetDigest()}
+	return nil
 }
 
 // tree copies all below from to below to.
@@ -198,6 +199,20 @@ func (c *copier) tree(ctx context.Context, from, to place, remove bool) error {
 			return err
 		}
 	}
+	if to.user == "" {
+		if err := source.fitLocal(from); err != nil {
+			return err
+		}
+		if to, err = c.into(to); err != nil {
+			return err
+		}
+		defer to.close()
+	}
+	return c.all(ctx, from, to, source, target, remove)
+}
+
+// all copies source, and with remove deletes what target has besides.
+func (c *copier) all(ctx context.Context, from, to place, source, target listed, remove bool) error {
 	total := int64(0)
 	for _, f := range source {
 		total += f.size
@@ -218,7 +233,7 @@ func (c *copier) tree(ctx context.Context, from, to place, remove bool) error {
 			}
 		}
 	}
-	err = group.Wait()
+	err := group.Wait()
 	c.bar.done()
 	slices.Sort(c.done)
 	return errors.Join(err, c.a.table(func(w *tabwriter.Writer) {
@@ -264,7 +279,7 @@ func (c *copier) alike(ctx context.Context, from, to place, source, target found
 		f  *found
 	}{{from, &source}, {to, &target}} {
 		if side.at.user == "" {
-			f, err := os.Open(side.at.path)
+			f, err := side.at.open()
 			if err != nil {
 				return false, err
 			}
@@ -283,7 +298,7 @@ func exists(p place) bool {
 	if p.user != "" {
 		return false // it would have a digest
 	}
-	_, err := os.Stat(p.path)
+	_, err := p.stat()
 	return err == nil
 }
 
@@ -302,14 +317,7 @@ func (c *copier) content(ctx context.Context, from, to place) error {
 	case from.user != "" && to.user != "":
 		return c.within(ctx, from, to)
 	case from.user != "":
-		if err := os.MkdirAll(filepath.Dir(to.path), 0o755); err != nil {
-			return err
-		}
-		p, err := skein.NewFilePath(string(from.user), from.path)
-		if err != nil {
-			return err
-		}
-		return getWhole(ctx, c.fs, p, to.path, c.bar)
+		return c.fetch(ctx, from, to)
 	}
 	f, err := os.Open(from.path)
 	if err != nil {
@@ -327,6 +335,25 @@ func (c *copier) content(ctx context.Context, from, to place) error {
 	c.bar.expect(info.Size())
 	_, err = putContent(ctx, c.fs, p, f, info.Size(), condition{}, c.bar)
 	return err
+}
+
+func (c *copier) fetch(ctx context.Context, from, to place) error {
+	p, err := skein.NewFilePath(string(from.user), from.path)
+	if err != nil {
+		return err
+	}
+	if to.in == nil {
+		name := filepath.Base(to.path)
+		if to, err = c.into(place{path: filepath.Dir(to.path)}); err != nil {
+			return err
+		}
+		defer to.close()
+		to = to.below(name)
+	}
+	if err := to.in.MkdirAll(filepath.Dir(to.path), 0o755); err != nil {
+		return inTheWay(to.in, to.path, err)
+	}
+	return inTheWay(to.in, to.path, getWhole(ctx, c.fs, p, to, c.bar))
 }
 
 // within makes a file of the blocks of another.
@@ -348,7 +375,7 @@ func (c *copier) remove(ctx context.Context, p place, rel string) error {
 	switch {
 	case c.dry:
 	case p.user == "":
-		err = os.Remove(p.path)
+		err = p.unlink()
 	default:
 		_, err = c.fs.DeleteFile(ctx, &fsv1.DeleteFileRequest{User: string(p.user), Path: p.path})
 	}
@@ -361,7 +388,7 @@ func (c *copier) remove(ctx context.Context, p place, rel string) error {
 // removeTree deletes all files below a path.
 func (a *app) removeTree(ctx context.Context, client fsv1.FsServiceClient, p skein.FilePath) error {
 	c := &copier{a: a, fs: client}
-	top := place{p.User, p.Path}
+	top := place{user: p.User, path: p.Path}
 	all, err := c.list(ctx, top)
 	if err != nil {
 		return err

@@ -62,10 +62,10 @@ func (a *app) listFunctions(ctx context.Context, user string) error {
 		return err
 	}
 	all := &uploadv1.ListFunctionsResponse{}
-	err = pages(0, func(size int32, token string) (int, string, error) {
+	err = pages(0, func(size int32, token string) (int, page, error) {
 		resp, err := upload.ListFunctions(ctx, &uploadv1.ListFunctionsRequest{User: user, PageSize: size, PageToken: token})
 		all.Functions = append(all.Functions, resp.GetFunctions()...)
-		return len(resp.GetFunctions()), resp.GetNextPageToken(), err
+		return len(resp.GetFunctions()), resp, err
 	})
 	if err != nil {
 		return err
@@ -114,12 +114,12 @@ func (a *app) printFunction(f *uploadv1.Function) error {
 
 func (a *app) listVersions(cmd *cobra.Command, upload uploadv1.UploadServiceClient, f skein.Function, _ []string) error {
 	all := &uploadv1.ListVersionsResponse{}
-	err := pages(0, func(size int32, token string) (int, string, error) {
+	err := pages(0, func(size int32, token string) (int, page, error) {
 		resp, err := upload.ListVersions(cmd.Context(), &uploadv1.ListVersionsRequest{
 			User: string(f.User), Function: f.Name, PageSize: size, PageToken: token,
 		})
 		all.Versions = append(all.Versions, resp.GetVersions()...)
-		return len(resp.GetVersions()), resp.GetNextPageToken(), err
+		return len(resp.GetVersions()), resp, err
 	})
 	if err != nil {
 		return err

@@ -108,6 +108,14 @@ func printable(s string) string {
 	return strconv.Quote(s)
 }
 
+// clipped is the beginning of a text that a server may have made long.
+func clipped(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
 func printableLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i := range lines {

@@ -121,18 +121,20 @@ func (a *app) report(ctx context.Context, err error) int {
 }
 
 func (a *app) explain(err error) {
+	const most = 8 << 10 // bytes of a text: there are servers that answer with megabytes
+	text := printableLines(clipped(err.Error(), most))
 	e, ok := errors.AsType[*fault.Error](err)
 	if !ok && errors.Is(err, skein.ErrInvalid) {
 		e, ok = fault.From(err), true
 	}
 	if !ok { // an error of this machine: it has no reason, only a text
-		fmt.Fprintf(a.stderr, "error: %s\n", printableLines(err.Error()))
+		fmt.Fprintf(a.stderr, "error: %s\n", text)
 		return
 	}
-	fmt.Fprintf(a.stderr, "error: %s [%s]\n", printableLines(err.Error()), printable(e.Reason))
+	fmt.Fprintf(a.stderr, "error: %s [%s]\n", text, printable(clipped(e.Reason, 80)))
 	switch {
 	case e.Hint != "":
-		fmt.Fprintf(a.stderr, "hint: %s\n", printable(e.Hint))
+		fmt.Fprintf(a.stderr, "hint: %s\n", printable(clipped(e.Hint, most)))
 	case e.RetryAfter > 0:
 		fmt.Fprintf(a.stderr, "hint: try again in %s\n", e.RetryAfter)
 	}

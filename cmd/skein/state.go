@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"text/tabwriter"
 	"time"
@@ -114,30 +115,58 @@ func (a *app) getValue(ctx context.Context, state statev1.StateServiceClient, ke
 	if err != nil {
 		return err
 	}
-	return a.receive("state", func() ([]byte, int64, error) {
+	return a.receive(bytesOf{key, offset, length}, func() ([]byte, int64, error) {
 		resp, err := stream.Recv()
 		return resp.GetData(), resp.GetInfo().GetSize(), err
 	}, a.stdout)
 }
 
+// bytesOf is the bytes of a value or file that were asked for; length 0 is all to the end.
+type bytesOf struct {
+	of             fmt.Stringer
+	offset, length int64
+}
+
+// due is how many they are of a total.
+func (s bytesOf) due(total int64) int64 {
+	n := max(0, total-s.offset)
+	if s.length > 0 {
+		n = min(n, s.length)
+	}
+	return n
+}
+
 // receive copies the frames of a stream; the first one knows the size of the whole.
-func (a *app) receive(what string, next func() (data []byte, total int64, err error), to io.Writer) error {
+func (a *app) receive(what bytesOf, next func() (data []byte, total int64, err error), to io.Writer) error {
 	var bar *progress
+	due, got := int64(0), int64(0)
 	for {
 		data, total, err := next()
 		if errors.Is(err, io.EOF) {
+			if got < due || bar == nil {
+				return cutOff(what.of, got, due)
+			}
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if bar == nil {
-			bar = a.progress(what, total)
+		first := bar == nil
+		if first {
+			if total < 0 {
+				return badAnswer("says that %s has %d bytes", what.of, total)
+			}
+			due = what.due(total)
+			bar = a.progress("get", due)
 			if terminal(to) {
 				bar.to = nil // the bytes themselves show the progress
 			}
 			to = bar.writing(to)
 			defer bar.done()
+		}
+		n := int64(len(data))
+		if got += n; got > due || n == 0 && !first {
+			return notSaid(what.of, due, n)
 		}
 		if _, err := to.Write(data); err != nil {
 			return err
@@ -237,12 +266,12 @@ func (a *app) listStateCmd() *cobra.Command {
 				return err
 			}
 			var all []*statev1.ValueInfo
-			err = pages(0, func(size int32, token string) (int, string, error) {
+			err = pages(0, func(size int32, token string) (int, page, error) {
 				resp, err := state.ListValues(cmd.Context(), &statev1.ListValuesRequest{
 					User: string(user), Prefix: []byte(prefix), PageSize: size, PageToken: token,
 				})
 				all = append(all, resp.GetValues()...)
-				return len(resp.GetValues()), resp.GetNextPageToken(), err
+				return len(resp.GetValues()), resp, err
 			})
 			if err != nil {
 				return err

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"skein.dev"
 	"skein.dev/platform/archive"
 	"skein.dev/platform/fault"
 	statev1 "skein.dev/proto/skein/state/v1"
@@ -32,21 +33,16 @@ for its elements, if it has some. Each value is of one version; all together are
 				return err
 			}
 			out := tar.NewWriter(a.stdout)
-			err = pages(0, func(size int32, token string) (int, string, error) {
+			err = pages(notHeld, func(size int32, token string) (int, page, error) {
 				resp, err := state.ListValues(cmd.Context(), &statev1.ListValuesRequest{
 					User: args[0], Prefix: []byte(prefix), PageSize: size, PageToken: token,
 				})
 				for _, v := range resp.GetValues() {
 					if err == nil {
-						err = exportValue(cmd.Context(), state, v, out)
-					}
-					if err == nil {
-						err = archive.WriteElements(out, url.PathEscape(string(v.GetKey())), func(n int64, f func([]byte) error) error {
-							return eachElement(cmd.Context(), state, v, n, f)
-						})
+						err = exportOne(cmd.Context(), state, args[0], v, out)
 					}
 				}
-				return len(resp.GetValues()), resp.GetNextPageToken(), err
+				return len(resp.GetValues()), resp, err
 			})
 			if err != nil {
 				return err
@@ -58,31 +54,51 @@ for its elements, if it has some. Each value is of one version; all together are
 	return cmd
 }
 
-func exportValue(ctx context.Context, state statev1.StateServiceClient, v *statev1.ValueInfo, out *tar.Writer) error {
-	stream, err := state.ReadValue(ctx, &statev1.ReadValueRequest{User: v.GetUser(), Key: v.GetKey()})
+func exportOne(ctx context.Context, state statev1.StateServiceClient, user string, v *statev1.ValueInfo, out *tar.Writer) error {
+	key, err := skein.NewStateKey(user, string(v.GetKey()))
+	if err != nil {
+		return badAnswer("lists a value that can be none: %s", err)
+	}
+	if err := exportValue(ctx, state, key, out); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	err = archive.WriteElements(out, url.PathEscape(key.Key), func(n int64, f func([]byte) error) error {
+		return eachElement(ctx, state, key, n, f)
+	})
+	if err != nil {
+		return fmt.Errorf("elements of %s: %w", key, err)
+	}
+	return nil
+}
+
+func exportValue(ctx context.Context, state statev1.StateServiceClient, key skein.StateKey, out *tar.Writer) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	stream, err := state.ReadValue(ctx, &statev1.ReadValueRequest{User: string(key.User), Key: []byte(key.Key)})
 	if err != nil {
 		return err
 	}
-	for begun := false; ; begun = true {
+	size, got := int64(0), int64(0)
+	for first := true; ; first = false {
 		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF) && (first || got < size):
+			return cutOff(key, got, size)
+		case errors.Is(err, io.EOF):
 			return nil
-		}
-		if err != nil {
-			if e := fault.From(err); !begun && e.Kind == fault.NotFound { // deleted since it was listed
-				return nil
-			}
+		case first && fault.From(err) != nil && fault.From(err).Kind == fault.NotFound: // deleted since it was listed
+			return nil
+		case err != nil:
 			return err
 		}
-		if i := m.GetInfo(); !begun {
-			var expires time.Time
-			if i.GetExpireTime() != nil {
-				expires = i.GetExpireTime().AsTime()
-			}
-			err := out.WriteHeader(archive.Value(url.PathEscape(string(i.GetKey())), i.GetSize(), i.GetVersion(), i.GetUpdateTime().AsTime(), expires))
-			if err != nil {
+		if first {
+			if size, err = exportHeader(key, m.GetInfo(), out); err != nil {
 				return err
 			}
+		}
+		n := int64(len(m.GetData()))
+		if got += n; got > size || n == 0 && !first {
+			return notSaid(key, size, n)
 		}
 		if _, err := out.Write(m.GetData()); err != nil {
 			return err
@@ -90,14 +106,28 @@ func exportValue(ctx context.Context, state statev1.StateServiceClient, v *state
 	}
 }
 
+func exportHeader(key skein.StateKey, i *statev1.ValueInfo, out *tar.Writer) (size int64, err error) {
+	if i == nil || i.GetSize() < 0 {
+		return 0, badAnswer("says that %s has %d bytes", key, i.GetSize())
+	}
+	var expires time.Time
+	if i.GetExpireTime() != nil {
+		expires = i.GetExpireTime().AsTime()
+	}
+	return i.GetSize(), out.WriteHeader(archive.Value(url.PathEscape(key.Key), i.GetSize(), i.GetVersion(), i.GetUpdateTime().AsTime(), expires))
+}
+
 // eachElement calls f with the first n, or all for 0.
-func eachElement(ctx context.Context, state statev1.StateServiceClient, v *statev1.ValueInfo, n int64, f func([]byte) error) error {
+func eachElement(ctx context.Context, state statev1.StateServiceClient, key skein.StateKey, n int64, f func([]byte) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	stream, err := state.ReadElements(ctx, &statev1.ReadElementsRequest{User: v.GetUser(), Key: v.GetKey(), Count: n})
+	stream, err := state.ReadElements(ctx, &statev1.ReadElementsRequest{User: string(key.User), Key: []byte(key.Key), Count: n})
 	for err == nil {
 		var m *statev1.ReadElementsResponse
 		m, err = stream.Recv()
+		if err == nil && len(m.GetElements()) == 0 {
+			err = notSaid(key, 0, 0)
+		}
 		for _, e := range m.GetElements() {
 			if err == nil {
 				err = f(e)
@@ -128,13 +158,15 @@ func (a *app) importStateCmd() *cobra.Command {
 				return err
 			}
 			n := 0
-			for in := tar.NewReader(from); ; {
+			for in := archive.NewReader(from); ; {
 				f, err := in.Next()
 				if errors.Is(err, io.EOF) {
 					break
 				}
 				if err == nil && f.Typeflag == tar.TypeReg {
-					err = a.importValue(cmd.Context(), state, args[0], f, in)
+					if err = a.importValue(cmd.Context(), state, args[0], f, in); err != nil {
+						err = fmt.Errorf("%s: %w", clipped(f.Name, 200), err)
+					}
 				}
 				if err != nil {
 					return fmt.Errorf("after %d values: %w", n, err)
