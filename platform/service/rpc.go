@@ -29,6 +29,10 @@ const maxMessage = 4 << 20
 
 var _ [maxMessage - skein.MaxPayload - 32<<10]byte // room for the envelope
 
+// maxHeaders bounds what comes beside messages, in bytes: an error above all, which is text for a person. gRPC's own default is
+// 16 MiB.
+const maxHeaders = 1 << 20
+
 // The windows of flow control. Fixed ones spare the pings by which gRPC finds its own: one for each message of a quiet
 // connection, as dear as the message. They bound what a slow reader makes the other side hold.
 const (
@@ -176,6 +180,7 @@ func Connect(addr string, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connWindow),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithMaxHeaderListSize(maxHeaders),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			return fromWire(invoke(ctx, method, req, reply, cc, opts...))
