@@ -80,6 +80,10 @@ type endpoint struct{ service, flag, addr string }
 // explain turns gRPC's words for a connection that can't be had into ours, with the address and what to do.
 func (p endpoint) explain(err error) error {
 	e := fault.From(err)
+	if e != nil && strings.HasPrefix(e.Message, "unexpected HTTP status code received from server") {
+		return fault.Unavailable.New("NO_GRPC", "what answers at %s for the %s service speaks no gRPC: %s", p.addr, p.service, clipped(e.Message, 200)).
+			WithHint("name another with --%s; a proxy on the way must pass HTTP/2 on", p.flag)
+	}
 	if e == nil || !errors.Is(e, fault.Unavailable) || e.Reason != "UNAVAILABLE" { // the service itself gives other reasons
 		return err
 	}

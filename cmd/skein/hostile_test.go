@@ -256,6 +256,9 @@ func TestHostilePages(t *testing.T) {
 			b := newBox(t)
 			server := serveLiar(t, &liar{list: c.list})
 			for _, args := range [][]string{{"cp", "-r", "ann:lib", b.dest}, {"ls", "ann/lib"}, {"rm", "-r", "ann/lib"}} {
+				if name == "endless" && args[0] != "ls" {
+					continue // all list in one way, and this one takes its time
+				}
 				l := bounded(t, server, "", append([]string{"files"}, args...)...)
 				want(t, l, exitFailure, "", c.say, "hint: ")
 			}
