@@ -60,6 +60,9 @@ func listLocal(dir string) (listed, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !isDir(dir) {
+		return nil, usagef("%s is no directory", dir)
+	}
 	all := listed{}
 	err = filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() || strings.HasSuffix(name, ".part") && strings.HasPrefix(e.Name(), ".") {

@@ -146,3 +146,21 @@ func TestFilesResume(t *testing.T) {
 		t.Errorf("left over: %v", left)
 	}
 }
+
+// A link to a directory is what it leads to: as an empty source it would have all deleted.
+func TestFilesLinkedSource(t *testing.T) {
+	run := at(t, startDev(t))
+	dir := t.TempDir()
+	src, link := filepath.Join(dir, "src"), filepath.Join(dir, "link")
+	write(t, src, map[string]string{"a": "1", "b": "2"})
+	if err := os.Symlink("src", link); err != nil {
+		t.Fatal(err)
+	}
+	want(t, run("", "files", "cp", "-r", src, "ann:lib"), 0, "+ a\n+ b\n")
+	want(t, run("", "files", "sync", "--delete", link, "ann:lib"), 0, "")
+	// What is no directory has nothing below it, and is one file.
+	want(t, run("", "files", "cp", "-r", filepath.Join(src, "a"), "ann:x"), 0, "")
+	want(t, run("", "files", "get", "ann/x"), 0, "1")
+	want(t, run("", "files", "sync", "--delete", filepath.Join(src, "a"), "ann:lib"), exitUsage, "", "is no directory")
+	want(t, run("", "files", "get", "ann/lib/b"), 0, "2")
+}
