@@ -113,7 +113,7 @@ func (inst *instance) serve(ctx Guest, p *Pointer) (exit Exit, usable bool) {
 	space.inst = inst
 	code, err := inst.call(ctx, p)
 	meter.end()
-	space.leave(true)
+	space.leave(0, inst.mem.size, true)
 	space.inst = nil
 	exit = classify(ctx, code, err)
 	exit.CPU, exit.MemoryPeak = meter.cpu, int64(inst.mem.high)

@@ -11,9 +11,9 @@ import (
 // zero value, and that of a call which has ended, can do nothing. It belongs to the goroutine of the run; embed it to be a
 // Guest.
 type Space struct {
-	// Leaving is told before something that is mapped goes: by Zero, or, if end is true, all of it after the run. It is the last that can
+	// Leaving is told before something that is mapped in a range goes: by Zero, or, if end is true, after the run. It is the last that can
 	// ask the kernel about it.
-	Leaving func(end bool)
+	Leaving func(at, n uint64, end bool)
 
 	inst *instance
 }
@@ -136,16 +136,16 @@ func (s *Space) Zero(at, n uint64) error {
 	if !mem.has(at, n) || at < s.inst.image.size {
 		return ErrBadRange
 	}
-	s.leave(false)
+	s.leave(at, n, false)
 	if err := mem.cut(at, n, s.inst.image.size); err != nil {
 		return err
 	}
 	return mem.m.tier.zero(mem.slab[at : at+n])
 }
 
-func (s *Space) leave(end bool) {
-	if len(s.inst.mem.spans) > 0 && s.Leaving != nil {
-		s.Leaving(end)
+func (s *Space) leave(at, n uint64, end bool) {
+	if s.Leaving != nil && slices.ContainsFunc(s.inst.mem.spans, func(sp span) bool { return sp.meets(at, n) }) {
+		s.Leaving(at, n, end)
 	}
 }
 

@@ -58,7 +58,7 @@ func (s *Session) Map(ctx context.Context, k skein.StateKey, u Use, place func(*
 		}
 	}
 	if u.Own {
-		s.Settle(false) // it may take the place of another
+		s.Settle(u.At, MaxValue+page, false) // it may take the place of another
 	}
 	end := int64(math.MaxInt64)
 	if u.Len >= 0 && u.Off <= MaxValue && u.Len <= MaxValue {
@@ -148,16 +148,19 @@ func (s *Session) tryMap(r *Replica, u Use, end int64, place func(*Mapping) erro
 	return m, nil
 }
 
-// Settle takes note of what the guest may have changed through its mappings. It must be told before any of them goes; with end they all
-// do, and the guest runs no more.
-func (s *Session) Settle(end bool) {
+// Settle takes note of what the guest may have changed through its mappings in a range of its memory. It must be told before any of them
+// goes; with end they all do, and the guest runs no more.
+func (s *Session) Settle(at, n uint64, end bool) {
 	for _, m := range s.maps {
+		if m.At >= at+n || at >= m.At+uint64(m.Len) {
+			continue
+		}
 		r := m.replica
 		r.mu.Lock()
-		if at := slices.Index(r.places, m); at >= 0 {
+		if i := slices.Index(r.places, m); i >= 0 {
 			r.touch(m)
 			if end {
-				r.places = slices.Delete(r.places, at, at+1)
+				r.places = slices.Delete(r.places, i, i+1)
 			}
 		}
 		r.mu.Unlock()

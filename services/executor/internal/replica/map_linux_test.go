@@ -137,7 +137,7 @@ func TestMappingsThatEnd(t *testing.T) {
 					i := rng.IntN(len(calls))
 					c, early := calls[i], rng.IntN(2) == 0
 					if early { // an instance may be gone before its call
-						c.s.Settle(true)
+						c.s.Settle(0, 1<<32, true)
 						must(t, unix.Munmap(c.v[:cap(c.v)]))
 					}
 					c.s.End()

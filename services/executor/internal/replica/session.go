@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"math"
 
 	"skein.dev"
 	"skein.dev/abi"
@@ -45,7 +46,7 @@ func (s *Session) End() {
 	}
 	endHolds(s.holds...)
 	s.holds = nil
-	s.Settle(true)
+	s.Settle(0, math.MaxUint64, true)
 	for _, m := range s.maps {
 		r := m.replica
 		r.mu.Lock()
