@@ -143,7 +143,9 @@ func (s *modules) load(ctx context.Context, d skein.Digest, m *module) {
 
 // make takes what others have made of the module, and makes and stores what is missing or damaged.
 func (s *modules) make(ctx context.Context, d skein.Digest) (*machine.Module, int64, error) {
-	snapshot := s.fetchSnapshot(ctx, d) // beside the artifact: both are round trips
+	fetching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	snapshot := s.fetchSnapshot(fetching, d) // beside the artifact: both are round trips
 	a, err := s.artifact(ctx, d)
 	var mod *machine.Module
 	if err == nil {
@@ -158,6 +160,8 @@ func (s *modules) make(ctx context.Context, d skein.Digest) (*machine.Module, in
 		}
 	}
 	if err != nil {
+		cancel()
+		<-snapshot // nothing goes on behind a load that has ended
 		return nil, 0, err
 	}
 	if err := s.awaken(ctx, mod, d, snapshot); err != nil {
