@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	oteltrace "go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -271,6 +273,61 @@ func TestCancel(t *testing.T) {
 	}
 	if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
+	}
+}
+
+// Calls that their caller gives up without reading their end leave no connection behind: as many as may be open at a time are no bound to
+// how many there ever are.
+func TestGivenUp(t *testing.T) {
+	var ways sync.Map
+	o := &owner{write: func(in grpc.ClientStreamingServer[statev1.WriteValueRequest, statev1.WriteValueResponse]) error {
+		m, err := in.Recv()
+		ways.Store(string(m.GetKey()), way(in.Context()))
+		for err == nil {
+			_, err = in.Recv()
+		}
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+		return in.SendAndClose(&statev1.WriteValueResponse{})
+	}}
+	spans := tracetest.NewSpanRecorder()
+	addr, _ := start(t, "127.0.0.1:0", o, spans)
+	_, c := dial(t, addr)
+	const calls = 300
+	for i := range calls {
+		ctx, cancel := context.WithCancel(t.Context())
+		w, err := c.WriteValue(ctx, bulk.Prefer())
+		if err == nil {
+			err = w.Send(&statev1.WriteValueRequest{Key: fmt.Append(nil, i), Data: []byte("x")})
+		}
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := func() (n int) {
+		for _, s := range spans.Ended() {
+			if s.SpanKind() == oteltrace.SpanKindClient && s.Name() == "skein.state.v1.StateService/WriteValue" {
+				n++
+			}
+		}
+		return n
+	}
+	for until := time.Now().Add(20 * time.Second); ended() < calls; time.Sleep(time.Millisecond) { // they end beside their caller
+		if time.Now().After(until) {
+			t.Fatalf("%d of %d calls ended", ended(), calls)
+		}
+	}
+	w, err := c.WriteValue(t.Context(), bulk.Prefer())
+	if err == nil {
+		err = w.Send(&statev1.WriteValueRequest{Key: []byte("last"), Data: []byte("x")})
+	}
+	if err == nil {
+		_, err = w.CloseAndRecv()
+	}
+	if got, _ := ways.Load("last"); got != "bulk" || err != nil {
+		t.Errorf("the last of %d calls went by %v: %v", calls+1, got, err)
 	}
 }
 

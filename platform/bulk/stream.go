@@ -59,7 +59,7 @@ func (c *Conn) call(ctx context.Context, w *wire, desc *grpc.StreamDesc, method 
 		w.by = at
 		head.Timeout = durationpb.New(time.Until(at))
 	}
-	s.release = context.AfterFunc(ctx, func() { _ = w.Close() })
+	s.release = context.AfterFunc(ctx, func() { s.let(fault.From(ctx.Err()), false) })
 	if err := w.add(kindCall, head, 0); err != nil {
 		s.end(err, false)
 	}
@@ -70,18 +70,23 @@ func (s *clientStream) Header() (metadata.MD, error) { return nil, nil }
 func (s *clientStream) Trailer() metadata.MD         { return nil }
 func (s *clientStream) Context() context.Context     { return s.ctx }
 
-// end gives the connection back, if it is good for another call.
+// end ends the call for its caller.
 func (s *clientStream) end(err error, good bool) error {
 	s.over = err
+	s.let(err, s.release() && good)
+	return err
+}
+
+// let gives the connection back, if it is good for another call. It runs beside the caller if the context ends: a caller that has given
+// the call up may never look at it again.
+func (s *clientStream) let(err error, good bool) {
 	s.close.Do(func() {
-		good = s.release() && good
 		s.c.give(s.w, good)
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}
 		s.ended(err)
 	})
-	return err
 }
 
 // broken ends a call whose connection failed.
