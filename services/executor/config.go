@@ -164,9 +164,9 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 	if err != nil {
 		return err
 	}
-	modules := newModules(bucket, []byte(c.Key), m, s.Log(), c.Code<<20)
+	behind := newBehind()
 	s.Close(func() error {
-		modules.close()
+		behind.close()
 		return m.Close(context.Background())
 	})
 	name := c.Name
@@ -174,8 +174,10 @@ func (c *Config) Start(ctx context.Context, s *service.Server) error {
 		name = defaultName()
 	}
 	e := &Executor{
-		name: name, log: s.Log(), machine: m, modules: modules,
-		settings: &settings{bucket: bucket, key: secrets, budget: settingsBudget, all: map[settingKey]*setting{}},
+		name: name, log: s.Log(), machine: m, modules: &modules{
+			bucket: bucket, key: []byte(c.Key), machine: m, log: s.Log(), behind: behind, budget: c.Code << 20, all: map[skein.Digest]*module{},
+		},
+		settings: &settings{bucket: bucket, key: secrets, behind: behind, budget: settingsBudget, all: map[settingKey]*setting{}},
 		state:    replica.New(statev1.NewStateServiceClient(state), c.Replicas<<20), shared: files,
 		local:  vfs.NewStore(c.LocalDir, c.LocalMemory<<20, c.LocalDisk<<20),
 		limits: vfs.Limits{Bytes: c.CallBytes << 20, Files: c.CallFiles, Open: c.OpenFiles},

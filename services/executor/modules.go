@@ -27,37 +27,12 @@ type modules struct {
 	key     []byte // of artifacts and snapshots
 	machine *machine.Machine
 	log     *slog.Logger
-	budget  int64           // bytes of native code that are kept
-	ended   context.Context //nolint:containedctx // it is the executor's, and ends what goes on behind calls
-	end     context.CancelFunc
-	work    sync.WaitGroup
+	behind  *behind
+	budget  int64 // bytes of native code that are kept
 	mu      sync.Mutex
 	all     map[skein.Digest]*module
 	size    int64
 	uses    int64
-}
-
-func newModules(bucket blob.Bucket, key []byte, m *machine.Machine, log *slog.Logger, budget int64) *modules {
-	s := &modules{bucket: bucket, key: key, machine: m, log: log, budget: budget, all: map[skein.Digest]*module{}}
-	s.ended, s.end = context.WithCancel(context.Background())
-	return s
-}
-
-// behind does work that goes on when the call that caused it ends, for the next one, though not beyond close.
-func (s *modules) behind(ctx context.Context, most time.Duration, work func(context.Context)) {
-	s.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
-		defer cancel()
-		defer context.AfterFunc(s.ended, cancel)()
-		work(ctx)
-	})
-}
-
-// close ends what goes on behind calls, and waits for it: nothing is put into the store by an executor that is gone. No call
-// may be running.
-func (s *modules) close() {
-	s.end()
-	s.work.Wait()
 }
 
 // module is an entry, guarded by modules.mu; mod and err don't change once done is closed.
@@ -80,7 +55,7 @@ func (s *modules) acquire(ctx context.Context, d skein.Digest) (mod *machine.Mod
 	if m == nil {
 		m = &module{done: make(chan struct{})}
 		s.all[d] = m
-		s.behind(ctx, loadTimeout, func(ctx context.Context) { s.load(ctx, d, m) })
+		s.behind.do(ctx, loadTimeout, func(ctx context.Context) { s.load(ctx, d, m) })
 	}
 	m.refs++
 	s.uses++
@@ -215,7 +190,7 @@ func (s *modules) evict(ctx context.Context) {
 		}
 		delete(s.all, oldest)
 		s.size -= found.size
-		s.behind(ctx, loadTimeout, func(ctx context.Context) { // it waits for instances that are being reset
+		s.behind.do(ctx, loadTimeout, func(ctx context.Context) { // it waits for instances that are being reset
 			if err := found.mod.Close(context.WithoutCancel(ctx)); err != nil {
 				s.log.Warn("unload module", "digest", oldest.String(), "error", err)
 			}

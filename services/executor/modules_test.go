@@ -77,9 +77,11 @@ func (p *place) executor(key string) *modules {
 			p.t.Error(err)
 		}
 	})
-	s := newModules(p.bucket, []byte(key), m, slog.New(slog.DiscardHandler), 1<<30)
-	p.t.Cleanup(s.close)
-	return s
+	b := newBehind()
+	p.t.Cleanup(b.close)
+	return &modules{
+		bucket: p.bucket, key: []byte(key), machine: m, log: slog.New(slog.DiscardHandler), behind: b, budget: 1 << 30, all: map[skein.Digest]*module{},
+	}
 }
 
 // did counts the spans of a name.
@@ -134,7 +136,7 @@ func TestCloseWaits(t *testing.T) {
 	p := newPlace(t)
 	s, d := p.executor(""), p.put(counter)
 	p.want(s, d)
-	s.close()
+	s.behind.close()
 	if n := p.did("snapshot put"); n != 1 {
 		t.Errorf("%d of the snapshot's puts had ended", n)
 	}

@@ -24,7 +24,8 @@ import (
 type settings struct {
 	bucket blob.Bucket
 	key    *runconfig.Key // nil: no secret can be opened
-	budget int64          // bytes that are kept
+	behind *behind
+	budget int64 // bytes that are kept
 	mu     sync.Mutex
 	all    map[settingKey]*setting
 	order  []settingKey // those that were read, the oldest first
@@ -72,7 +73,7 @@ func (s *settings) of(ctx context.Context, f skein.Function, d skein.Digest) (*s
 	if set == nil {
 		set = newSetting()
 		s.all[key] = set
-		go s.load(context.WithoutCancel(ctx), key, set)
+		s.behind.do(ctx, settingsTime, func(ctx context.Context) { s.load(ctx, key, set) })
 	}
 	s.mu.Unlock()
 	select {
@@ -84,8 +85,6 @@ func (s *settings) of(ctx context.Context, f skein.Function, d skein.Digest) (*s
 }
 
 func (s *settings) load(ctx context.Context, key settingKey, set *setting) {
-	ctx, cancel := context.WithTimeout(ctx, settingsTime)
-	defer cancel()
 	ctx, span := tracer().Start(ctx, "load configuration", trace.WithAttributes(attribute.String("skein.digest", key.digest.String())))
 	defer span.End()
 	c, err := runconfig.Get(ctx, s.bucket, key.function, key.digest)

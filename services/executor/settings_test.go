@@ -42,7 +42,7 @@ func newSettings(t *testing.T, p *place, shared string) (*settings, *countedBuck
 		t.Fatal(err)
 	}
 	bucket := &countedBucket{Bucket: p.bucket}
-	return &settings{bucket: bucket, key: key, budget: settingsBudget, all: map[settingKey]*setting{}}, bucket
+	return &settings{bucket: bucket, key: key, behind: newBehind(), budget: settingsBudget, all: map[settingKey]*setting{}}, bucket
 }
 
 // configure stores a configuration with a secret for ann/f.

@@ -105,7 +105,7 @@ func (s *modules) boot(ctx context.Context, mod *machine.Module, d skein.Digest)
 		return nil
 	}
 	snap := mod.Snapshot()
-	s.behind(ctx, loadTimeout, func(ctx context.Context) { // it only saves others the work, and the call that waits is not one of them
+	s.behind.do(ctx, loadTimeout, func(ctx context.Context) { // it only saves others the work, and the call that waits is not one of them
 		if err := s.publish(ctx, snap, d); err != nil {
 			s.log.WarnContext(ctx, "the snapshot can't be stored", "digest", d.String(), "error", err)
 		}

@@ -145,8 +145,7 @@ func (r *Replica) collect(b *batch, i int, off, end int64, of func(*Replica, int
 	case inside && r.have.has(i) && r.at[i] > 0 && r.others == 0:
 		if all = r.changed(i, mostSparse); len(all) > mostSparse {
 			b.whole(r, at, to, r.at[i])
-			all = ranges{{at, to}}
-			r.unmark(b, all)
+			r.unmark(b, ranges{{at, to}})
 			return
 		}
 	default:
