@@ -136,8 +136,8 @@ func putContent(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, 
 }
 
 func (a *app) getFile(ctx context.Context, fs fsv1.FsServiceClient, p skein.FilePath, rest []string, offset, length int64) error {
-	toStdout := len(rest) == 0 || rest[0] == "-"
-	if !toStdout && offset == 0 && length == 0 {
+	toStdout, all := len(rest) == 0 || rest[0] == "-", offset == 0 && length == 0
+	if all && !toStdout {
 		if info, err := os.Stat(rest[0]); err != nil || info.Mode().IsRegular() {
 			bar := a.progress("get", -1)
 			defer bar.done()
@@ -154,17 +154,19 @@ func (a *app) getFile(ctx context.Context, fs fsv1.FsServiceClient, p skein.File
 	if err != nil {
 		return err
 	}
-	digest, whole := "", sha256.New()
+	digest, sum := "", sha256.New()
 	copyTo := func(w io.Writer) error {
 		err := a.receive(bytesOf{p, offset, length}, func() ([]byte, int64, error) {
 			resp, err := stream.Recv()
 			if f := resp.GetFile(); f != nil {
 				digest = f.GetDigest()
 			}
-			whole.Write(resp.GetData())
+			if all {
+				sum.Write(resp.GetData())
+			}
 			return resp.GetData(), resp.GetFile().GetSize(), err
 		}, w)
-		if err == nil && offset == 0 && length == 0 && hex.EncodeToString(whole.Sum(nil)) != digest {
+		if err == nil && all && hex.EncodeToString(sum.Sum(nil)) != digest {
 			err = notContent(p)
 		}
 		return err

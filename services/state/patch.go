@@ -31,8 +31,8 @@ type Patch struct {
 }
 
 // Patch overwrites ranges of a value, all in one step: at most 1 MiB in 4,096 ranges, or in 16,384 within 1 MiB. The value grows as with
-// SetRange; an absent one is created. fault.Conflict, reason CHUNK_CHANGED, if p.Since forbids it. previous is the newest version before this one that changed any of the chunks that were
-// written, or 0 if there was no value and its versions are forgotten.
+// SetRange; an absent one is created. fault.Conflict, reason CHUNK_CHANGED, if p.Since forbids it. previous is the newest version before
+// this one that changed any of the chunks that were written, or 0 if there was no value and its versions are forgotten.
 func (s *Store) Patch(ctx context.Context, k skein.StateKey, p Patch, requestID string) (info Info, previous int64, err error) {
 	ctx, op := begin(ctx, "patch", k)
 	defer op.end(&err)
@@ -41,11 +41,12 @@ func (s *Store) Patch(ctx context.Context, k skein.StateKey, p Patch, requestID 
 	if err := cmp.Or(err, s.checkSize(sum.End), checkRequest(requestID)); err != nil {
 		return Info{}, 0, err
 	}
-	print := printOf(requestID, "patch", int64(len(p.Runs))+p.Since)
+	print := printOf(requestID, "patch", int64(len(p.Runs)))
 	print.write(p.Runs)
 	print.write(p.Data)
 	var answer []string
 	if p.Since != 0 {
+		print.write(strconv.AppendInt(nil, p.Since, 10))
 		leave, err := s.chunkTurn(ctx, k, sum.Start/chunkSize)
 		if err != nil {
 			return Info{}, 0, err
