@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"skein.dev/platform/relaytest"
 	"skein.dev/test/cluster"
 )
 
@@ -33,54 +34,26 @@ func (g *gate) arm(way, n int, do func()) {
 	g.left[way] = n
 }
 
-func (g *gate) pass(way, n int) {
+func (g *gate) pass(way, n int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.left[way] <= 0 {
-		return
-	}
-	if g.left[way] -= n; g.left[way] <= 0 {
-		g.do()
-	}
-}
-
-// copy is io.Copy through the gate.
-func (g *gate) copy(way int, to, from net.Conn) {
-	defer func() { _, _ = to.Close(), from.Close() }()
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buf)
-		g.pass(way, n)
-		if _, e := to.Write(buf[:n]); err != nil || e != nil {
-			return
+	if g.left[way] > 0 {
+		if g.left[way] -= n; g.left[way] <= 0 {
+			g.do()
 		}
 	}
+	return true
 }
 
 // front is a StateFront that leads through the gate.
 func (g *gate) front(t *testing.T) func(int, string) string {
 	return func(_ int, state string) string {
-		lis, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = lis.Close() })
-		go func() {
-			for {
-				in, err := lis.Accept()
-				if err != nil {
-					return
-				}
-				out, err := net.Dial("tcp", state)
-				if err != nil {
-					_ = in.Close()
-					continue
-				}
-				go g.copy(toState, out, in)
-				go g.copy(fromState, in, out)
-			}
-		}()
-		return lis.Addr().String()
+		r := relaytest.Listen(t)
+		r.Serve(state, func(near, far net.Conn) {
+			go relaytest.Pass(far, near, func(n int) bool { return g.pass(toState, n) })
+			go relaytest.Pass(near, far, func(n int) bool { return g.pass(fromState, n) })
+		})
+		return r.Addr
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"skein.dev"
+	"skein.dev/platform/relaytest"
 	"skein.dev/platform/service"
 )
 
@@ -320,35 +320,13 @@ func TestSlowEmbeddedRedis(t *testing.T) {
 
 // slowly gives an address that leads to another whose answers come late.
 func slowly(t *testing.T, to string, late *atomic.Int64) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("tcp", to)
-			if err != nil {
-				_ = in.Close()
-				return
-			}
-			go func() { _, _ = io.Copy(out, in); _ = out.Close() }()
-			go func() {
-				for buf := make([]byte, 64<<10); ; {
-					n, err := out.Read(buf)
-					if err != nil {
-						_ = in.Close()
-						return
-					}
-					time.Sleep(time.Duration(late.Load()))
-					_, _ = in.Write(buf[:n])
-				}
-			}()
-		}
-	}()
-	return l.Addr().String()
+	r := relaytest.Listen(t)
+	r.Serve(to, func(near, far net.Conn) {
+		go relaytest.Pass(far, near, nil)
+		go relaytest.Pass(near, far, func(int) bool {
+			time.Sleep(time.Duration(late.Load()))
+			return true
+		})
+	})
+	return r.Addr
 }

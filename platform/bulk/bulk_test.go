@@ -21,6 +21,7 @@ import (
 
 	"skein.dev/platform/bulk"
 	"skein.dev/platform/fault"
+	"skein.dev/platform/relaytest"
 	"skein.dev/platform/service"
 	bulkv1 "skein.dev/proto/skein/bulk/v1"
 	statev1 "skein.dev/proto/skein/state/v1"
@@ -471,29 +472,16 @@ func TestUnavailable(t *testing.T) {
 
 // relay passes connections on; cut has the last that is not gRPC's.
 func relay(t *testing.T, to string, cut *atomic.Pointer[net.Conn]) string {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = lis.Close() })
-	go func() {
-		for n := 0; ; n++ {
-			in, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("tcp", to)
-			if err != nil {
-				return
-			}
-			if n > 0 { // the first is gRPC's
-				cut.Store(&in)
-			}
-			go func() { _, _ = io.Copy(out, in); _ = out.(*net.TCPConn).CloseWrite() }()
-			go func() { _, _ = io.Copy(in, out); _ = in.Close() }()
+	r, grpcs := relaytest.Listen(t), true
+	r.Serve(to, func(near, far net.Conn) {
+		if !grpcs {
+			cut.Store(&near)
 		}
-	}()
-	return lis.Addr().String()
+		grpcs = false // the first is
+		go relaytest.Pass(far, near, nil)
+		go relaytest.Pass(near, far, nil)
+	})
+	return r.Addr
 }
 
 // A ticket lets one connection in, and nobody comes in without.

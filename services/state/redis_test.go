@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"skein.dev/platform/fault"
 
 	"skein.dev/platform/redistest"
+	"skein.dev/platform/relaytest"
 )
 
 // startCluster starts a cluster of one node, which has all a cluster's rules.
@@ -245,65 +245,31 @@ func TestVolatileRedis(t *testing.T) {
 	}
 }
 
-// cutter passes connections on to a server, and closes one instead of passing an answer on when told to.
+// cutter passes connections on, and closes one instead of passing an answer on when told to.
 type cutter struct {
-	lis    net.Listener
-	server string
-	cut    atomic.Int32 // how many answers are still to be lost
+	*relaytest.Relay
+	cut atomic.Int32 // how many answers are still to be lost
 }
 
-func newCutter(t *testing.T) *cutter {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = lis.Close() })
-	return &cutter{lis: lis}
-}
-
-func (c *cutter) serve() {
-	for {
-		near, err := c.lis.Accept()
-		if err != nil {
-			return
-		}
-		far, err := net.Dial("tcp", c.server)
-		if err != nil {
-			_ = near.Close()
-			continue
-		}
-		go func() { _, _ = io.Copy(far, near); _ = far.Close() }()
-		go func() {
-			defer func() { _ = near.Close() }()
-			buf := make([]byte, 64<<10)
-			for {
-				n, err := far.Read(buf)
-				if err != nil || c.cut.Load() > 0 && c.cut.Add(-1) >= 0 {
-					return
-				}
-				if _, err := near.Write(buf[:n]); err != nil {
-					return
-				}
-			}
-		}()
-	}
+func (c *cutter) serve(server string) {
+	c.Serve(server, func(near, far net.Conn) {
+		go relaytest.Pass(far, near, nil)
+		go relaytest.Pass(near, far, func(int) bool { return c.cut.Load() <= 0 || c.cut.Add(-1) < 0 })
+	})
 }
 
 // A change whose answer was lost happens once: it is repeated if it can be told from a new one, and else reported.
 func TestAnswerLost(t *testing.T) {
 	t.Run("redis", func(t *testing.T) {
-		c := newCutter(t)
-		c.server = redistest.Start(t).Addr
-		go c.serve()
-		testAnswerLost(t, c, openStore(t, "redis://"+c.lis.Addr().String(), 5*time.Second))
+		c := &cutter{Relay: relaytest.Listen(t)}
+		c.serve(redistest.Start(t).Addr)
+		testAnswerLost(t, c, openStore(t, "redis://"+c.Addr, 5*time.Second))
 	})
 	t.Run("cluster", func(t *testing.T) { // go-redis has a loop of its own there
-		c := newCutter(t)
-		_, port, _ := net.SplitHostPort(c.lis.Addr().String())
-		c.server = startCluster(t, "--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", port).Addr
-		go c.serve()
-		addr := c.lis.Addr().String()
-		testAnswerLost(t, c, openStore(t, "redis://"+addr+"?addr="+addr, 5*time.Second))
+		c := &cutter{Relay: relaytest.Listen(t)}
+		_, port, _ := net.SplitHostPort(c.Addr)
+		c.serve(startCluster(t, "--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", port).Addr)
+		testAnswerLost(t, c, openStore(t, "redis://"+c.Addr+"?addr="+c.Addr, 5*time.Second))
 	})
 }
 
